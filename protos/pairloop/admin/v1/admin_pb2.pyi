@@ -1,0 +1,159 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class EpisodeState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EPISODE_STATE_UNSPECIFIED: _ClassVar[EpisodeState]
+    EPISODE_STATE_PENDING: _ClassVar[EpisodeState]
+    EPISODE_STATE_SAMPLING: _ClassVar[EpisodeState]
+    EPISODE_STATE_PAUSING: _ClassVar[EpisodeState]
+    EPISODE_STATE_PAUSED: _ClassVar[EpisodeState]
+    EPISODE_STATE_TRAINING: _ClassVar[EpisodeState]
+    EPISODE_STATE_PUBLISHING: _ClassVar[EpisodeState]
+    EPISODE_STATE_COMPLETED: _ClassVar[EpisodeState]
+    EPISODE_STATE_FAILED: _ClassVar[EpisodeState]
+    EPISODE_STATE_CANCELLED: _ClassVar[EpisodeState]
+EPISODE_STATE_UNSPECIFIED: EpisodeState
+EPISODE_STATE_PENDING: EpisodeState
+EPISODE_STATE_SAMPLING: EpisodeState
+EPISODE_STATE_PAUSING: EpisodeState
+EPISODE_STATE_PAUSED: EpisodeState
+EPISODE_STATE_TRAINING: EpisodeState
+EPISODE_STATE_PUBLISHING: EpisodeState
+EPISODE_STATE_COMPLETED: EpisodeState
+EPISODE_STATE_FAILED: EpisodeState
+EPISODE_STATE_CANCELLED: EpisodeState
+
+class Episode(_message.Message):
+    __slots__ = ("run", "number", "state", "prompts", "dispatched", "in_flight", "paired", "dropped", "trained", "weight_version", "last_change", "error")
+    class DroppedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    DISPATCHED_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    PAIRED_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LAST_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    number: int
+    state: EpisodeState
+    prompts: int
+    dispatched: int
+    in_flight: int
+    paired: int
+    dropped: _containers.ScalarMap[str, int]
+    trained: int
+    weight_version: int
+    last_change: Change
+    error: str
+    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[EpisodeState, str]] = ..., prompts: _Optional[int] = ..., dispatched: _Optional[int] = ..., in_flight: _Optional[int] = ..., paired: _Optional[int] = ..., dropped: _Optional[_Mapping[str, int]] = ..., trained: _Optional[int] = ..., weight_version: _Optional[int] = ..., last_change: _Optional[_Union[Change, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class Change(_message.Message):
+    __slots__ = ("actor", "reason", "request_id", "time")
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    actor: str
+    reason: str
+    request_id: str
+    time: _timestamp_pb2.Timestamp
+    def __init__(self, actor: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GetEpisodeRequest(_message.Message):
+    __slots__ = ("run", "number")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    number: int
+    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+
+class GetEpisodeResponse(_message.Message):
+    __slots__ = ("episode",)
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    episode: Episode
+    def __init__(self, episode: _Optional[_Union[Episode, _Mapping]] = ...) -> None: ...
+
+class ListEpisodesRequest(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class ListEpisodesResponse(_message.Message):
+    __slots__ = ("episodes",)
+    EPISODES_FIELD_NUMBER: _ClassVar[int]
+    episodes: _containers.RepeatedCompositeFieldContainer[Episode]
+    def __init__(self, episodes: _Optional[_Iterable[_Union[Episode, _Mapping]]] = ...) -> None: ...
+
+class PauseEpisodeRequest(_message.Message):
+    __slots__ = ("run", "number", "reason", "request_id", "actor")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    number: int
+    reason: str
+    request_id: str
+    actor: str
+    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class PauseEpisodeResponse(_message.Message):
+    __slots__ = ("episode",)
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    episode: Episode
+    def __init__(self, episode: _Optional[_Union[Episode, _Mapping]] = ...) -> None: ...
+
+class ResumeEpisodeRequest(_message.Message):
+    __slots__ = ("run", "number", "reason", "request_id", "actor")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    number: int
+    reason: str
+    request_id: str
+    actor: str
+    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class ResumeEpisodeResponse(_message.Message):
+    __slots__ = ("episode",)
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    episode: Episode
+    def __init__(self, episode: _Optional[_Union[Episode, _Mapping]] = ...) -> None: ...
+
+class WatchEpisodesRequest(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class WatchEpisodesResponse(_message.Message):
+    __slots__ = ("episode",)
+    EPISODE_FIELD_NUMBER: _ClassVar[int]
+    episode: Episode
+    def __init__(self, episode: _Optional[_Union[Episode, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,14 @@
+"""Settings of the gRPC admin server."""
+
+from pydantic import Field
+
+from services.settings import Settings
+
+
+class AdminSettings(Settings):
+    """Where the admin API listens."""
+
+    host: str = "127.0.0.1"
+    """Loopback unless told otherwise."""
+    port: int = Field(50051, ge=0, le=65535)
+    """0 takes a free one; the address is printed."""

@@ -1,0 +1,103 @@
+"""Settings of training, shared by every job that trains."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from services.settings import Settings
+
+
+class _Adam(Settings):
+    lr: float = Field(1e-5, gt=0.0)
+    beta1: float = Field(0.9, ge=0.0, lt=1.0)
+    beta2: float = Field(0.95, ge=0.0, lt=1.0)
+    eps: float = Field(1e-8, gt=0.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    """Decoupled; norms and biases do not decay."""
+
+
+class AdamWSettings(_Adam):
+    """Adam with decoupled weight decay (arXiv 1711.05101)."""
+
+    kind: Literal["adamw"] = "adamw"
+
+
+class OnDARESettings(_Adam):
+    """Online Merging Optimizer, OnDARE (arXiv 2405.17931, Eq. 3 and 4)."""
+
+    kind: Literal["ondare"] = "ondare"
+    reserve: float = Field(0.1, gt=0.0, le=1.0)
+    """p: the probability that a value is kept."""
+    alpha: float = Field(1e-6, ge=0.0, lt=1.0)
+    """a: the weight of the reference vector tau_r."""
+    rescale: bool = True
+    """Divide survivors by p, so that the expected step is Adam's; the paper's Eq. 4 does not."""
+    merge_every: int = Field(1, ge=1)
+    """K of Step-K (algorithm 2): merge on every K-th step."""
+    mode: Literal["paper", "official"] = "paper"
+    """"official" reproduces the authors' script where it differs (docs/algorithms.md)."""
+
+
+class OnTIESSettings(_Adam):
+    """Online Merging Optimizer, OnTIES (arXiv 2405.17931, Eq. 5 to 7)."""
+
+    kind: Literal["onties"] = "onties"
+    reserve: float = Field(0.1, gt=0.0, le=1.0)
+    """p: the fraction kept, by magnitude, in each tensor."""
+    alpha: float = Field(1e-6, ge=0.0, lt=1.0)
+    rescale: bool = False
+    """Divide what is kept by p (not in the paper)."""
+    merge_every: int = Field(1, ge=1)
+    mode: Literal["paper", "official"] = "paper"
+
+
+OptimizerSettings = Annotated[
+    AdamWSettings | OnDARESettings | OnTIESSettings, Field(discriminator="kind")
+]
+
+
+class ScheduleSettings(Settings):
+    """Learning rate over the steps."""
+
+    kind: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    min_ratio: float = Field(0.0, ge=0.0, le=1.0)
+    """Last learning rate over the peak."""
+
+
+class TrainSettings(Settings):
+    """One training phase, whatever its loss."""
+
+    optimizer: OptimizerSettings = AdamWSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    batch_size: int = Field(64, ge=1)
+    """Examples (texts, dialogues or pairs) a step, over all workers."""
+    micro_batch_size: int = Field(0, ge=0)
+    """Examples one worker puts through the model at once; 0: its whole share of the batch."""
+    epochs: float = Field(1.0, gt=0.0)
+    """Passes over the data; ignored when max_steps is set."""
+    max_steps: int | None = Field(None, ge=1)
+    max_length: int = Field(2048, ge=16)
+    """Longest example in tokens; what is longer is cut, or for pairs dropped and counted."""
+    clip_norm: float = Field(1.0, gt=0.0)
+    """Gradient norm limit."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward and backward pass; weights and moments stay float32."""
+    gradient_checkpointing: bool = False
+    workers: int = Field(1, ge=1)
+    """Ray Train workers (data parallel)."""
+    num_cpus: float = Field(1.0, ge=0.0)
+    num_gpus: float = Field(0.0, ge=0.0)
+    """GPUs a worker: 0 trains on the CPU over gloo."""
+    threads: int = Field(0, ge=0)
+    """Torch threads of one worker; 0: the machine's cores over the workers."""
+
+
+class DPOSettings(Settings):
+    """Direct Preference Optimization (arXiv 2305.18290, Eq. 7)."""
+
+    kind: Literal["sigmoid"] = "sigmoid"
+    beta: float = Field(0.1, gt=0.0)
+    """Strength of the pull to the reference."""
+    label_smoothing: float = Field(0.0, ge=0.0, lt=0.5)
+    """Conservative DPO: assumed share of flipped labels."""

@@ -1,0 +1,26 @@
+"""The shape of a new Qwen2 model."""
+
+from pydantic import Field, model_validator
+
+from services.settings import Settings
+
+
+class ModelShape(Settings):
+    """Qwen2 (arXiv 2407.10671, section 2.2): GQA, SwiGLU, RoPE, QKV bias, RMSNorm."""
+
+    hidden_size: int = Field(896, ge=8)
+    layers: int = Field(24, ge=1)
+    heads: int = Field(14, ge=1)
+    kv_heads: int = Field(2, ge=1)
+    intermediate_size: int = Field(4864, ge=8)
+    tied_embeddings: bool = True
+    rope_theta: float = Field(1_000_000.0, gt=0.0)
+    max_positions: int = Field(32_768, ge=16)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "ModelShape":
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of heads {self.heads}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} is no multiple of kv_heads {self.kv_heads}")
+        return self
