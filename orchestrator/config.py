@@ -50,7 +50,7 @@ class DemoDataJob(_Job):
     corrupted: float = Field(0.4, ge=0.0, le=1.0)
     """Share of demonstrations with a mistake in them, as real ones have."""
     prompts: int = Field(4_000, ge=1)
-    """For preferences and online episodes; the skills left out of the preference data are not in them."""
+    """For preferences and online episodes; some skills are left out of them."""
     heldout_prompts: int = Field(256, ge=1)
     """For evaluation, all skills."""
 

@@ -30,7 +30,7 @@ class OnDARESettings(_Adam):
     """p: the probability that a value is kept."""
     alpha: float = Field(1e-6, ge=0.0, lt=1.0)
     """a: the weight of the reference vector tau_r."""
-    rescale: bool = True
+    rescale: bool = False
     """Divide survivors by p, so that the expected step is Adam's; the paper's Eq. 4 does not."""
     merge_every: int = Field(1, ge=1)
     """K of Step-K (algorithm 2): merge on every K-th step."""

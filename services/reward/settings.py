@@ -47,7 +47,7 @@ class MissingEosReward(Settings):
 
 
 class FunctionReward(Settings):
-    """A Python function of yours: f(prompt: str, answer: str, metadata: dict[str, str]) -> float."""
+    """A Python function of yours: f(prompt, answer, metadata) -> float, all strings."""
 
     kind: Literal["function"] = "function"
     path: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")

@@ -1,0 +1,166 @@
+"""What happens in a run, as typed events: every view, file and report is made from these.
+
+Workers push them to the EventSink, the orchestrator's Recorder takes them from there.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from services.settings import Settings
+
+
+class StageStarted(Settings):
+    """A job begins."""
+
+    kind: Literal["stage_started"] = "stage_started"
+    stage: str
+    job: str
+    index: int
+    """Counted from 1."""
+    total: int
+
+
+class StageFinished(Settings):
+    """A job ended well."""
+
+    kind: Literal["stage_finished"] = "stage_finished"
+    stage: str
+    job: str
+    seconds: float
+    reused: bool
+    """Its artifact was there already, from the same config and parents."""
+    folder: str
+    metrics: dict[str, float] = {}
+
+
+class TrainProgress(Settings):
+    """One optimizer step (or a few)."""
+
+    kind: Literal["train_progress"] = "train_progress"
+    stage: str
+    step: int
+    steps: int
+    tokens: int
+    """Since the stage began."""
+    seconds: float
+    """Since the stage's first step began."""
+    metrics: dict[str, float]
+    """loss, lr, grad_norm, and per loss: accuracy, margin, kl, changed_fraction..."""
+
+
+class EpisodeChanged(Settings):
+    """An episode's state or counters moved."""
+
+    kind: Literal["episode_changed"] = "episode_changed"
+    number: int
+    total: int
+    state: str
+    prompts: int
+    dispatched: int
+    in_flight: int
+    paired: int
+    dropped: dict[str, int]
+    reason: str = ""
+    """Of a pause."""
+
+
+class EpisodeFinished(Settings):
+    """An episode's weights are published and attested."""
+
+    kind: Literal["episode_finished"] = "episode_finished"
+    number: int
+    total: int
+    version: int
+    pairs: int
+    dropped: dict[str, int]
+    metrics: dict[str, float]
+    """reward_mean, reward_<part>, margin, length_gap, answer_tokens, unique_answers, kl, loss,
+    accuracy, changed_fraction, sampler_gap, sample_seconds, train_seconds, sync_seconds,
+    tokens_per_second."""
+
+
+class WeightsPublished(Settings):
+    """Every engine holds a version and said so."""
+
+    kind: Literal["weights_published"] = "weights_published"
+    version: int
+    workers: int
+    bytes: int
+    seconds: float
+    repaired: int
+    """Workers that needed a second full sync."""
+    max_canary_difference: float
+    """Nats."""
+    changed_values: int = 0
+    """Values that differ from the version before."""
+    total_values: int = 0
+
+
+class PairExample(Settings):
+    """A pair to look at."""
+
+    kind: Literal["pair_example"] = "pair_example"
+    stage: str
+    episode: int
+    prompt: str
+    chosen: str
+    rejected: str
+    chosen_score: float
+    rejected_score: float
+    parts: dict[str, tuple[float, float]] = {}
+    """By reward part: of chosen, of rejected."""
+    metadata: dict[str, str] = {}
+
+
+class SkillAccuracy(Settings):
+    """Share of right answers in one skill."""
+
+    sampled: float
+    sampled_n: int
+    greedy: float
+    greedy_n: int
+    in_preferences: bool = True
+    """Whether the preference data holds this skill."""
+
+
+class Evaluated(Settings):
+    """A policy was measured on held-out data."""
+
+    kind: Literal["evaluated"] = "evaluated"
+    stage: str
+    sampled: float | None = None
+    """Accuracy at temperature 1."""
+    sampled_n: int = 0
+    """Answers."""
+    greedy: float | None = None
+    greedy_n: int = 0
+    skills: dict[str, SkillAccuracy] = {}
+    lm_loss: float | None = None
+    """Nats a token."""
+    lm_tokens: int = 0
+    seconds: float = 0.0
+
+
+class Note(Settings):
+    """A line for the reader."""
+
+    kind: Literal["note"] = "note"
+    text: str
+    level: Literal["info", "warning"] = "info"
+
+
+Event = Annotated[
+    StageStarted
+    | StageFinished
+    | TrainProgress
+    | EpisodeChanged
+    | EpisodeFinished
+    | WeightsPublished
+    | PairExample
+    | Evaluated
+    | Note,
+    Field(discriminator="kind"),
+]
+
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
