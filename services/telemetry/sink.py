@@ -40,6 +40,7 @@ class Reporter:
         self._sink = sink
 
     def __call__(self, event: Event) -> None:
+        """Send one event."""
         self._sink.push.remote(event.model_dump())
 
 
