@@ -19,7 +19,7 @@ if [ "${1:-}" = --check ]; then
     fresh=$(mktemp -d)
     trap 'rm -rf "$fresh"' EXIT
     generate "$fresh"
-    if ! diff -r --brief --exclude='*.proto' --exclude=__pycache__ "$fresh/pairloop" protos/pairloop; then
+    if ! diff -r --brief --exclude='*.proto' --exclude=__pycache__ --exclude=py.typed "$fresh/pairloop" protos/pairloop; then
         echo "protos: generated code is stale; run 'make protos' and commit" >&2
         exit 1
     fi
