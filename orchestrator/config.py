@@ -28,8 +28,6 @@ class RaySettings(Settings):
     """Logical CPUs of a local Ray; by default enough for every actor of the job."""
     object_store_gib: float = Field(0.5, gt=0.0)
     """Shared memory of a local Ray's object store."""
-    timeout_s: float = Field(60.0, gt=0.0)
-    """How long connecting may take."""
 
 
 class _Job(Settings):

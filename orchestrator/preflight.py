@@ -1,0 +1,174 @@
+"""Checks that need no cluster: every file, model folder, port and address a job names.
+
+They run before any heavy import, and raise the first error as one line.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from orchestrator.config import EvaluateJob, EvaluationSettings, Job, RecipeJob, Stage
+from orchestrator.lineage import (
+    base_of,
+    check_model_folder,
+    check_same_shapes,
+    check_same_tokenizer,
+    is_hub_name,
+    reference_of,
+    reward_models,
+)
+from services.data.settings import DataSource
+from services.errors import ConfigError, UnreachableError
+
+Kind = Literal["texts", "conversations", "prompts", "pairs"]
+
+_KINDS: dict[str, Kind] = {
+    "texts": "texts",
+    "demonstrations": "conversations",
+    "prompts": "prompts",
+    "pairs": "pairs",
+}
+
+
+def check(job: Job) -> None:
+    """Raise the first error of a job whose inputs, ports and addresses are not as they must be."""
+    stages = list(stages_of(job).items())
+    made: list[str] = []
+    for key, stage in stages:
+        _check_references(key, stage, made)
+        if not _mentions_stage(stage):
+            check_inputs(stage)
+        made.append(key)
+    evaluation = job.evaluate if isinstance(job, RecipeJob) else getattr(job, "evaluation", None)
+    if evaluation is not None:
+        _check_evaluation(evaluation, made)
+    if isinstance(job, EvaluateJob):
+        check_model_folder(job.policy, "policy")
+    _check_addresses(job)
+
+
+def stages_of(job: Job) -> dict[str, Stage]:
+    """A recipe's stages; another job is a recipe of itself."""
+    if isinstance(job, RecipeJob):
+        return job.stages
+    return {} if isinstance(job, EvaluateJob) else {job.job: job}
+
+
+def check_inputs(stage: Stage) -> None:
+    """The models and data of one stage whose "@" references are resolved."""
+    roles = {name: getattr(stage, name, None) for name in ("policy", "reference", "base")}
+    for role, path in roles.items():
+        if path is not None:
+            check_model_folder(path, role)
+    for part in reward_models(stage):
+        check_model_folder(part.path, "reward.parts.path")
+        check_same_tokenizer(roles["policy"] or "", part.path, "reward.parts.path")
+    if stage.job in ("offline_dpo", "online_dpo"):
+        reference, base = reference_of(stage), base_of(stage)
+        check_same_tokenizer(stage.policy, reference, "reference")
+        check_same_shapes(stage.policy, reference)
+        if base is not None:
+            check_model_folder(base, "base")
+            check_same_shapes(reference, base)
+    if stage.job == "pretrain" and isinstance(stage.tokenizer, str):
+        _check_tokenizer(stage.tokenizer)
+    for role, kind in _KINDS.items():
+        _check_source(getattr(stage, role, None), kind)
+    heldout = getattr(stage, "heldout", None)
+    if isinstance(heldout, DataSource):
+        _check_source(heldout, "texts" if stage.job == "pretrain" else "pairs")
+
+
+def _check_tokenizer(path: str) -> None:
+    if not is_hub_name(path) and not (Path(path) / "tokenizer.json").is_file():
+        raise ConfigError(f"'tokenizer': {path} is no tokenizer folder: it has no tokenizer.json")
+
+
+def _check_source(source: DataSource | None, kind: Kind) -> None:
+    if source is not None:
+        from services.data.rows import check_rows
+
+        check_rows(source, kind)
+
+
+def _check_evaluation(evaluation: EvaluationSettings, made: list[str]) -> None:
+    for role, source in (("prompts", evaluation.prompts), ("texts", evaluation.texts)):
+        if source is not None and source.path.startswith("@"):
+            _known(source.path, made, f"evaluate.{role}.path")
+        else:
+            _check_source(source, _KINDS[role])
+
+
+def _references(stage: Stage) -> list[str]:
+    def walk(value: object) -> list[str]:
+        if isinstance(value, dict):
+            return [found for inner in value.values() for found in walk(inner)]
+        if isinstance(value, list):
+            return [found for inner in value for found in walk(inner)]
+        return [value] if isinstance(value, str) and value.startswith("@") else []
+
+    return walk(stage.model_dump())
+
+
+def _mentions_stage(stage: Stage) -> bool:
+    return bool(_references(stage))
+
+
+def _check_references(key: str, stage: Stage, made: list[str]) -> None:
+    for reference in _references(stage):
+        _known(reference, made, f"stages.{key}")
+
+
+def _known(reference: str, made: list[str], key: str) -> None:
+    name = reference[1:].split("/")[0]
+    if name not in made:
+        earlier = ", ".join(made) or "none"
+        raise ConfigError(f"'{key}': '{reference}' names no earlier stage (earlier: {earlier})")
+
+
+def _check_addresses(job: Job) -> None:
+    address = job.ray.address or os.environ.get("RAY_ADDRESS", "")
+    if address and address not in ("auto", "local"):
+        _reachable(address if "//" in address else f"ray://{address}", "Ray", "ray.address", 6379)
+    for stage in stages_of(job).values():
+        if stage.job != "online_dpo":
+            continue
+        url = stage.queues.url or os.environ.get("REDIS_URL")
+        if url:
+            _reachable(url, "Redis", "queues.url or REDIS_URL", 6379)
+        _port_free(stage.admin.host, stage.admin.port, "admin.port")
+        _port_free(stage.reward.host, stage.reward.port, "reward.port")
+
+
+def _reachable(url: str, what: str, key: str, default_port: int) -> None:
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return
+    try:
+        host, port = parts.hostname or "127.0.0.1", parts.port or default_port
+    except ValueError:
+        raise ConfigError(f"'{key}': not an address; write {what.lower()}://host:port") from None
+    try:
+        socket.create_connection((host, port), timeout=2.0).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UnreachableError(
+            f"{what} does not answer at {host}:{port} ({reason}); start it, or change {key}"
+        ) from None
+
+
+def _port_free(host: str, port: int, key: str) -> None:
+    if port == 0:
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise UnreachableError(
+                f"port {port} on {host} cannot be taken ({error.strerror}); is another run using"
+                f" it? set {key} to another, or to 0 for a free one"
+            ) from None
