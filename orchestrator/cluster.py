@@ -41,6 +41,7 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
         options["num_cpus"] = settings.num_cpus or max(_LOCAL_CPUS, os.cpu_count() or 1)
         options["object_store_memory"] = int(settings.object_store_gib * 2**30)
         options["include_dashboard"] = False
+        options["_node_ip_address"] = "127.0.0.1"
     else:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": pythonpath}}
     # In this thread: the servers of a local Ray die with the thread that started them.

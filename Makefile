@@ -1,0 +1,44 @@
+# make demo | test | check: each sets up .venv by itself.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test fast check format protos lock clean
+
+help:
+	@echo "make demo     set up and run the whole recipe in miniature (configs/demo.yaml)"
+	@echo "make test     set up and run every test, the ones on real vLLM, Ray and Redis too"
+	@echo "make fast     the tests that need no Ray and no vLLM"
+	@echo "make check    what CI checks beside the tests: lint, types, generated code"
+	@echo "make format   let ruff format and fix"
+	@echo "make protos   generate code from protos/"
+	@echo "make lock     resolve pyproject.toml into requirements/cpu.lock"
+	@echo "make clean    remove .venv and caches (runs/ stays)"
+
+setup:
+	@scripts/setup.sh
+
+demo: setup
+	@.venv/bin/python orchestrator/run.py
+
+test: setup
+	.venv/bin/pytest
+
+fast: setup
+	.venv/bin/pytest tests/unit tests/contract
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	scripts/protos.sh --check
+
+format: setup
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+protos: setup
+	@scripts/protos.sh
+
+lock: setup
+	@scripts/lock.sh
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

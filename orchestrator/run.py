@@ -1,0 +1,73 @@
+"""The command: read a config, check it, run its job.
+
+    python orchestrator/run.py [CONFIG] [key=value ...] [--dry-run]
+
+Without CONFIG the demo. `--dry-run` validates and prints the resolved config. Exit status: 0 done,
+2 a config, data file or model is wrong, 3 something does not answer or does not fit in memory,
+1 the run failed, 130 interrupted.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+ROOT = Path(__file__).resolve().parent.parent
+# As a script, Python puts orchestrator/ on the path and not the root.
+sys.path[:0] = [str(ROOT), str(ROOT / "protos")]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; returns the exit status. Heavy imports wait until all checks are through."""
+    from orchestrator.preflight import check
+    from orchestrator.reading import read_config, to_yaml
+    from services.errors import PairloopError
+
+    options = _parser().parse_args(arguments)
+    config, overrides = _split(options.words)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        job = read_config(config, overrides)
+        check(job, addresses=not options.dry_run)
+        if options.dry_run:
+            sys.stdout.write(to_yaml(job))
+            return 0
+        from orchestrator.application import run
+
+        run(job)
+    except PairloopError as error:
+        sys.stderr.write(f"pairloop: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("pairloop: interrupted; the same command goes on where it stood\n")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="orchestrator/run.py", description="Run a Pairloop job; without a config, the demo."
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="CONFIG | key=value", help="a YAML file, then overrides"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="validate, print the resolved config, and stop"
+    )
+    return parser
+
+
+def _split(words: list[str]) -> tuple[Path, list[str]]:
+    """The config is the first word without "="."""
+    if words and "=" not in words[0]:
+        return Path(words[0]), words[1:]
+    return ROOT / "configs" / "demo.yaml", words
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
