@@ -108,10 +108,7 @@ def _validate(data: dict[str, Any], origin: dict[Key, str], file: str) -> Job:
 
 def _explain(detail: ErrorDetails, data: Any, origin: dict[Key, str], file: str) -> str:
     key, missing = _place(detail["loc"], data, detail["type"] == "missing")
-    near = key
-    while near and near not in origin:
-        near = near[:-1]
-    where = origin.get(near, file)
+    where = _origin(key, origin) or file
     dotted = ".".join(map(str, key)) or "config"
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
@@ -128,6 +125,17 @@ def _explain(detail: ErrorDetails, data: Any, origin: dict[Key, str], file: str)
     value = detail["input"]
     shown = f", not {value!r}" if isinstance(value, str | int | float | bool | None) else ""
     return f"{where}: '{dotted}': {message[0].lower()}{message[1:]}{shown}"
+
+
+def _origin(key: Key, origin: dict[Key, str]) -> str | None:
+    """Where the key stands, or the nearest one above it, or one that an override put below it."""
+    for length in range(len(key), 0, -1):
+        if key[:length] in origin:
+            return origin[key[:length]]
+        for place, said in origin.items():
+            if place[:length] == key[:length]:
+                return said
+    return None
 
 
 def _place(location: tuple[int | str, ...], data: Any, missing: bool) -> tuple[Key, bool]:
