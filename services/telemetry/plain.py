@@ -21,6 +21,10 @@ from services.telemetry.format import count, duration, number, one_line, reasons
 from services.telemetry.state import RunState
 
 
+_REMIND_S = 60.0
+"""How often a pause is told again."""
+
+
 class PlainView:
     """One line a stage's start and end, an episode, an evaluation, a note; a few of training."""
 
@@ -96,6 +100,8 @@ class PlainView:
         if event.state == "PAUSED" and moved:
             hint = f"; to go on: {self._resume_hint}" if self._resume_hint else ""
             self._line(f"{head} ({event.reason or 'no reason given'}){hint}")
+        elif event.state == "PAUSED" and self._clock() - self._told_at >= _REMIND_S:
+            self._line(f"{head}: still waiting to be resumed")
         elif event.state == "PAUSING" and (moved or self._due()):
             self._line(f"{head}: {event.in_flight} prompts in flight finish, no new ones start")
         elif moved and before == "PAUSED":

@@ -81,6 +81,7 @@ def screen(state: RunState) -> Screen:
     """The screen of this moment."""
     running = state.running()
     shown = running if running is not None else state.stages.get(state.current)
+    paused = shown is not None and any(e.state == "PAUSED" for e in shown.working_episodes())
     return Screen(
         at=state.last_at,
         started_at=state.started_at,
@@ -88,7 +89,7 @@ def screen(state: RunState) -> Screen:
         progress=_progress(running) if running is not None else None,
         online=_online(shown) if shown is not None and shown.episodes else None,
         notes=tuple((note.level, one_line(note.text)) for note in state.notes[-3:]),
-        left=run_left(state),
+        left=None if paused else run_left(state),
     )
 
 
@@ -120,7 +121,8 @@ def _result(stage: Stage) -> str:
 
 
 def _progress(stage: Stage) -> Progress | None:
-    left = stage_left(stage)
+    paused = any(e.state == "PAUSED" for e in stage.working_episodes())
+    left = None if paused else stage_left(stage)
     training = not stage.episodes or any(e.state == "TRAINING" for e in stage.episodes.values())
     last = stage.curve[-1] if stage.curve and training else None
     facts = []

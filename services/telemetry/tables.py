@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.telemetry.events import SkillAccuracy
-from services.telemetry.format import count, duration, number, reasons, share
+from services.telemetry.format import count, duration, reasons, share
 from services.telemetry.state import RunState, Stage
 from services.telemetry.summary import total_drops
 from services.telemetry.verdict import verdict

@@ -1,6 +1,7 @@
 """The run on a terminal: stages, progress, the online loop, the last notes."""
 
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -52,6 +53,7 @@ class LiveView:
 
     def stop(self) -> None:
         """Draw the last frame and leave it there."""
+        self._drawing.end()
         self._live.stop()
 
 
@@ -74,33 +76,45 @@ class Drawing:
         self._clock = clock
         self._lock = threading.Lock()
         self._screen = Screen(at=0.0, started_at=0.0)
+        self._ended = False
 
     def show(self, shown: Screen) -> None:
         """From now on."""
         with self._lock:
             self._screen = shown
 
+    def end(self) -> None:
+        """Nothing runs any more: the last frame shows no spinner."""
+        with self._lock:
+            self._ended = True
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The lines that fit."""
         with self._lock:
-            shown = self._screen
+            shown, ended = self._screen, self._ended
         height = (options.height or console.height) - 1
-        rows = draw(shown, self._clock(), options.max_width, self._name, self._resume_hint)
+        now = shown.at if ended else self._clock()
+        rows = draw(shown, now, options.max_width, self._name, self._resume_hint, ended)
         for line in fit(rows, height):
             line.no_wrap, line.overflow = True, "crop" if options.ascii_only else "ellipsis"
             yield Text(_ascii(line.plain)) if options.ascii_only else line
 
 
-def draw(shown: Screen, now: float, width: int, name: str, resume_hint: str) -> list[Row]:
+def draw(
+    shown: Screen, now: float, width: int, name: str, resume_hint: str, ended: bool = False
+) -> list[Row]:
     """Every line of the screen at this moment."""
     rows = [_header(shown, now, name)]
-    rows += [_stage(line, now) for line in shown.stages]
+    rows += [_stage(line, now, ended) for line in shown.stages]
+    if not ended and all(line.mark != "running" for line in shown.stages):
+        what = "between stages" if shown.stages else "starting"
+        rows.append((1, Text.assemble((f" {_spin(now)} ", "cyan"), (what, "dim"))))
     rows += _unseen(shown)
     if shown.progress is not None:
         left = _countdown(shown.progress.left, shown, now)
         rows += [(5, Text()), *_progress(shown.progress, left, width)]
     if shown.online is not None:
-        rows += [(5, Text()), *_online(shown.online, now, resume_hint)]
+        rows += [(5, Text()), *_online(shown.online, now, width, resume_hint)]
     if shown.notes:
         rows.append((5, Text()))
         rows += [(3, _note(level, text)) for level, text in shown.notes]
@@ -125,12 +139,17 @@ def _header(shown: Screen, now: float, name: str) -> Row:
 
 
 def _countdown(left: float | None, shown: Screen, now: float) -> float | None:
-    return None if left is None else max(0.0, left - max(0.0, now - shown.at))
+    """What is left by now; unknown again once the estimate has proved too short."""
+    if left is None:
+        return None
+    by_now = left - max(0.0, now - shown.at)
+    return by_now if by_now > 0 else None
 
 
-def _stage(line: StageLine, now: float) -> Row:
+def _stage(line: StageLine, now: float, ended: bool) -> Row:
     running = line.mark == "running"
-    signs = {"done": ("✓", "green"), "running": (_spin(now), "cyan"), "stopped": ("·", "dim")}
+    spinner = ("■", "yellow") if ended else (_spin(now), "cyan")
+    signs = {"done": ("✓", "green"), "running": spinner, "stopped": ("·", "dim")}
     sign, style = signs[line.mark]
     took = now - line.started_at if running else line.seconds
     text = Text.assemble((f" {sign} ", style), (f"{line.name:<14}", "bold" if running else ""))
@@ -158,10 +177,10 @@ def _progress(progress: Progress, left: float | None, width: int) -> list[Row]:
     return [(1, bar), (2, Text(f" {progress.facts}"))]
 
 
-def _online(online: Online, now: float, resume_hint: str) -> list[Row]:
+def _online(online: Online, now: float, width: int, resume_hint: str) -> list[Row]:
     rows: list[Row] = []
     for episode in online.episodes[:3]:
-        rows += _episode(episode, now, resume_hint)
+        rows += _episode(episode, now, width, resume_hint)
     if online.rewards:
         text = Text(f" reward   {number(online.rewards[-1])}  ")
         text.append(sparkline(online.rewards), "green")
@@ -174,15 +193,15 @@ def _online(online: Online, now: float, resume_hint: str) -> list[Row]:
     return rows
 
 
-def _episode(episode: EpisodeLine, now: float, resume_hint: str) -> list[Row]:
+def _episode(episode: EpisodeLine, now: float, width: int, resume_hint: str) -> list[Row]:
     head = f" episode {episode.number}/{episode.total} "
     since = duration(now - episode.changed_at)
     if episode.state == "PAUSED":
         line = Text.assemble(head, (" PAUSED ", "bold black on yellow"))
         line.append(f" for {since}: {episode.reason or 'no reason given'}", "yellow")
-        told = f" {resume_hint}" if resume_hint else " ResumeEpisode of the admin API"
-        kept = Text.assemble("   waits until it is resumed, nothing is lost. To go on:")
-        return [(0, line), (0, kept), (0, Text(f"  {told}", "bold"))]
+        kept = Text("   waits until it is resumed, nothing is lost. To go on:")
+        told = textwrap.wrap(resume_hint or "ResumeEpisode of the admin API", max(8, width - 4))
+        return [(0, line), (0, kept), *((0, Text(f"   {part}", "bold")) for part in told)]
     if episode.state == "PAUSING":
         line = Text.assemble(head, (" PAUSING ", "bold black on yellow"))
         line.append(f" {episode.in_flight} prompts in flight finish, no new ones start", "yellow")
@@ -203,5 +222,5 @@ def _spin(now: float) -> str:
 
 def _ascii(text: str) -> str:
     """For terminals that cannot show more."""
-    table = str.maketrans({"✓": "+", "·": ".", "━": "#", "─": "-"})
+    table = str.maketrans({"✓": "+", "·": ".", "━": "#", "─": "-", "…": "~", "■": "x"})
     return text.translate(table).encode("ascii", "replace").decode("ascii").replace("?", "*")
