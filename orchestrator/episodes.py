@@ -12,13 +12,13 @@ brings `in_flight` to zero, so it needs no live orchestrator.
 """
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from pairloop.admin.v1.admin_pb2 import Change, Episode, EpisodeState
 
+from pairloop.admin.v1.admin_pb2 import Change, Episode
 from services.errors import StateError, UnknownEpisodeError
 from services.queues.episodes import Answer, EpisodeRecords
 
@@ -55,13 +55,17 @@ TRANSITIONS: Mapping[State, tuple[State, ...]] = {
 
 _PAUSE = {State.PENDING: State.PAUSED, State.SAMPLING: State.PAUSING}
 """What pausing means; in every other state it is refused."""
+_RESUMABLE = (State.PAUSED, State.PAUSING)
+_PAST_PAUSING = (
+    State.TRAINING,
+    State.PUBLISHING,
+    State.COMPLETED,
+    State.FAILED,
+    State.CANCELLED,
+)
 
-
-def check_move(number: int, state: State, to: State) -> None:
-    """Raises StateError, naming the state and the moves it allows, unless the table has it."""
-    if to not in TRANSITIONS[state]:
-        allowed = " or ".join(TRANSITIONS[state]) or "nothing: it is over"
-        raise StateError(f"episode {number} is {state} and cannot become {to}: it can {allowed}")
+Rows = Sequence[Mapping[str, str]]
+"""The hash of each episode, from number 1."""
 
 
 class EpisodeStore:
@@ -100,35 +104,45 @@ class EpisodeStore:
 
     async def list(self) -> list[Episode]:
         """Every episode, in order."""
-        return [
-            _episode(self.run, number, fields)
-            for number, fields in enumerate(await self._records.read(), start=1)
-        ]
+        rows = await self._records.read()
+        return [self._episode(number, row) for number, row in enumerate(rows, start=1)]
 
     async def get(self, number: int) -> Episode:
         """One episode; 0 is the current one: the first that is not over, else the last.
 
         Raises UnknownEpisodeError.
         """
-        episodes = await self.list()
-        if number:
-            return self._find(episodes, number)
-        for episode in episodes:
-            if TRANSITIONS[state_of(episode)]:
-                return episode
-        return self._find(episodes, len(episodes))
+        rows = await self._records.read()
+        if not number:
+            going = (n for n, row in enumerate(rows, start=1) if TRANSITIONS[_state(row)])
+            number = next(going, len(rows))
+        return self._episode(number, self._row(rows, number))
 
-    async def move(self, number: int, to: State, change: Change | None = None) -> Episode:
-        """Move an episode. `change` says who asked and why; a FAILED one's error is its reason.
+    async def settle(self, number: int) -> Episode:
+        """The episode, PAUSED if it was pausing and nothing is in flight.
 
-        Raises StateError when the table does not allow it, UnknownEpisodeError.
+        The commit that brings `in_flight` to zero makes that step itself, so this only looks.
         """
-        request = change.request_id if change and change.request_id else uuid.uuid4().hex
+        return await self.get(number)
 
-        def target(episodes: list[Episode]) -> tuple[Episode, State]:
-            return self._find(episodes, number), to
+    async def move(self, number: int, to: str, change: Change | None = None) -> Episode:
+        """Move an episode; the loop's own moves need no `change` and leave the last one shown.
 
-        return await self._change(f"move:{number}:{to}", request, change, target)
+        The reason of a change to FAILED is the episode's error. Idempotent by request id.
+        Raises StateError when the table does not have the move, UnknownEpisodeError.
+        """
+
+        def choose(rows: Rows) -> tuple[int, State]:
+            state = _state(self._row(rows, number))
+            if to not in TRANSITIONS[state]:
+                allowed = " or ".join(TRANSITIONS[state])
+                raise StateError(
+                    f"episode {number} is {state} and cannot become {to}: "
+                    + (f"it can become {allowed}" if allowed else "it is over")
+                )
+            return number, State(to)
+
+        return await self._change(f"move:{number}:{to}", change, choose)
 
     async def pause(self, number: int, change: Change) -> Episode:
         """Dispatch no more prompts of an episode; PAUSED once what is in flight is finished.
@@ -138,12 +152,16 @@ class EpisodeStore:
         UnknownEpisodeError.
         """
 
-        def target(episodes: list[Episode]) -> tuple[Episode, State]:
-            episode = self._find(episodes, number) if number else _to_pause(self.run, episodes)
-            state = state_of(episode)
-            return episode, _PAUSE.get(state, State.PAUSED if state != State.PAUSING else state)
+        def choose(rows: Rows) -> tuple[int, State]:
+            chosen = number or self._first(rows, lambda state: state not in _PAST_PAUSING, "pause")
+            state = _state(self._row(rows, chosen))
+            if state not in _PAUSE:
+                raise StateError(
+                    f"episode {chosen} is {state}: only a {' or '.join(_PAUSE)} one can be paused"
+                )
+            return chosen, _PAUSE[state]
 
-        return await self._change(f"pause:{number}", change.request_id, change, target)
+        return await self._change(f"pause:{number}", change, choose)
 
     async def resume(self, number: int, change: Change) -> Episode:
         """Let a paused episode go on from where it was paused; 0 is the first paused one.
@@ -151,14 +169,102 @@ class EpisodeStore:
         Idempotent by `change.request_id` as `pause` is. Raises StateError, UnknownEpisodeError.
         """
 
-        def target(episodes: list[Episode]) -> tuple[Episode, State]:
-            episode = self._find(episodes, number) if number else _to_resume(self.run, episodes)
-            if state_of(episode) not in (State.PAUSED, State.PAUSING):
+        def choose(rows: Rows) -> tuple[int, State]:
+            chosen = number or self._first(rows, lambda state: state in _RESUMABLE, "resume")
+            row = self._row(rows, chosen)
+            if _state(row) not in _RESUMABLE:
                 raise StateError(
-                    f"episode {episode.number} is {state_of(episode)}: only a PAUSED or PAUSING "
-                    "one can be resumed"
+                    f"episode {chosen} is {_state(row)}: only a {' or '.join(_RESUMABLE)} one "
+                    "can be resumed"
                 )
-            # What it was paused from is known to the script alone
-            return episode, State.SAMPLING
+            return chosen, State(row["paused_from"])
 
-        return await self._change(f"resume:{number}", change.request_id, change, target)
+        return await self._change(f"resume:{number}", change, choose)
+
+    async def _change(
+        self, operation: str, change: Change | None, choose: Callable[[Rows], tuple[int, State]]
+    ) -> Episode:
+        """Compare and set until nobody else moved the episode in between."""
+        request = (change.request_id if change else "") or uuid.uuid4().hex
+        for _ in range(_RACES):
+            if answer := await self._records.answered(request):
+                return self._repeated(answer, operation, request)
+            rows = await self._records.read()
+            number, to = choose(rows)
+            state = _state(rows[number - 1])
+            fields = {"number": str(number), **_fields(change, request)}
+            if to in (State.PAUSING, State.PAUSED) and state != State.PAUSING:
+                fields["paused_from"] = state
+            if to == State.FAILED:
+                fields["error"] = change.reason if change else ""
+            moved = await self._records.move(
+                number, state, to, request_id=request, operation=operation, fields=fields
+            )
+            if moved.answer:
+                return self._repeated(moved.answer, operation, request)
+        raise StateError(f"the episodes of run {self.run} keep changing: ask again")
+
+    def _repeated(self, answer: Answer, operation: str, request: str) -> Episode:
+        if answer.operation != operation:
+            raise StateError(
+                f"request id {request} was used for another change ({answer.operation}): "
+                "use a new one"
+            )
+        return self._episode(int(answer.fields["number"]), answer.fields)
+
+    def _row(self, rows: Rows, number: int) -> Mapping[str, str]:
+        if not 1 <= number <= len(rows):
+            raise UnknownEpisodeError(
+                f"run {self.run} has no episode {number}: it has 1 to {len(rows)}"
+                if rows
+                else f"run {self.run} has no episodes yet"
+            )
+        return rows[number - 1]
+
+    def _first(self, rows: Rows, fits: Callable[[State], bool], verb: str) -> int:
+        for number, row in enumerate(rows, start=1):
+            if fits(_state(row)):
+                return number
+        raise StateError(f"run {self.run} has no episode left to {verb}")
+
+    def _episode(self, number: int, row: Mapping[str, str]) -> Episode:
+        episode = Episode(
+            run=self.run,
+            number=number,
+            state=f"EPISODE_STATE_{row['state']}",
+            prompts=int(row["planned"]),
+            error=row.get("error", ""),
+            weight_version=int(row.get("weight_version", 0)),
+            dispatched=int(row.get("dispatched", 0)),
+            in_flight=int(row.get("in_flight", 0)),
+            paired=int(row.get("paired", 0)),
+            trained=int(row.get("trained", 0)),
+        )
+        for name, value in row.items():
+            if name.startswith("dropped:"):
+                episode.dropped[name.removeprefix("dropped:")] = int(value)
+        if "request_id" in row:
+            change = episode.last_change
+            change.actor, change.reason = row["actor"], row["reason"]
+            change.request_id = row["request_id"]
+            change.time.FromNanoseconds(int(row["time_ns"]))
+        return episode
+
+
+def _state(row: Mapping[str, str]) -> State:
+    return State(row["state"])
+
+
+def _fields(change: Change | None, request: str) -> dict[str, str]:
+    if change is None:
+        return {}
+    time = change.time
+    if not change.HasField("time"):
+        time = Timestamp()
+        time.GetCurrentTime()
+    return {
+        "actor": change.actor,
+        "reason": change.reason,
+        "request_id": request,
+        "time_ns": str(time.ToNanoseconds()),
+    }

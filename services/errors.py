@@ -8,6 +8,7 @@ PairloopError
 ├── UnreachableError     Redis, Ray or a gRPC service does not answer, or a port is taken
 ├── ResourceError        not enough memory for what was asked
 ├── StateError           an episode cannot make this move from its state
+│   └── UnknownEpisodeError  the run has no episode of that number
 ├── StallError           a wait passed its deadline
 ├── WeightsError         weights were refused: unknown base, broken checksum
 │   └── AttestationError a worker does not hold the weights it should, even after a repair
@@ -60,6 +61,10 @@ class ResourceError(PairloopError):
 
 class StateError(PairloopError):
     """An episode cannot make this move from the state it is in."""
+
+
+class UnknownEpisodeError(StateError):
+    """The run has no episode of that number."""
 
 
 class StallError(PairloopError):

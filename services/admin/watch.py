@@ -1,0 +1,36 @@
+"""Changes of episodes, for those who watch a run."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
+from services.admin.episodes import Episodes
+
+_OVER = (
+    EpisodeState.EPISODE_STATE_COMPLETED,
+    EpisodeState.EPISODE_STATE_FAILED,
+    EpisodeState.EPISODE_STATE_CANCELLED,
+)
+
+
+async def changes(
+    episodes: Episodes, ended: asyncio.Event, poll_s: float = 0.2
+) -> AsyncIterator[Episode]:
+    """Every episode as it is, then each whose state or counters moved.
+
+    Ends when all are over, or after a last look once `ended` is set. What changes twice between
+    two looks is shown once.
+    """
+    shown: dict[int, Episode] = {}
+    while True:
+        last = ended.is_set()
+        now = await episodes.list()
+        for episode in now:
+            if shown.get(episode.number) != episode:
+                shown[episode.number] = episode
+                yield episode
+        if last or (now and all(episode.state in _OVER for episode in now)):
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), poll_s)

@@ -1,0 +1,213 @@
+"""The adapter of redis-py: the one file that touches it.
+
+Everything else sees `Client`: a few commands with plain types, and connection errors as
+UnreachableError whose text never holds the password.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.resources import files
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import redis
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.retry import Retry as BlockingRetry
+
+from services.errors import ConfigError, ResourceError, UnreachableError
+
+Fields = dict[bytes, bytes]
+Entry = tuple[str, Fields]
+
+_OLDEST = (6, 2)
+_RETRIES = 3
+_CONNECTIONS = 32
+
+
+class Client:
+    """A connection pool to one server, bound to the event loop it was connected on."""
+
+    def __init__(self, connection: "Redis", address: str) -> None:
+        self._redis = connection
+        self._address = address
+        self._scripts: dict[str, Callable[..., Awaitable[Any]]] = {}
+
+    async def script(
+        self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int] = ()
+    ) -> Any:
+        """Run `lua/<name>.lua`; the server gets it again by itself after a restart."""
+        if name not in self._scripts:
+            self._scripts[name] = self._redis.register_script(_source(name))
+        with _refusals(self._address):
+            return await self._scripts[name](keys=list(keys), args=list(args))
+
+    async def ensure_group(self, stream: str, group: str) -> None:
+        """Make a stream and a group that reads it from its first entry, unless it is there."""
+        with _refusals(self._address):
+            try:
+                await self._redis.xgroup_create(stream, group, id="0", mkstream=True)
+            except redis.ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    async def read_group(
+        self, stream: str, group: str, consumer: str, count: int, block_ms: int
+    ) -> list[Entry]:
+        """New entries of a stream; waits up to `block_ms` for the first, 0 does not wait."""
+        block = ("BLOCK", block_ms) if block_ms > 0 else ()
+        with _refusals(self._address):
+            reply = await self._redis.execute_command(  # type: ignore[no-untyped-call]
+                "XREADGROUP", "GROUP", group, consumer, "COUNT", count, *block,
+                "STREAMS", stream, ">",
+            )  # fmt: skip
+        return _entries(reply[0][1]) if reply else []
+
+    async def read(self, stream: str, after: str, count: int) -> list[Entry]:
+        """Up to `count` entries after an entry id; "-" begins at the first."""
+        start = after if after == "-" else f"({after}"
+        with _refusals(self._address):
+            return _entries(await self._redis.xrange(stream, min=start, count=count))
+
+    async def get(self, key: str) -> bytes | None:
+        """The value of a key."""
+        with _refusals(self._address):
+            return cast("bytes | None", await self._redis.get(key))
+
+    async def field(self, key: str, field: str) -> bytes | None:
+        """One field of a hash."""
+        with _refusals(self._address):
+            return cast("bytes | None", await cast(Awaitable[Any], self._redis.hget(key, field)))
+
+    async def hashes(self, keys: Sequence[str]) -> list[Fields]:
+        """Every field of some hashes, in one round trip; {} for a key that is not there."""
+        if not keys:
+            return []
+        with _refusals(self._address):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.hgetall(key)
+                return cast(list[Fields], await pipe.execute())
+
+    async def milliseconds(self) -> int:
+        """The server's clock."""
+        with _refusals(self._address):
+            seconds, micros = await self._redis.time()
+        return seconds * 1000 + micros // 1000
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+
+async def connect(url: str, timeout_s: float) -> Client:
+    """A client of the server at a redis:// or rediss:// address.
+
+    Raises UnreachableError when it does not answer in `timeout_s`, refuses the password, or is
+    older than 6.2; ConfigError when the address is malformed.
+    """
+    address = address_of(url)
+    pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+        url,
+        # More callers than this wait for each other, which a plain pool refuses.
+        max_connections=_CONNECTIONS,
+        timeout=timeout_s,
+        protocol=2,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        socket_keepalive=True,
+        health_check_interval=30,
+        # Bridges a server's restart. A retried script is harmless: each is idempotent.
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), _RETRIES),
+    )
+    connection = Redis.from_pool(pool)
+    try:
+        async with asyncio.timeout(timeout_s):
+            with _refusals(address):
+                info = await connection.info("server")
+    except TimeoutError as error:
+        await connection.aclose()
+        raise UnreachableError(_silent(address)) from error
+    except UnreachableError:
+        await connection.aclose()
+        raise
+    version = str(info["redis_version"])
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+        await connection.aclose()
+        raise UnreachableError(f"Redis at {address} is {version}: 6.2 or newer is needed")
+    return Client(connection, address)
+
+
+def address_of(url: str) -> str:
+    """The address without user and password, to be shown. Raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    if parts.scheme not in ("redis", "rediss") or not host:
+        # Nothing of the address is shown: a mistyped one may hold the password anywhere.
+        raise ConfigError(
+            "queues.url is no Redis address: write redis://host:port or "
+            "rediss://:password@host:port (characters like / or # in a password as %2F, %23)"
+        ) from None
+    return f"{parts.scheme}://{host}:{port or 6379}{parts.path}"
+
+
+def answers(url: str, timeout_s: float) -> bool:
+    """Whether a server answers PING now; False also while it still loads its data."""
+    with _blocking(url, timeout_s) as connection:
+        try:
+            return bool(connection.ping())
+        except (redis.ConnectionError, redis.TimeoutError):
+            return False
+
+
+def shut_down(url: str, timeout_s: float) -> None:
+    """Ask a server, if one answers there, to write its data and end; it may take a while."""
+    with _blocking(url, timeout_s) as connection, suppress(redis.RedisError):
+        # Its process is what tells whether this worked: see embedded.py.
+        connection.shutdown(nosave=True)
+
+
+def _blocking(url: str, timeout_s: float) -> redis.Redis:
+    return redis.Redis.from_url(
+        url, protocol=2, socket_timeout=timeout_s, retry=BlockingRetry(NoBackoff(), 0)
+    )
+
+
+@contextmanager
+def _refusals(address: str) -> Iterator[None]:
+    """redis-py's errors as ours."""
+    try:
+        yield
+    except redis.AuthenticationError as error:
+        raise UnreachableError(
+            f"Redis at {address} refused the user or password: check queues.url or REDIS_URL"
+        ) from error
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise UnreachableError(_silent(address)) from error
+    except redis.ResponseError as error:
+        if str(error).startswith(("OOM", "MISCONF")):
+            raise ResourceError(
+                f"Redis at {address} cannot write: {error}: free its memory or disk"
+            ) from error
+        raise
+
+
+def _silent(address: str) -> str:
+    return (
+        f"Redis at {address} does not answer: start it, correct queues.url or REDIS_URL, or leave "
+        "both out for an embedded server"
+    )
+
+
+def _source(name: str) -> str:
+    folder = files("services.queues") / "lua"
+    return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
+
+
+def _entries(reply: Any) -> list[Entry]:
+    return [(entry.decode(), fields) for entry, fields in reply]

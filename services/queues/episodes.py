@@ -1,0 +1,98 @@
+"""Episodes as Redis holds them: one hash each. What the fields mean is the orchestrator's.
+
+The same hash is read by `dispatch` (state) and written by every commit (counters).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from services.queues.client import Client, connect
+from services.queues.keys import Keys
+
+Fields = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a change answered: the operation it was asked for, and the episode after it."""
+
+    operation: str
+    fields: Fields
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Outcome of a compare-and-set."""
+
+    outcome: Literal["done", "repeated", "changed"]
+    """"repeated": the request id was answered before; "changed": the state was another."""
+    answer: Answer | None
+    """None when "changed"."""
+
+
+class EpisodeRecords:
+    """The durable episodes of a run. Every method may raise UnreachableError."""
+
+    def __init__(self, client: Client, run: str) -> None:
+        self._client = client
+        self._keys = Keys(run)
+
+    @classmethod
+    async def open(cls, url: str, run: str, timeout_s: float) -> Self:
+        """Connect. Raises UnreachableError past the timeout."""
+        return cls(await connect(url, timeout_s), run)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def create(self, count: int, prompts: int) -> tuple[int, int]:
+        """Make episodes 1 to `count`, PENDING, that are not there yet.
+
+        Returns how many there were, and how many prompts they have. Nothing is made when there
+        were more than `count`, or with another number of prompts.
+        """
+        keys = [self._keys.episodes, *(self._keys.episode(n) for n in range(1, count + 1))]
+        before, planned = await self._client.script("create", keys, [prompts])
+        return int(before), int(planned)
+
+    async def read(self) -> list[Fields]:
+        """Every episode, in order."""
+        count = int(await self._client.get(self._keys.episodes) or 0)
+        found = await self._client.hashes([self._keys.episode(n) for n in range(1, count + 1)])
+        return [
+            {name.decode(): value.decode() for name, value in fields.items()} for fields in found
+        ]
+
+    async def answered(self, request_id: str) -> Answer | None:
+        """What a request id was answered, if it was."""
+        text = await self._client.field(self._keys.requests, request_id)
+        return _answer(text) if text else None
+
+    async def move(
+        self,
+        number: int,
+        seen: str,
+        to: str,
+        *,
+        request_id: str,
+        operation: str,
+        fields: Mapping[str, str],
+    ) -> Moved:
+        """Set state and fields at once, if the state is still `seen` and the request id is new."""
+        args = [request_id, operation, seen, to]
+        for name, value in fields.items():
+            args += [name, value]
+        outcome, answer = await self._client.script(
+            "move", [self._keys.episode(number), self._keys.requests], args
+        )
+        if outcome == b"changed":
+            return Moved("changed", None)
+        return Moved("done" if outcome == b"done" else "repeated", _answer(answer))
+
+
+def _answer(text: bytes) -> Answer:
+    operation, *flat = json.loads(text)
+    return Answer(operation, dict(zip(flat[::2], flat[1::2], strict=True)))

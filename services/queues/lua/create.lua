@@ -1,0 +1,14 @@
+-- Add the episodes that are not there yet, PENDING.
+-- KEYS: number of episodes, then the key of each episode
+-- ARGV: prompts planned
+-- Returns {episodes before, prompts planned of the first}.
+local before = tonumber(redis.call('GET', KEYS[1]) or '0')
+local planned = ARGV[1]
+if before > 0 then planned = redis.call('HGET', KEYS[2], 'planned') end
+if before <= #KEYS - 1 and planned == ARGV[1] then
+  for i = before + 2, #KEYS do
+    redis.call('HSET', KEYS[i], 'state', 'PENDING', 'planned', planned)
+  end
+  redis.call('SET', KEYS[1], #KEYS - 1)
+end
+return {before, tonumber(planned)}
