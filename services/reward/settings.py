@@ -68,7 +68,7 @@ class RewardSettings(Settings):
     replicas: int = Field(1, ge=1)
     """Serve replicas."""
     max_batch_groups: int = Field(16, ge=1)
-    """Groups scored in one forward pass at most."""
+    """Groups handed to a replica at once at most; each is a forward pass of its own."""
     batch_wait_s: float = Field(0.01, ge=0.0)
     """How long a batch waits to fill, in seconds."""
     timeout_s: float = Field(60.0, gt=0.0)

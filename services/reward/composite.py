@@ -1,0 +1,162 @@
+"""The reward: its parts, each scored and reported on its own, summed by weight."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import fsum, isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pairloop.data.v1.pair_pb2 import Score
+from pairloop.data.v1.rollout_pb2 import FINISH_REASON_LENGTH, Prompt, Sample
+from services.errors import ArtifactError, LineageError, WorkerError
+from services.reward import rules
+from services.reward.function import call_function, load_function
+from services.reward.settings import (
+    CheckerReward,
+    FunctionReward,
+    LengthReward,
+    MissingEosReward,
+    ModelReward,
+    RewardSettings,
+)
+
+if TYPE_CHECKING:
+    from services.reward.model import RewardModel
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+Rule = CheckerReward | LengthReward | MissingEosReward | FunctionReward
+ScoreGroup = Callable[[Prompt, Sequence[Sample]], list[float]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One term of the sum."""
+
+    name: str
+    weight: float
+    score: ScoreGroup
+
+
+class Composite:
+    """All parts of one reward."""
+
+    def __init__(self, parts: Sequence[Part], models: Sequence["RewardModel"] = ()) -> None:
+        self.parts = list(parts)
+        self._models = list(models)
+        fingerprints = sorted({model.fingerprint for model in models})
+        if len(fingerprints) > 1:
+            raise LineageError(
+                f"reward.parts: the reward models read different tokenizers "
+                f"({', '.join(fingerprints)}); use models of one family"
+            )
+        self.fingerprint = fingerprints[0] if fingerprints else ""
+        """Of the tokenizer the models read; empty when no part reads tokens."""
+
+    def score(self, prompt: Prompt, samples: Sequence[Sample]) -> list[Score]:
+        """One score a sample: total = sum of weight * part, and each part unweighted.
+
+        Raises DataError for a prompt without the metadata a rule needs, WorkerError for a
+        part that fails or gives a value that is not finite.
+        """
+        values = {part.name: part.score(prompt, samples) for part in self.parts}
+        for name, column in values.items():
+            for sample, value in zip(samples, column, strict=True):
+                if not isfinite(value):
+                    raise WorkerError(
+                        f"reward part {name} gave {value} for {prompt.id}, sample {sample.index}"
+                    )
+        return [
+            Score(
+                total=fsum(part.weight * values[part.name][i] for part in self.parts),
+                parts={part.name: values[part.name][i] for part in self.parts},
+            )
+            for i in range(len(samples))
+        ]
+
+    def check(self) -> None:
+        """Raise when a part can no longer score."""
+        for model in self._models:
+            model.check()
+
+
+def build(settings: RewardSettings, folder: str) -> Composite:
+    """Load every part. Relative model folders and the user's own modules are under `folder`.
+
+    Raises ConfigError for a function that is not there, ArtifactError for a folder that is no
+    reward model, LineageError for models of different tokenizers.
+    """
+    models: list[RewardModel] = []
+    parts = []
+    for name, part in zip(part_names(settings), settings.parts, strict=True):
+        if isinstance(part, ModelReward):
+            models.append(_load_model(part, settings, folder))
+            score: ScoreGroup = models[-1].score
+        else:
+            score = _rule(part, folder)
+        parts.append(Part(name, part.weight, score))
+    return Composite(parts, models)
+
+
+def part_names(settings: RewardSettings) -> list[str]:
+    """A name a part: its kind, with a number from the second of a kind on ("model_2")."""
+    kinds = [part.kind for part in settings.parts]
+    return [
+        kind if (seen := kinds[:i].count(kind)) == 0 else f"{kind}_{seen + 1}"
+        for i, kind in enumerate(kinds)
+    ]
+
+
+def describe(settings: RewardSettings) -> str:
+    """One line: "1.0*model(runs/demo/reward_model) + 2.0*checker"."""
+    return " + ".join(
+        f"{part.weight}*{part.kind}"
+        + (f"({part.path})" if isinstance(part, ModelReward | FunctionReward) else "")
+        for part in settings.parts
+    )
+
+
+def find_model(path: str, folder: str) -> str:
+    """The model's folder, or its hub name when there is no such folder.
+
+    Raises ArtifactError when `path` is neither.
+    """
+    local = Path(folder, path)
+    if (local / "config.json").is_file():
+        return str(local)
+    if local.exists():
+        raise ArtifactError(f"reward model {path}: the folder has no config.json")
+    if not HUB_NAME.fullmatch(path):
+        raise ArtifactError(f"reward model {path}: there is no such folder")
+    return path
+
+
+def _load_model(part: ModelReward, settings: RewardSettings, folder: str) -> "RewardModel":
+    from services.reward.model import RewardModel, set_threads
+
+    set_threads(settings.threads or os.cpu_count() or 1)
+    path = find_model(part.path, folder)
+    device = "cuda" if settings.num_gpus > 0 else "cpu"
+    return RewardModel(path, part.dtype, part.max_length, device)
+
+
+def _rule(part: Rule, folder: str) -> ScoreGroup:
+    if isinstance(part, CheckerReward):
+        return lambda prompt, samples: [
+            rules.checker(prompt.id, prompt.metadata, sample.text) for sample in samples
+        ]
+    if isinstance(part, LengthReward):
+        target, scale = part.target, part.scale
+        return lambda prompt, samples: [
+            rules.length(len(sample.token_ids), target, scale) for sample in samples
+        ]
+    if isinstance(part, MissingEosReward):
+        return lambda prompt, samples: [
+            rules.missing_eos(sample.finish_reason == FINISH_REASON_LENGTH) for sample in samples
+        ]
+    path, function = part.path, load_function(part.path, folder)
+    return lambda prompt, samples: [
+        call_function(function, path, prompt.id, prompt.text, sample.text, prompt.metadata)
+        for sample in samples
+    ]

@@ -1,0 +1,55 @@
+"""A reward function of the user's: found by its import path, called with strings."""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+
+from services.errors import ConfigError, WorkerError
+
+
+def load_function(path: str, folder: str) -> Callable[..., object]:
+    """The function at "package.module:function"; modules in `folder` are found as well.
+
+    Raises ConfigError when there is no such module, or no such function in it.
+    """
+    module_name, name = path.split(":")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ConfigError(
+            f"reward function {path}: importing {module_name} failed: {_one_line(error)}"
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        found = "is not callable" if hasattr(module, name) else "is not there"
+        raise ConfigError(f"reward function {path}: {name} {found} in {module.__file__}")
+    checked: Callable[..., object] = function
+    return checked
+
+
+def call_function(
+    function: Callable[..., object],
+    path: str,
+    prompt_id: str,
+    prompt: str,
+    answer: str,
+    metadata: Mapping[str, str],
+) -> float:
+    """f(prompt, answer, metadata) as a float. Raises WorkerError naming function and prompt."""
+    try:
+        value = function(prompt, answer, dict(metadata))
+    except Exception as error:
+        raise WorkerError(
+            f"reward function {path} failed on {prompt_id}: {_one_line(error)}"
+        ) from error
+    if not isinstance(value, int | float):
+        raise WorkerError(
+            f"reward function {path} gave {type(value).__name__} for {prompt_id}, not a number"
+        )
+    return float(value)
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

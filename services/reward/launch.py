@@ -1,0 +1,60 @@
+"""Starts the whole reward service: Serve replicas, then the gateway before them."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from services.errors import WorkerError
+from services.reward import gateway, serve_app
+from services.reward.composite import find_model
+from services.reward.settings import ModelReward, RewardSettings
+
+
+class RunningReward:
+    """A reward service that answers at `address` until `stop`."""
+
+    def __init__(self, name: str, actor: Any, address: str) -> None:
+        self.address = address
+        self._name = name
+        self._actor = actor
+
+    def check(self, timeout_s: float = 10.0) -> None:
+        """Raise WorkerError when the gateway is gone. Serve looks after its replicas itself."""
+        try:
+            ray.get(self._actor.ping.remote(), timeout=timeout_s)
+        except ray.exceptions.RayError as error:
+            text = " ".join(str(error).split())
+            raise WorkerError(f"the reward gateway at {self.address} is gone: {text}") from error
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Close the gateway and remove the replicas."""
+        with suppress(ray.exceptions.RayError):  # gone already is what was asked for
+            ray.get(self._actor.stop.remote(), timeout=timeout_s)
+        ray.kill(self._actor)
+        serve_app.stop(self._name)
+
+
+def launch(
+    settings: RewardSettings, *, run: str, folder: str = "", timeout_s: float = 180.0
+) -> RunningReward:
+    """Start the reward of a run and wait until it answers. Ray must be connected.
+
+    `folder` is what relative model paths and the user's own modules start from; the current
+    one by default. Raises ArtifactError for a model folder that is not there, WorkerError with the cause when a part does not load, StallError past
+    `timeout_s`, UnreachableError when reward.port is taken.
+    """
+    name, folder = f"reward-{run}", folder or str(Path.cwd())
+    for part in settings.parts:
+        if isinstance(part, ModelReward):
+            find_model(part.path, folder)  # before anything starts: the usual mistake is quick
+    actor = gateway.create(settings)  # comes up while the replicas load
+    try:
+        handle = serve_app.start(settings, name=name, folder=folder, timeout_s=timeout_s)
+        address = gateway.connect(actor, handle, timeout_s)
+    except BaseException:
+        ray.kill(actor)
+        serve_app.stop(name)
+        raise
+    return RunningReward(name, actor, address)
