@@ -1,0 +1,208 @@
+"""The Ray actor around a rollout worker, and how a job gets its workers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
+from pairloop.data.v1.weights_pb2 import Attestation, WeightManifest
+from services.errors import PairloopError, ResourceError, StallError, WorkerError
+from services.rollout.engine import Engine
+from services.rollout.environment import engine_environment
+from services.rollout.settings import EngineSettings
+from services.rollout.worker import PromptQueue, RolloutWorker
+
+Connect = Callable[[], Awaitable[PromptQueue[Any]]]
+"""Opens the queues inside the actor; picklable: partial(RunQueues.open, url, run, settings)."""
+MakeEngine = Callable[[str], Engine]
+"""Starts the engine inside the actor; takes the worker id."""
+
+
+class RolloutActor:
+    """One rollout worker in a process of its own. Messages go in and out serialized."""
+
+    def __init__(self, worker_id: str, make_engine: MakeEngine, dtype: str) -> None:
+        self._worker_id = worker_id
+        self._make_engine = make_engine
+        self._dtype = dtype
+        self._queue: PromptQueue[Any] | None = None
+
+    async def set_up(self) -> None:
+        """Start the engine. Not in `__init__`: Ray hands on what a method raises, not a text."""
+        self._worker = RolloutWorker(self._make_engine(self._worker_id), self._worker_id)
+
+    async def start(self, connect: Connect) -> None:
+        """Connect to the queues."""
+        self._queue = await connect()
+
+    async def run(self) -> None:
+        """Sample until `stop`. Raises what ended it."""
+        if self._queue is None:
+            raise WorkerError(f"worker {self._worker_id} was not connected to a queue")
+        await self._worker.run(self._queue)
+
+    async def stop(self) -> None:
+        """Let `run` return once what is in flight is committed."""
+        self._worker.stop()
+
+    async def ping(self) -> int:
+        """The weight version held; an answer says that the worker lives."""
+        return self._worker.version
+
+    async def load_weights(self, manifest: bytes, tensors: Any) -> bytes:
+        """Load a version; `tensors` is the reference or the dict of arrays. An Attestation."""
+        described = WeightManifest.FromString(manifest)
+        attestation = await self._worker.load_weights(described, tensors)
+        return attestation.SerializeToString()
+
+    async def load_folder(self, folder: str, version: int) -> bytes:
+        """Switch to the weights of a Hugging Face folder of the same shape. An Attestation."""
+        from services.weights.snapshot import snapshot_folder
+
+        prepare = partial(snapshot_folder, folder, self._dtype, version)
+        return (await self._worker.load_prepared(prepare)).SerializeToString()
+
+    async def generate(self, prompts: list[bytes]) -> list[bytes]:
+        """Answer prompts directly, in order."""
+        rollouts = await self._worker.generate([Prompt.FromString(each) for each in prompts])
+        return [rollout.SerializeToString() for rollout in rollouts]
+
+    async def stats(self) -> dict[str, float]:
+        """What the worker counted, by the names of RolloutStats."""
+        return dict(vars(self._worker.stats))
+
+
+class RolloutHandle:
+    """A rollout actor as the orchestrator and the broadcaster see it: typed, one-line errors."""
+
+    def __init__(self, worker_id: str, actor: Any) -> None:
+        self.worker_id = worker_id
+        self.actor = actor
+
+    async def set_up(self) -> None:
+        """As RolloutActor.set_up."""
+        await self._call("set_up")
+
+    async def start(self, connect: Connect) -> None:
+        """As RolloutActor.start."""
+        await self._call("start", connect)
+
+    async def run(self) -> None:
+        """As RolloutActor.run; returns after `stop`, or raises what ended the worker."""
+        await self._call("run")
+
+    async def stop(self) -> None:
+        """As RolloutActor.stop."""
+        await self._call("stop")
+
+    async def ping(self) -> int:
+        """As RolloutActor.ping."""
+        version: int = await self._call("ping")
+        return version
+
+    async def load_weights(self, manifest: bytes, weights: Any) -> bytes:
+        """As RolloutActor.load_weights."""
+        attestation: bytes = await self._call("load_weights", manifest, weights)
+        return attestation
+
+    async def load_folder(self, folder: str | Path, version: int) -> Attestation:
+        """As RolloutActor.load_folder."""
+        return Attestation.FromString(await self._call("load_folder", str(folder), version))
+
+    async def generate(self, prompts: Sequence[Prompt]) -> list[Rollout]:
+        """As RolloutActor.generate."""
+        answers = await self._call("generate", [p.SerializeToString() for p in prompts])
+        return [Rollout.FromString(answer) for answer in answers]
+
+    async def stats(self) -> dict[str, float]:
+        """As RolloutActor.stats."""
+        counted: dict[str, float] = await self._call("stats")
+        return counted
+
+    def kill(self) -> None:
+        """End the process now."""
+        ray.kill(self.actor)
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return await getattr(self.actor, method).remote(*arguments)
+        except ray.exceptions.RayError as error:
+            raise plain_error(self.worker_id, error) from error
+
+
+async def create_workers(
+    settings: EngineSettings, model_folder: str | Path, seed: int, count: int
+) -> list[RolloutHandle]:
+    """Start `count` vLLM workers on a model and wait until every engine is up.
+
+    Raises StallError after `settings.start_timeout_s`, or what stopped an engine (ResourceError,
+    ArtifactError, WorkerError); no worker is left behind then.
+    """
+    make_engine = partial(_vllm_engine, str(model_folder), settings, seed)
+    environment = engine_environment(settings, str(model_folder))
+    return await start_workers(settings, make_engine, count, environment)
+
+
+async def start_workers(
+    settings: EngineSettings, make_engine: MakeEngine, count: int, environment: dict[str, str]
+) -> list[RolloutHandle]:
+    """As `create_workers`, around any engine."""
+    kind = ray.remote(RolloutActor).options(
+        max_concurrency=64,
+        num_cpus=settings.num_cpus,
+        num_gpus=settings.num_gpus,
+        runtime_env={"env_vars": environment},
+    )
+    names = [f"rollout-{index}" for index in range(count)]
+    handles = [
+        RolloutHandle(name, kind.remote(name, make_engine, settings.dtype)) for name in names
+    ]
+    up = asyncio.gather(*(handle.set_up() for handle in handles))
+    try:
+        await asyncio.wait_for(up, settings.start_timeout_s)
+    except TimeoutError:
+        raise _late(settings, count) from None
+    finally:
+        if up.cancelled() or up.exception() is not None:
+            for handle in handles:
+                handle.kill()
+    return handles
+
+
+def plain_error(worker_id: str, error: ray.exceptions.RayError) -> PairloopError:
+    """Ray's error as one of ours, in one line: the cause, not Ray's account of it."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        cause = error.cause
+        if isinstance(cause, PairloopError):
+            return cause
+        return WorkerError(f"worker {worker_id}: {type(cause).__name__}: {_one_line(cause)}")
+    return WorkerError(f"worker {worker_id} died: {_one_line(error)}")
+
+
+def _late(settings: EngineSettings, count: int) -> PairloopError:
+    wanted, free = (count * settings.num_cpus, count * settings.num_gpus), ray.cluster_resources()
+    there = (free.get("CPU", 0.0), free.get("GPU", 0.0))
+    if wanted[0] > there[0] or wanted[1] > there[1]:
+        return ResourceError(
+            f"{count} rollout workers ask for {wanted[0]:g} CPUs and {wanted[1]:g} GPUs, the "
+            f"cluster has {there[0]:g} and {there[1]:g}; lower engine.workers, engine.num_cpus or "
+            "engine.num_gpus"
+        )
+    return StallError(
+        f"{count} rollout workers were not up within engine.start_timeout_s="
+        f"{settings.start_timeout_s:g} s; look at their log, or raise it"
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:400]
+
+
+def _vllm_engine(model: str, settings: EngineSettings, seed: int, worker_id: str) -> Engine:
+    from services.rollout.vllm_engine import VllmEngine
+
+    return VllmEngine(model, settings, worker_id=worker_id, seed=seed)

@@ -1,0 +1,188 @@
+"""The rollout worker: takes prompts, keeps the engine full, commits what is complete.
+
+    prompts ──take──▶ engine.add ──step──▶ rollout ──commit──▶ rollouts
+                        ▲  turn: the loop, a direct call or a weight load, one at a time
+
+The loop gives its turn away only when nothing runs, so a load or a direct call waits for what
+is in flight and nothing is sampled from two versions.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
+from pairloop.data.v1.weights_pb2 import Attestation, WeightManifest
+from services.errors import DataError
+from services.rollout.engine import Engine
+from services.weights.manifest import Tensors
+
+_IDLE_BLOCK_S = 0.2
+_MOST_AT_ONCE = 64
+
+
+class Delivery(Protocol):
+    """One delivery of a prompt."""
+
+    @property
+    def payload(self) -> bytes:
+        """A serialized Prompt."""
+
+
+D = TypeVar("D", bound=Delivery)
+
+
+class PromptQueue(Protocol[D]):
+    """What the worker asks of the queues."""
+
+    async def take(
+        self, stream: Literal["prompts"], consumer: str, count: int, block_s: float
+    ) -> list[D]:
+        """Up to `count` prompts; waits up to `block_s` for the first."""
+
+    async def commit_rollout(self, item: D, rollout: Rollout) -> bool:
+        """Hand a rollout on, once; False when that was done before."""
+
+    async def fail(self, stream: Literal["prompts"], item: D, error: str) -> bool:
+        """Give a prompt back; True when it will not be tried again."""
+
+
+@dataclass
+class RolloutStats:
+    """Counted since the worker started."""
+
+    rollouts: int = 0
+    tokens: int = 0
+    """Sampled, of complete rollouts."""
+    failed: int = 0
+    """Deliveries given back with an error."""
+    busy_s: float = 0.0
+    """Seconds inside the engine."""
+
+
+class RolloutWorker:
+    """One engine and its loop. Not for more than one event loop."""
+
+    def __init__(self, engine: Engine, worker_id: str) -> None:
+        self.stats = RolloutStats()
+        self._engine = engine
+        self._worker_id = worker_id
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        self._samples = 1
+        self._stopping = False
+
+    @property
+    def version(self) -> int:
+        """The weight version the engine samples from."""
+        return self._engine.version
+
+    def stop(self) -> None:
+        """End `run` once what is in flight is committed."""
+        self._stopping = True
+
+    async def run(self, queue: PromptQueue[D]) -> None:
+        """Sample from the queue until `stop`; an error of the engine or the queue ends it."""
+        while not self._stopping:
+            async with self._turn:
+                await self._until_empty(queue)
+            await asyncio.sleep(0)
+
+    async def generate(self, prompts: Sequence[Prompt]) -> list[Rollout]:
+        """Answer these prompts, beside any queue; in their order.
+
+        Raises DataError for a prompt this engine can never answer, or for an id given twice;
+        nothing is left running then.
+        """
+        async with self._exclusive():
+            done: dict[str, Rollout] = {}
+            try:
+                for prompt in prompts:
+                    while not self._engine.has_room(prompt.sampling.n):
+                        await self._step_into(done)
+                    self._engine.add(prompt)
+            finally:
+                while self._engine.running:
+                    await self._step_into(done)
+        return [done[prompt.id] for prompt in prompts]
+
+    async def load_weights(self, manifest: WeightManifest, tensors: Tensors) -> Attestation:
+        """Finish what is in flight, then load and attest."""
+        async with self._exclusive():
+            return self._engine.load_weights(manifest, tensors)
+
+    async def load_prepared(
+        self, prepare: Callable[[], tuple[WeightManifest, Tensors]]
+    ) -> Attestation:
+        """As `load_weights`, of what `prepare` returns; it runs in a thread, nothing in flight."""
+        async with self._exclusive():
+            manifest, tensors = await asyncio.to_thread(prepare)
+            return self._engine.load_weights(manifest, tensors)
+
+    async def _until_empty(self, queue: PromptQueue[D]) -> None:
+        items: dict[str, D] = {}
+        while True:
+            if not (self._stopping or self._waiting):
+                await self._admit(queue, items)
+            if not self._engine.running:
+                return
+            for rollout in self._step():
+                await queue.commit_rollout(items.pop(rollout.prompt.id), rollout)
+            await asyncio.sleep(0)
+
+    async def _admit(self, queue: PromptQueue[D], items: dict[str, D]) -> None:
+        """Take prompts while there is room; what cannot be answered goes back with its error."""
+        block_s = 0.0 if self._engine.running else _IDLE_BLOCK_S
+        while self._engine.has_room(self._samples):
+            taken = await queue.take("prompts", self._worker_id, self._fitting(), block_s)
+            for item in taken:
+                try:
+                    prompt = Prompt.FromString(item.payload)
+                    if prompt.id not in items:
+                        self._engine.add(prompt)
+                        self._samples = prompt.sampling.n
+                    items[prompt.id] = item
+                except (DataError, DecodeError) as error:
+                    self.stats.failed += 1
+                    await queue.fail("prompts", item, str(error))
+            if not taken:
+                return
+            block_s = 0.0
+
+    def _fitting(self) -> int:
+        """How many prompts to take: as many as have room if each asks for what the last one did."""
+        count = 1
+        if self._engine.running:
+            while count < _MOST_AT_ONCE and self._engine.has_room(2 * count * self._samples):
+                count *= 2
+        return count
+
+    def _step(self) -> list[Rollout]:
+        started = time.monotonic()
+        rollouts = self._engine.step()
+        self.stats.busy_s += time.monotonic() - started
+        self.stats.rollouts += len(rollouts)
+        self.stats.tokens += sum(len(s.token_ids) for r in rollouts for s in r.samples)
+        return rollouts
+
+    async def _step_into(self, done: dict[str, Rollout]) -> None:
+        done.update((rollout.prompt.id, rollout) for rollout in self._step())
+        await asyncio.sleep(0)
+
+    @asynccontextmanager
+    async def _exclusive(self) -> AsyncIterator[None]:
+        """The turn, with nothing running; the loop admits nothing while someone waits for it."""
+        self._waiting += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._turn.release()

@@ -1,0 +1,102 @@
+"""Hand a version to every engine and believe it only when each has attested.
+
+Every worker loads and checks on its own; one that finds a difference gets the version a second
+time, and a second difference ends the run.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from pairloop.data.v1.weights_pb2 import Attestation, TensorManifest, WeightManifest
+from services.errors import AttestationError, StallError
+from services.telemetry.events import WeightsPublished
+
+_WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+class WeightHolder(Protocol):
+    """A worker as the broadcaster sees it."""
+
+    @property
+    def worker_id(self) -> str:
+        """Names the worker in errors."""
+
+    async def load_weights(self, manifest: bytes, weights: Any) -> bytes:
+        """Load a version and attest; takes and returns serialized messages."""
+
+
+async def broadcast(
+    workers: Sequence[WeightHolder], manifest: bytes, weights: Any, timeout_s: float
+) -> WeightsPublished:
+    """Load one version into every worker at once; returns when all of them hold it.
+
+    `weights` is handed on as it is: an object reference, or the arrays. `timeout_s` is each
+    worker's deadline for one load. Raises AttestationError for a worker whose weights still
+    differ after the repair, StallError for one that passes its deadline; what a worker raises
+    itself comes through. The other loads are cancelled then.
+    """
+    started = time.monotonic()
+    described = WeightManifest.FromString(manifest)
+    tasks = [
+        asyncio.ensure_future(_attest(worker, manifest, weights, timeout_s)) for worker in workers
+    ]
+    try:
+        attested = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return WeightsPublished(
+        version=described.version,
+        workers=len(workers),
+        bytes=sum(_values(t) * _WIDTHS[t.dtype] for t in described.tensors),
+        seconds=time.monotonic() - started,
+        repaired=sum(repaired for _, repaired in attested),
+        max_canary_difference=max((a.max_canary_difference for a, _ in attested), default=0.0),
+        changed_values=sum(t.changed_values for t in described.tensors),
+        total_values=sum(_values(t) for t in described.tensors),
+    )
+
+
+async def _attest(
+    worker: WeightHolder, manifest: bytes, weights: Any, timeout_s: float
+) -> tuple[Attestation, bool]:
+    """The worker's clean attestation, and whether it took a repair."""
+    first = await _load(worker, manifest, weights, timeout_s)
+    if not first.mismatches:
+        return first, False
+    second = await _load(worker, manifest, weights, timeout_s)
+    if second.mismatches:
+        raise AttestationError(_describe(worker.worker_id, second))
+    return second, True
+
+
+async def _load(
+    worker: WeightHolder, manifest: bytes, weights: Any, timeout_s: float
+) -> Attestation:
+    try:
+        answer = await asyncio.wait_for(worker.load_weights(manifest, weights), timeout_s)
+    except TimeoutError:
+        raise StallError(
+            f"worker {worker.worker_id} did not attest its weights within {timeout_s:g} s; "
+            "look at its log, or raise sync.timeout_s"
+        ) from None
+    return Attestation.FromString(answer)
+
+
+def _describe(worker_id: str, attestation: Attestation) -> str:
+    first, more = attestation.mismatches[0], len(attestation.mismatches) - 1
+    return (
+        f"worker {worker_id} does not hold weight version {attestation.version} after a second "
+        f"full sync: {first.tensor}: expected {first.expected}, found {first.found}"
+        + (f" (and {more} more tensors)" if more else "")
+    )
+
+
+def _values(tensor: TensorManifest) -> int:
+    count = 1
+    for size in tensor.shape:
+        count *= size
+    return count

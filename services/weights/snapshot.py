@@ -1,0 +1,119 @@
+"""A Hugging Face folder as a weight version: its tensors, their manifest and its canary."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pairloop.data.v1.weights_pb2 import WeightManifest
+from services.errors import ArtifactError
+from services.weights.canary import build_canary, canary_tokens, default_tolerance
+from services.weights.manifest import Array, build_manifest
+
+if TYPE_CHECKING:
+    import torch
+
+
+def tensor_names(folder: str | Path) -> set[str]:
+    """Names of the folder's parameters; a tied output head is the embedding and is left out."""
+    from safetensors import safe_open
+
+    config = read_config(folder)
+    names: set[str] = set()
+    for file in _weight_files(folder):
+        with safe_open(file, framework="numpy") as tensors:
+            names.update(tensors.keys())
+    if config.get("tie_word_embeddings"):
+        names.discard("lm_head.weight")
+    return names
+
+
+def read_tensors(folder: str | Path, dtype: str) -> dict[str, Array]:
+    """The folder's parameters in `dtype`, bfloat16 as uint16 bits; names as `tensor_names`."""
+    import torch
+    from safetensors import safe_open
+
+    names, wanted = tensor_names(folder), getattr(torch, dtype)
+    tensors: dict[str, Array] = {}
+    for file in _weight_files(folder):
+        with safe_open(file, framework="pt") as found:
+            for name in names.intersection(found.keys()):
+                tensors[name] = to_array(found.get_tensor(name).to(wanted))
+    return tensors
+
+
+def to_array(tensor: "torch.Tensor") -> Array:
+    """A CPU array of the tensor's values; bfloat16 becomes uint16 bits."""
+    import torch
+
+    flat = tensor.detach().contiguous().cpu()
+    if flat.dtype == torch.bfloat16:
+        bits: Array = flat.view(torch.int16).numpy().view(np.uint16)
+        return bits
+    values: Array = flat.numpy()
+    return values
+
+
+def score_tokens(model: Any, token_ids: list[int]) -> list[float]:
+    """Log-probabilities of token_ids[1:] in nats, from a causal language model's forward."""
+    import torch
+
+    with torch.no_grad():
+        ids = torch.tensor([token_ids], device=model.device)
+        logprobs = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+        picked: list[float] = logprobs.gather(1, ids[0, 1:, None])[:, 0].tolist()
+    return picked
+
+
+def snapshot_folder(
+    folder: str | Path,
+    dtype: str,
+    version: int,
+    *,
+    run: str = "",
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> tuple[WeightManifest, dict[str, Array]]:
+    """The folder as a full version in `dtype`.
+
+    The canary is scored by a float32 forward of the weights rounded to `dtype`. Raises
+    ArtifactError when the folder holds no model.
+    """
+    tensors = read_tensors(folder, dtype)
+    ids = canary_tokens(int(read_config(folder)["vocab_size"]), seed)
+    logprobs = score_tokens(_float32_model(folder, dtype), ids)
+    limit = default_tolerance(dtype) if tolerance is None else tolerance
+    manifest = build_manifest(
+        run,
+        version,
+        version,
+        tensors,
+        dict.fromkeys(tensors, dtype),
+        build_canary(ids, logprobs, limit),
+    )
+    return manifest, tensors
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The folder's config.json. Raises ArtifactError when there is none."""
+    file = Path(folder) / "config.json"
+    if not file.is_file():
+        raise ArtifactError(f"{folder}: no config.json; this is not a Hugging Face model folder")
+    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return config
+
+
+def _weight_files(folder: str | Path) -> list[Path]:
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise ArtifactError(f"{folder}: no *.safetensors file; save the model as safetensors")
+    return files
+
+
+def _float32_model(folder: str | Path, dtype: str) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    return model.float().eval()
