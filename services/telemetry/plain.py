@@ -20,7 +20,6 @@ from services.telemetry.events import (
 from services.telemetry.format import count, duration, number, one_line, reasons, share
 from services.telemetry.state import RunState
 
-
 _REMIND_S = 60.0
 """How often a pause is told again."""
 
@@ -105,7 +104,7 @@ class PlainView:
         elif event.state == "PAUSING" and (moved or self._due()):
             self._line(f"{head}: {event.in_flight} prompts in flight finish, no new ones start")
         elif moved and before == "PAUSED":
-            self._line(f"{head}: resumed")
+            self._line(f"{head}, resumed")
         elif moved and event.state in ("FAILED", "CANCELLED"):
             self._line(f"{head} {event.reason}")
         elif event.state == "SAMPLING" and self._due():

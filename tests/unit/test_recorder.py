@@ -1,0 +1,258 @@
+"""The recorder's file and the state reduced from it."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from services.telemetry.events import (
+    EpisodeChanged,
+    Event,
+    Note,
+    PairExample,
+    StageFinished,
+    StageStarted,
+    TrainProgress,
+)
+from services.telemetry.recorder import Recorder, read_line
+from services.telemetry.state import RunState, apply
+from tests.sample_events import EPISODES, STAGES, run_events
+
+
+class Heard:
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def start(self) -> None:
+        self.told.append("start")
+
+    def handle(self, event: Event, state: RunState) -> None:
+        self.told.append(event.kind)
+
+    def stop(self) -> None:
+        self.told.append("stop")
+
+
+def _step(step: int, stage: str = "sft", **metrics: float) -> TrainProgress:
+    return TrainProgress(
+        stage=stage, step=step, steps=9, tokens=step * 10, seconds=float(step), metrics=metrics
+    )
+
+
+def _episode(number: int, state: str, dispatched: int = 0, flying: int = 0) -> EpisodeChanged:
+    return EpisodeChanged(
+        number=number,
+        total=10,
+        state=state,
+        prompts=128,
+        dispatched=dispatched,
+        in_flight=flying,
+        paired=0,
+        dropped={},
+    )
+
+
+def test_each_event_is_one_line_with_its_wall_time_at_once(tmp_path: Path) -> None:
+    with Recorder(tmp_path, clock=lambda: 12.3456) as record:
+        record(Note(text="one"))
+        record(Note(text="two\nlines"))
+        lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["one", "two\nlines"]
+    assert [json.loads(line)["time"] for line in lines] == [12.346, 12.346]
+
+
+def test_listeners_hear_every_event_between_start_and_stop(tmp_path: Path) -> None:
+    heard = Heard()
+    with Recorder(tmp_path, [heard]) as record:
+        record(Note(text="one"))
+    assert heard.told == ["start", "note", "stop"]
+
+
+def test_listeners_are_stopped_when_the_run_fails(tmp_path: Path) -> None:
+    heard = Heard()
+    with pytest.raises(RuntimeError), Recorder(tmp_path, [heard]):
+        raise RuntimeError("the run")
+    assert heard.told == ["start", "stop"]
+
+
+def test_recording_outside_the_with_statement_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not started"):
+        Recorder(tmp_path)(Note(text="lost"))
+
+
+def test_a_second_attempt_sees_the_whole_run_and_appends(tmp_path: Path) -> None:
+    events = list(run_events())
+    half = len(events) // 2
+    with Recorder(tmp_path) as record:
+        for event in events[:half]:
+            record(event)
+    heard = Heard()
+    with Recorder(tmp_path, [heard]) as record:
+        assert record.replayed == half
+        for event in events[half:]:
+            record(event)
+        state = record.state
+    whole = RunState()
+    for event in events:
+        apply(whole, event)
+    assert [stage.name for stage in state.ordered()] == list(STAGES)
+    assert state.stages["online_dpo"].finished_episodes()[-1].number == EPISODES
+    assert {n: len(s.curve) for n, s in state.stages.items()} == {
+        n: len(s.curve) for n, s in whole.stages.items()
+    }
+    assert heard.told.count("start") == 1
+    assert len(heard.told) == len(events) - half + 2
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == len(events)
+
+
+def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"time": 1.0, "kind": "note", "text": "whole"}\n{"time": 2.0, "kind": "no')
+    with Recorder(tmp_path) as record:
+        record(Note(text="next"))
+        assert [note.text for note in record.state.notes] == ["whole", "next"]
+    assert [read_line(line)[1] for line in path.read_text().splitlines()] == [
+        Note(text="whole"),
+        Note(text="next"),
+    ]
+
+
+def test_a_line_that_is_no_event_is_skipped_and_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"time": 1.0, "kind": "of_tomorrow"}\n[]\n')
+    with Recorder(tmp_path) as record:
+        told = [note.text for note in record.state.notes]
+    assert told == [
+        "metrics.jsonl: line 1 is not an event; skipped",
+        "metrics.jsonl: line 2 is not an event; skipped",
+    ]
+
+
+def test_numbers_that_are_not_finite_are_left_out_and_told_once(tmp_path: Path) -> None:
+    with Recorder(tmp_path) as record:
+        record(_step(1, loss=math.nan, lr=0.1))
+        record(_step(2, loss=math.inf, lr=0.1))
+        curve = record.state.stages["sft"].curve
+        notes = record.state.notes
+    assert [point.metrics for point in curve] == [{"lr": 0.1}, {"lr": 0.1}]
+    assert [(n.level, n.text) for n in notes] == [("warning", "sft: loss is not finite")]
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_an_event_that_needs_the_number_becomes_a_warning(tmp_path: Path) -> None:
+    pair = PairExample(
+        stage="s",
+        episode=1,
+        prompt="p",
+        chosen="a",
+        rejected="b",
+        chosen_score=math.nan,
+        rejected_score=0.0,
+    )
+    with Recorder(tmp_path) as record:
+        record(pair)
+        assert record.state.stages == {}
+        assert [n.text for n in record.state.notes] == [
+            "pair_example left out: chosen_score is not finite"
+        ]
+
+
+def test_passwords_never_reach_the_file(tmp_path: Path) -> None:
+    with Recorder(tmp_path) as record:
+        record(Note(text="connected to rediss://me:hunter2@host:6379/0"))
+        record(_episode(1, "PAUSED").model_copy(update={"reason": "see redis://:hunter2@h/0"}))
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert "hunter2" not in text
+    assert "rediss://me:***@host:6379/0" in text
+
+
+def test_a_stage_that_trains_again_replaces_its_curve_from_that_step() -> None:
+    state = RunState()
+    for step in (1, 2, 3, 4):
+        apply(state, _step(step, loss=1.0))
+    for step in (3, 4, 5):
+        apply(state, _step(step, loss=2.0))
+    curve = state.stages["sft"].curve
+    assert [(p.step, p.metrics["loss"]) for p in curve] == [
+        (1, 1.0),
+        (2, 1.0),
+        (3, 2.0),
+        (4, 2.0),
+        (5, 2.0),
+    ]
+
+
+def test_steps_counted_in_each_episode_are_not_taken_for_a_repeat() -> None:
+    state = RunState()
+    apply(state, StageStarted(stage="online", job="online_dpo", index=1, total=1))
+    for number in (1, 2):
+        apply(state, _episode(number, "TRAINING", 128))
+        for step in (1, 2):
+            apply(state, _step(step, "online", loss=1.0))
+        apply(state, _episode(number, "COMPLETED", 128))
+    curve = state.stages["online"].curve
+    assert [(p.episode, p.step) for p in curve] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+
+
+def test_a_reused_stage_keeps_its_curve_and_the_time_it_took() -> None:
+    state = RunState()
+    apply(state, _step(1, loss=1.0))
+    done = StageFinished(stage="sft", job="sft", seconds=61.0, reused=False, folder="runs/a/sft")
+    apply(state, done)
+    apply(state, StageStarted(stage="sft", job="sft", index=1, total=2), at=9.0)
+    assert state.running() is state.stages["sft"]
+    apply(state, done.model_copy(update={"seconds": 0.1, "reused": True}))
+    stage = state.stages["sft"]
+    assert (stage.seconds, stage.reused, stage.finished, len(stage.curve)) == (61.0, True, True, 1)
+    assert state.running() is None
+
+
+def test_a_stage_reused_from_another_folder_forgets_the_old_curve() -> None:
+    state = RunState()
+    apply(state, _step(1, loss=1.0))
+    done = StageFinished(stage="sft", job="sft", seconds=61.0, reused=False, folder="runs/a/sft")
+    apply(state, done)
+    other = {"seconds": 30.0, "reused": True, "folder": "runs/b/sft"}
+    apply(state, done.model_copy(update=other))
+    assert (state.stages["sft"].seconds, state.stages["sft"].curve) == (30.0, [])
+
+
+def test_an_episode_that_samples_anew_drops_itself_and_later_ones() -> None:
+    state = RunState()
+    for event in run_events():
+        apply(state, event)
+    apply(state, StageStarted(stage="online_dpo", job="online_dpo", index=7, total=7))
+    apply(state, _episode(4, "SAMPLING"))
+    stage = state.stages["online_dpo"]
+    assert [e.number for e in stage.finished_episodes()] == [1, 2, 3]
+    assert sorted(stage.weights) == [0, 1, 2, 3]
+    assert max(stage.examples) == 3
+
+
+def test_a_resumed_episode_is_not_taken_for_a_new_one() -> None:
+    state = RunState()
+    apply(state, StageStarted(stage="online_dpo", job="online_dpo", index=1, total=1))
+    apply(state, _episode(1, "SAMPLING", 64, 40), at=5.0)
+    apply(state, _episode(1, "PAUSED", 64), at=6.0)
+    apply(state, _episode(1, "PAUSED", 64), at=7.0)
+    episode = state.stages["online_dpo"].episodes[1]
+    assert (episode.state, episode.changed_at, episode.dispatched) == ("PAUSED", 6.0, 64)
+
+
+def test_the_same_pair_told_twice_is_one() -> None:
+    pair = PairExample(
+        stage="s",
+        episode=1,
+        prompt="p",
+        chosen="a",
+        rejected="b",
+        chosen_score=1.0,
+        rejected_score=0.0,
+    )
+    state = RunState()
+    apply(state, pair)
+    apply(state, pair.model_copy(update={"chosen": "c"}))
+    assert [e.chosen for e in state.stages["s"].examples[1].values()] == ["c"]

@@ -1,0 +1,175 @@
+"""The live view at several sizes, and the plain one."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from services.telemetry.events import EpisodeChanged, Event, Note, StageStarted
+from services.telemetry.plain import PlainView
+from services.telemetry.recorder import Recorder
+from services.telemetry.screen import screen
+from services.telemetry.state import RunState, apply
+from services.telemetry.view import Drawing, LiveView, view_for
+from tests.sample_events import run_events
+
+
+def _drawn(state: RunState, width: int, height: int = 24, now: float = 0.0) -> list[str]:
+    drawing = Drawing("demo", "grpcurl host:50051 ResumeEpisode", lambda: now or state.last_at)
+    drawing.show(screen(state))
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, height=height, force_terminal=False)
+    console.print(drawing)
+    return stream.getvalue().rstrip("\n").split("\n")
+
+
+def _until(last: str) -> RunState:
+    """The state just after the first episode event of that state with pairs before it."""
+    state, at = RunState(), 1000.0
+    for event in run_events():
+        at += 0.5
+        apply(state, event, at)
+        if isinstance(event, EpisodeChanged) and event.number >= 4 and event.state == last:
+            return state
+    raise AssertionError(f"no {last} in the sample run")
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 140])
+@pytest.mark.parametrize("height", [6, 12, 24, 50])
+def test_every_frame_of_a_run_fits_the_terminal(width: int, height: int) -> None:
+    state = RunState()
+    for number, event in enumerate(run_events()):
+        apply(state, event, 1000.0 + number)
+        if number % 97 == 0 or isinstance(event, EpisodeChanged):
+            lines = _drawn(state, width, height)
+            assert len(lines) < height
+            assert max(len(line) for line in lines) <= width
+
+
+def test_stages_show_their_time_reuse_and_results() -> None:
+    lines = _drawn(_until("TRAINING"), 100, 40)
+    assert any(line.startswith(" ✓ data") and "reused" in line for line in lines)
+    assert any("sft" in line and "1:04" in line and "sampled 0.310" in line for line in lines)
+
+
+def test_the_training_line_has_step_loss_pace_and_time_left() -> None:
+    state = RunState()
+    apply(state, StageStarted(stage="pretrain", job="pretrain", index=1, total=3), 1000.0)
+    for event in run_events():
+        if event.kind == "train_progress" and event.step <= 100:
+            apply(state, event, 1000.0 + event.seconds)
+            if event.step == 100:
+                break
+    text = "\n".join(_drawn(state, 80))
+    assert "step 100/300" in text
+    assert "9,102 tok/s" in text
+    assert "33%  3:00 left" in text
+    assert "1:30 elapsed, - left" in text, "two stages to come were never timed"
+    assert "2 more stages" in text
+
+
+def test_a_pause_says_why_how_to_go_on_and_for_how_long() -> None:
+    state = _until("PAUSED")
+    text = "\n".join(_drawn(state, 80, now=state.last_at + 125))
+    assert "episode 4/10  PAUSED  for 2:05: moving the node to another rack" in text
+    assert "grpcurl host:50051 ResumeEpisode" in text
+    assert "- left" in text, "a pause has no end to estimate"
+
+
+def test_a_long_resume_command_is_shown_whole() -> None:
+    state = _until("PAUSED")
+    hint = "grpcurl -plaintext 127.0.0.1:50051 " + "pairloop.admin.v1.AdminService/ResumeEpisode"
+    drawing = Drawing("demo", hint, lambda: state.last_at)
+    drawing.show(screen(state))
+    stream = io.StringIO()
+    Console(file=stream, width=60, height=24).print(drawing)
+    assert hint in " ".join(stream.getvalue().split())
+
+
+def test_the_last_lines_to_give_way_are_those_of_a_pause() -> None:
+    text = "\n".join(_drawn(_until("PAUSED"), 80, 6))
+    assert "PAUSED" in text
+    assert "ResumeEpisode" in text
+
+
+def test_pausing_shows_the_in_flight_count() -> None:
+    text = "\n".join(_drawn(_until("PAUSING"), 80))
+    assert "PAUSING  40 prompts in flight finish, no new ones start" in text
+
+
+def test_markup_and_control_characters_in_notes_are_only_text() -> None:
+    state = RunState()
+    apply(state, Note(text="[red]x[/red]\x1b[2J\r\ny"), 1.0)
+    assert "[red]x[/red] y" in "\n".join(_drawn(state, 80))
+
+
+def test_the_live_view_draws_and_its_last_frame_stays(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100, height=40)
+    with Recorder(tmp_path, [LiveView(console, "demo")]) as record:
+        for event in run_events():
+            record(event)
+    last = stream.getvalue().split("Pairloop")[-1]
+    assert "✓" in last
+    assert "sampled 0.490" in last
+
+
+def test_a_stream_that_is_no_terminal_gets_the_plain_view() -> None:
+    assert isinstance(view_for(io.StringIO()), PlainView)
+
+
+class Clock:
+    """Moves when told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _plain(events: list[Event], seconds_each: float) -> list[str]:
+    stream, clock, state = io.StringIO(), Clock(), RunState()
+    view = PlainView(stream, every_s=8.0, resume_hint="resume it", clock=clock)
+    view.start()
+    for event in events:
+        clock.now += seconds_each
+        apply(state, event, clock.now)
+        view.handle(event, state)
+    view.stop()
+    return stream.getvalue().splitlines()
+
+
+def test_plain_lines_of_a_run_are_few_and_printable() -> None:
+    lines = _plain(list(run_events()), seconds_each=0.0)
+    assert all(line.isprintable() for line in lines)
+    assert lines[:3] == [
+        "[1/7] data: started",
+        "12,000 demonstrations, 4.0 MB of text",
+        "data: reused -> runs/demo/data",
+    ]
+    assert sum(line.startswith("episode") and "done" in line for line in lines) == 10
+    assert not any("step" in line for line in lines), "no time passed: no progress is due"
+
+
+def test_plain_progress_comes_about_every_eight_seconds() -> None:
+    events = [e for e in run_events() if getattr(e, "stage", "") == "sft"]
+    lines = [line for line in _plain(events, seconds_each=1.0) if "step" in line]
+    assert len(lines) == pytest.approx(300 / 8, abs=2)
+    assert "tokens/s" in lines[-1]
+    assert "left" in lines[-1]
+
+
+def test_plain_pause_is_told_once_with_its_reason_and_way_out() -> None:
+    lines = _plain(list(run_events()), seconds_each=0.0)
+    told = [line for line in lines if line.startswith("episode 4/10") and "done" not in line]
+    assert told == [
+        "episode 4/10: PAUSING: 40 prompts in flight finish, no new ones start",
+        "episode 4/10: PAUSED (moving the node to another rack); to go on: resume it",
+        "episode 4/10: SAMPLING, resumed",
+    ]
+
+
+def test_plain_notes_hold_no_control_characters() -> None:
+    assert _plain([Note(text="a\x1b[31mb\nc\x00", level="warning")], 0.0) == ["warning: a b c"]
