@@ -6,7 +6,6 @@ import fcntl
 import importlib.metadata
 import json
 import platform
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import Any
 from rich.console import Console
 
 from orchestrator.cluster import ray_cluster
-from orchestrator.config import EvaluateJob, EvaluationSettings, Job, RecipeJob
+from orchestrator.config import EvaluateJob, Job, RecipeJob
 from orchestrator.memory import MemoryWatch
 from orchestrator.preflight import stages_of
 from orchestrator.reading import to_yaml
 from services.errors import PairloopError, UnreachableError
-from services.telemetry.events import Event, Note
+from services.telemetry.events import Event
 from services.telemetry.recorder import Recorder
 from services.telemetry.report import write_report
 from services.telemetry.summary import Extra, final_table, summary
@@ -90,29 +89,20 @@ async def _run(job: Job, name: str, folder: Path, recorder: Recorder) -> None:
 
 
 async def _stages(job: Job, run: Any) -> None:
-    from orchestrator.jobs.evaluate import evaluate
-    from orchestrator.stage import resolve, run_stage
+    from orchestrator.jobs.evaluate import evaluate, preferred_skills
+    from orchestrator.stage import resolve, run_stage, with_seed
 
     made: dict[str, Path] = {}
-    evaluation = job.evaluate if isinstance(job, RecipeJob) else None
     stages = stages_of(job)
     for index, (key, stage) in enumerate(stages.items(), start=1):
-        ready = resolve(stage, made, job.seed)
+        ready = with_seed(resolve(stage, made), job.seed)
         made[key] = await run_stage(ready, key, index, len(stages), run)
-        if evaluation is not None and stage.job in _POLICY_JOBS:
-            resolved = _resolve_evaluation(evaluation, made)
-            await evaluate(key, made[key], resolved, job.engine, run)
+        if isinstance(job, RecipeJob) and job.evaluate and stage.job in _POLICY_JOBS:
+            settings = resolve(job.evaluate, made)
+            skills = preferred_skills([resolve(each, made) for each in stages.values()])
+            await evaluate(key, str(made[key]), settings, job.engine, run, skills)
     if isinstance(job, EvaluateJob):
-        await evaluate("policy", Path(job.policy), job.evaluation, job.engine, run)
-
-
-def _resolve_evaluation(evaluation: EvaluationSettings, made: dict[str, Path]) -> Any:
-    data = evaluation.model_dump()
-    for role in ("prompts", "texts"):
-        if data[role] is not None and data[role]["path"].startswith("@"):
-            stage, _, file = data[role]["path"][1:].partition("/")
-            data[role]["path"] = str(made[stage] / file)
-    return EvaluationSettings.model_validate(data)
+        await evaluate("policy", job.policy, job.evaluation, job.engine, run, ())
 
 
 @contextlib.contextmanager

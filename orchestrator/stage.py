@@ -3,45 +3,20 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.artifacts import Artifact, find_reusable, fingerprint, finish
 from orchestrator.config import Stage
 from orchestrator.jobs import JOBS
 from orchestrator.lineage import parents_of
 from orchestrator.preflight import check_inputs
-from orchestrator.samplers import Samplers
-from services.telemetry.events import Event, StageFinished, StageStarted
+from orchestrator.work import Run, Work
+from services.learner.advice import optimizer_advice
+from services.settings import Settings
+from services.telemetry.events import Note, StageFinished, StageStarted
 
-
-@dataclass(frozen=True)
-class Run:
-    """What the stages of one run share."""
-
-    name: str
-    folder: Path
-    seed: int
-    report: Callable[[Event], None]
-    """Record an event, from this process."""
-    sink: Any
-    """The EventSink actor, for events from other processes."""
-    samplers: Samplers
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a job gets beside its config."""
-
-    run: Run
-    stage: str
-    out: Path
-    """The artifact's folder under its partial name; the job fills it."""
-    scratch: Path
-    """Kept until the stage is done: what an interrupted job goes on from."""
-    fingerprint: str
+S = TypeVar("S", bound=Settings)
 
 
 async def run_stage(stage: Stage, key: str, index: int, total: int, run: Run) -> Path:
@@ -59,6 +34,9 @@ async def run_stage(stage: Stage, key: str, index: int, total: int, run: Run) ->
         _report_finished(run, stage, key, found, reused=True)
         return found
     check_inputs(stage)
+    if hasattr(stage, "train"):
+        for text in optimizer_advice(stage.train.optimizer):
+            run.report(Note(text=f"{key}: {text}", level="warning"))
     scratch = run.folder / ".work" / f"{key}-{mark}"
     work = Work(run, key, scratch / "out", scratch, mark)
     # Whatever an interrupted attempt had put there may be cut short.
@@ -95,8 +73,8 @@ def _report_finished(run: Run, stage: Stage, key: str, folder: Path, *, reused: 
     )
 
 
-def resolve(stage: Stage, made: dict[str, Path], seed: int) -> Stage:
-    """The stage with each "@name/file" replaced by a path, and the run's seed unless it has one."""
+def resolve(settings: S, made: dict[str, Path]) -> S:
+    """The settings with each "@name/file" replaced by a path; a stage not made yet stays."""
 
     def walk(value: Any) -> Any:
         if isinstance(value, dict):
@@ -105,10 +83,13 @@ def resolve(stage: Stage, made: dict[str, Path], seed: int) -> Stage:
             return [walk(inner) for inner in value]
         if isinstance(value, str) and value.startswith("@"):
             name, _, rest = value[1:].partition("/")
-            return str(made[name] / rest) if rest else str(made[name])
+            return str(made[name] / rest) if name in made else value
         return value
 
-    data = walk(stage.model_dump())
-    if "seed" not in stage.model_fields_set:
-        data["seed"] = seed
-    return type(stage).model_validate(data)
+    # Only what was set, so that what was left to its default still says so.
+    return type(settings).model_validate(walk(settings.model_dump(exclude_unset=True)))
+
+
+def with_seed(stage: Stage, seed: int) -> Stage:
+    """The stage under the run's seed, unless it has one of its own."""
+    return stage if "seed" in stage.model_fields_set else stage.model_copy(update={"seed": seed})

@@ -1,0 +1,150 @@
+"""Measure a policy: checker accuracy by skill, sampled and greedy; held-out language-model loss."""
+
+import asyncio
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import ray
+
+from orchestrator.config import EvaluationSettings, Stage
+from orchestrator.prompts import make_prompt
+from orchestrator.work import Run
+from pairloop.data.v1.rollout_pb2 import Rollout
+from services.data.rows import read_prompts
+from services.data.settings import DataSource
+from services.learner.evaluate_lm import evaluate_texts
+from services.learner.models import load_tokenizer
+from services.reward.rules import checker
+from services.rollout.settings import EngineSettings, SamplingSettings
+from services.telemetry.events import Evaluated, SkillAccuracy
+
+ANY = "all"
+"""The skill of prompts that name none."""
+
+
+async def evaluate(
+    stage: str,
+    policy: str,
+    settings: EvaluationSettings,
+    engine: EngineSettings,
+    run: Run,
+    preferred: Collection[str],
+) -> Evaluated:
+    """Measure and report; a policy measured before in the same way is not measured again.
+
+    `preferred` are the skills the preference data holds.
+    """
+    started = time.monotonic()
+    asked = [settings.model_dump_json(), str(run.seed), *sorted(preferred)]
+    digest = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:8]
+    kept = Path(policy) / f"evaluation-{digest}.json"
+    if kept.is_file():
+        result = Evaluated.model_validate_json(kept.read_text(encoding="utf-8"))
+        result = result.model_copy(update={"stage": stage})
+    else:
+        loss, answers = await asyncio.gather(
+            _held_out_loss(policy, settings), _answers(policy, settings, engine, run)
+        )
+        result = _result(stage, loss, answers, preferred, time.monotonic() - started)
+        if kept.parent.is_dir():
+            kept.write_text(result.model_dump_json(indent=2), encoding="utf-8")
+    run.report(result)
+    return result
+
+
+def preferred_skills(stages: Sequence[Stage]) -> set[str]:
+    """Skills of the prompts that preferences and online episodes are made from."""
+    found: set[str] = set()
+    for stage in stages:
+        source = getattr(stage, "prompts", None)
+        if isinstance(source, DataSource) and Path(source.path).exists():
+            found |= {row.metadata.get("skill", ANY) for row in read_prompts(source)}
+    return found
+
+
+async def _held_out_loss(policy: str, settings: EvaluationSettings) -> tuple[float, int] | None:
+    if settings.texts is None:
+        return None
+    task = ray.remote(num_cpus=1)(evaluate_texts)
+    found: tuple[float, int] = await task.remote(policy, settings.texts)
+    return found
+
+
+async def _answers(
+    policy: str, settings: EvaluationSettings, engine: EngineSettings, run: Run
+) -> tuple[list[Rollout], list[Rollout]] | None:
+    """Sampled and greedy rollouts of every held-out prompt."""
+    if settings.prompts is None:
+        return None
+    rows = read_prompts(settings.prompts)
+    tokenizer = load_tokenizer(policy)
+    workers = await run.samplers.holding(policy, engine)
+    sampled = SamplingSettings(n=settings.samples, max_tokens=settings.max_tokens)
+    greedy = SamplingSettings(n=1, temperature=0.0, max_tokens=settings.max_tokens)
+    prompts = [
+        make_prompt(
+            row,
+            tokenizer,
+            sampling,
+            run=f"evaluation-{name}",
+            episode=0,
+            index=index,
+            dataset_row=index,
+            seed=run.seed,
+        )
+        for name, sampling in (("sampled", sampled), ("greedy", greedy))
+        for index, row in enumerate(rows)
+    ]
+    rollouts = await run.samplers.generate(workers, prompts)
+    return rollouts[: len(rows)], rollouts[len(rows) :]
+
+
+def _result(
+    stage: str,
+    loss: tuple[float, int] | None,
+    answers: tuple[list[Rollout], list[Rollout]] | None,
+    preferred: Collection[str],
+    seconds: float,
+) -> Evaluated:
+    told = Evaluated(stage=stage, seconds=seconds)
+    if loss is not None:
+        told = told.model_copy(update={"lm_loss": loss[0], "lm_tokens": loss[1]})
+    if answers is None:
+        return told
+    sampled, greedy = (_right(rollouts) for rollouts in answers)
+    skills = {
+        skill: SkillAccuracy(
+            sampled=fmean(sampled[skill]),
+            sampled_n=len(sampled[skill]),
+            greedy=fmean(greedy[skill]),
+            greedy_n=len(greedy[skill]),
+            in_preferences=not preferred or skill in preferred,
+        )
+        for skill in sorted(sampled)
+    }
+    every_sampled = [right for skill in sampled.values() for right in skill]
+    every_greedy = [right for skill in greedy.values() for right in skill]
+    return told.model_copy(
+        update={
+            "sampled": fmean(every_sampled),
+            "sampled_n": len(every_sampled),
+            "greedy": fmean(every_greedy),
+            "greedy_n": len(every_greedy),
+            "skills": skills,
+        }
+    )
+
+
+def _right(rollouts: Sequence[Rollout]) -> dict[str, list[float]]:
+    """1 or 0 an answer, by skill."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for rollout in rollouts:
+        metadata = rollout.prompt.metadata
+        found[metadata.get("skill", ANY)] += [
+            checker(rollout.prompt.id, metadata, sample.text) for sample in rollout.samples
+        ]
+    return found

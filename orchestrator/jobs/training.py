@@ -1,0 +1,22 @@
+"""What every training job does: one Ray Train run of a task, from a coroutine."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.work import Work
+from services.learner.ray_train import fit
+from services.learner.settings import TrainSettings
+from services.telemetry.sink import Reporter
+
+
+async def train(
+    task: Callable[..., dict[str, float]], spec: Any, settings: TrainSettings, work: Work
+) -> dict[str, float]:
+    """Run the task on Ray Train workers; returns its metrics. WorkerError with the cause."""
+    if settings.num_gpus:
+        # Idle engines would hold the GPUs that the learner waits for.
+        await work.run.samplers.release()
+    return await asyncio.to_thread(
+        fit, task, spec, settings, work.scratch / "train", Reporter(work.run.sink), work.stage
+    )
