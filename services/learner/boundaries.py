@@ -1,0 +1,65 @@
+"""The boundaries of the online learner: the queues it reads and the way its weights go out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pairloop.data.v1.pair_pb2 import PreferencePair
+from services.queues.settings import QueueSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Queues(Protocol):
+    """The learner's part of a run's queues."""
+
+    async def episode_state(self, episode: int) -> str:
+        """Name of the state, "" when the episode is unknown."""
+
+    async def counters(self, episode: int) -> dict[str, int]:
+        """dispatched, sampled, paired, trained, dropped:<reason>."""
+
+    async def pairs(self, episode: int) -> list[PreferencePair]:
+        """The kept pairs of the episode, by prompt index."""
+
+    async def commit_trained(self, episode: int, version: int) -> int:
+        """The pairs are in a checkpoint: record them as trained and let them go; idempotent."""
+
+    async def close(self) -> None:
+        """Let the connection go."""
+
+
+class Connect(Protocol):
+    """Opens the queues of a run."""
+
+    async def __call__(self, url: str, run: str, settings: QueueSettings) -> Queues:
+        """Raises UnreachableError."""
+
+
+@dataclass(frozen=True)
+class WeightVersion:
+    """Weights to hand out. The arrays are never written to again."""
+
+    run: str
+    version: int
+    """0: the starting policy; e: after episode e."""
+    base_version: int
+    """What `changed` is counted against; the version itself when there is none before."""
+    tensors: Mapping[str, "np.ndarray"]
+    """float32, by Hugging Face parameter name; tied tensors once."""
+    changed: Mapping[str, int]
+    """Values that differ from the base version, by name."""
+    canary_tokens: Sequence[int]
+    canary_logprobs: Sequence[float]
+    """Of canary_tokens[1:], nats."""
+    canary_tolerance: float
+    metrics: Mapping[str, float]
+    """Of the episode; empty for version 0."""
+
+
+class Publisher(Protocol):
+    """Where new weights go."""
+
+    def __call__(self, version: WeightVersion) -> None:
+        """Hand over a version; may be called twice with the same one."""

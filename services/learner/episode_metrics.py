@@ -1,0 +1,70 @@
+"""What is measured of an episode beside its loss."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from pairloop.data.v1.pair_pb2 import PreferencePair
+from pairloop.data.v1.rollout_pb2 import Sample
+from services.learner.worker import Worker
+
+AnswerLogprobs = tuple[Tensor, Tensor]
+"""Per-token log-probabilities of chosen and rejected, nats."""
+
+
+def log_ratio(
+    policy: Mapping[str, AnswerLogprobs],
+    reference: Mapping[str, tuple[float, float]],
+    worker: Worker,
+) -> dict[str, float]:
+    """The metric "kl", in nats an answer; `policy` holds this worker's share of the pairs.
+
+    The mean over both answers of all pairs of sum_t [log pi(y_t) - log ref(y_t)], pi being the
+    policy before the episode's update. It estimates KL(pi || ref) as well as chosen and rejected
+    answers stand for all samples; they are the best and the worst of each group.
+    """
+    ratios = [
+        float(answer.sum()) - reference_sum
+        for pair, answers in policy.items()
+        for answer, reference_sum in zip(answers, reference[pair], strict=True)
+    ]
+    total, count = worker.sum_values([sum(ratios), len(ratios)])
+    return {"kl": total / count}
+
+
+def sampler_gap(
+    pairs: Sequence[PreferencePair],
+    policy: Mapping[str, AnswerLogprobs],
+    version: int,
+    worker: Worker,
+) -> dict[str, float]:
+    """sampler_gap and sampler_gap_mean: |sampler's - learner's log-probability| of a token, nats.
+
+    The largest and the mean over the answers sampled from exactly the weights the learner holds
+    (`version`); no entry when there is none. `policy` holds this worker's share of the pairs.
+    """
+    gaps = [
+        np.abs(np.asarray(sample.logprobs, dtype=np.float32) - logprobs.numpy())
+        for pair in pairs
+        if pair.id in policy
+        for sample, logprobs in zip((pair.chosen, pair.rejected), policy[pair.id], strict=True)
+        if _sampled_from(sample, version) and len(sample.logprobs) == len(logprobs)
+    ]
+    every = np.concatenate([np.zeros(0, dtype=np.float32), *gaps])
+    total, count = worker.sum_values([float(every.sum(dtype=np.float64)), every.size])
+    largest = worker.largest(float(every.max(initial=0.0)))
+    return {"sampler_gap": largest, "sampler_gap_mean": total / count} if count else {}
+
+
+def changed_values(
+    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
+) -> dict[str, int]:
+    """Values that differ between two versions, by tensor."""
+    return {name: int(np.count_nonzero(before[name] != after[name])) for name in after}
+
+
+def _sampled_from(sample: Sample, version: int) -> bool:
+    return bool(sample.policy_versions) and all(
+        span.version == version for span in sample.policy_versions
+    )

@@ -1,0 +1,173 @@
+"""Ray Train, the one place that touches it: a training function on a group of workers.
+
+`fit` blocks and may be called from any thread but the main one (there Ray Train would take over
+Ctrl-C); `start` gives a future, for what runs beside an asyncio loop.
+"""
+
+import functools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import (
+    PlacementGroupCleanerCallback,
+)
+from ray.train.v2._internal.execution.callback import RayTrainCallback
+from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+
+from services.errors import PairloopError, ResourceError, WorkerError
+from services.learner.settings import TrainSettings
+
+
+class _Trainer(TorchTrainer):
+    """Without the actor that cleans up after a controller that died.
+
+    It costs a process and an import at each job, needs the dashboard, and does what the end of
+    the Ray job does as well.
+    """
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        callbacks = super()._create_default_callbacks()
+        return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
+
+
+Task = Callable[..., dict[str, float]]
+"""task(spec, report, *extras) -> metrics; runs on every worker, rank 0's metrics count."""
+
+_ENVIRONMENT = {
+    # Ray Train looks at its workers every 2 s otherwise: a second or two lost at each job's end.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Paths in specs mean the same in every process.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+
+
+def fit(
+    task: Task,
+    spec: Any,
+    settings: TrainSettings,
+    storage: Path,
+    report: Callable[..., None],
+    run_name: str,
+    *,
+    extras: tuple[Any, ...] = (),
+    max_failures: int = 0,
+    silence_s: float = 1800.0,
+) -> dict[str, float]:
+    """Run `task` on `settings.workers` workers and return rank 0's metrics.
+
+    Ray must be connected. `storage` is Ray Train's own folder (shared between nodes). A worker
+    that dies is started again `max_failures` times, then what it raised comes out here: one of
+    ours as it was, anything else as a WorkerError of one line. Workers that are not placed within
+    three minutes, twice, are a ResourceError. `silence_s`: longest wait of workers for each other.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    trainer = _Trainer(
+        functools.partial(_on_worker, task, spec, settings, report, extras),
+        torch_config=TorchConfig(
+            backend="nccl" if settings.num_gpus > 0 else "gloo", timeout_s=int(silence_s)
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=settings.workers,
+            use_gpu=settings.num_gpus > 0,
+            resources_per_worker=_resources(settings),
+        ),
+        run_config=RunConfig(
+            name=run_name,
+            storage_path=str(storage.resolve()),
+            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=1),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        raise _one_line(error, run_name) from error
+    metrics: dict[str, float] = result.return_value or {}
+    return metrics
+
+
+def start(*arguments: Any, **options: Any) -> "Future[dict[str, float]]":
+    """`fit` with the same arguments, in a thread of its own; never keeps the process alive."""
+    future: Future[dict[str, float]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(fit(*arguments, **options))
+        except BaseException as error:  # noqa: BLE001 - whoever holds the future gets it
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="learner", daemon=True).start()
+    return future
+
+
+def _on_worker(
+    task: Task,
+    spec: Any,
+    settings: TrainSettings,
+    report: Callable[..., None],
+    extras: tuple[Any, ...],
+) -> dict[str, float]:
+    """The function Ray Train calls on each worker; whatever it raises has a text of one line."""
+    import torch
+
+    context = ray.train.get_context()
+    cores = (os.cpu_count() or 1) // context.get_local_world_size()
+    torch.set_num_threads(settings.threads or max(1, cores))
+    try:
+        return task(spec, report, *extras)
+    except PairloopError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise WorkerError(
+            f"worker {context.get_world_rank()}: {type(error).__name__}: {text}"
+        ) from error
+
+
+def _resources(settings: TrainSettings) -> dict[str, float]:
+    resources = {"CPU": settings.num_cpus}
+    if settings.num_gpus > 0:
+        resources["GPU"] = settings.num_gpus
+    return resources
+
+
+def _one_line(error: TrainingFailedError, run_name: str) -> PairloopError:
+    if isinstance(error, WorkerGroupError):
+        causes = [_cause(failure) for _, failure in sorted(error.worker_failures.items())]
+        # When one worker fails the others lose their connection to it: that is not the cause.
+        ours = [cause for cause in causes if type(cause) is not WorkerError]
+        first = (ours or [cause for cause in causes if not _lost_peer(cause)] or causes)[0]
+        return type(first)(f"{run_name}: {first}")
+    if isinstance(error, ControllerError):
+        text = " ".join(str(error.controller_failure).split())
+        if "resource" in text or "timed out" in text:
+            return ResourceError(
+                f"{run_name}: the training workers were not placed; ask for fewer workers, CPUs or "
+                f"GPUs under `train`, or give Ray more ({text[:200]})"
+            )
+        return WorkerError(f"{run_name}: Ray Train's controller failed: {text[:300]}")
+    return WorkerError(f"{run_name}: {' '.join(str(error).split())[:300]}")
+
+
+def _cause(failure: BaseException) -> PairloopError:
+    if isinstance(failure, PairloopError):
+        return failure
+    text = " ".join(str(failure).split())
+    return WorkerError(f"a training worker died ({type(failure).__name__}: {text[:300]})")
+
+
+def _lost_peer(cause: PairloopError) -> bool:
+    return any(sign in str(cause) for sign in ("gloo", "Connection closed", "NCCL", "ProcessGroup"))
