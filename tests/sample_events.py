@@ -47,7 +47,7 @@ def run_events(seed: int = 0) -> Iterator[Event]:
             seconds={"data": 3.2, "pretrain": 312.0, "online_dpo": 402.0}.get(name, 64.0),
             reused=name == "data",
             folder=f"runs/demo/{name}",
-            metrics={"pairs": 1711.0} if name == "preferences" else {},
+            metrics={"pairs": 1711.0, "reward_mean": 0.213} if name == "preferences" else {},
         )
         if name in ("pretrain", "sft", "offline_dpo", "online_dpo"):
             yield evaluation(rng, name)
@@ -141,6 +141,12 @@ def _episode_metrics(rng: random.Random, number: int) -> dict[str, float]:
     climb = 1 - math.exp(-number / 4)
     return {
         "reward_mean": -0.4 + 1.3 * climb + rng.gauss(0, 0.04),
+        "reward_max": 1.0 + 0.5 * climb,
+        "reward_min": -1.2 + 1.1 * climb,
+        "truncated": 0.1 * (1 - climb),
+        "chosen_reward": 0.2 * climb,
+        "rejected_reward": -0.5 * climb,
+        "sampler_gap_mean": 4e-7,
         "reward_model": -0.6 + 0.9 * climb + rng.gauss(0, 0.04),
         "reward_checker": 0.31 + 0.25 * climb + rng.gauss(0, 0.02),
         "reward_missing_eos": -0.1 * (1 - climb),

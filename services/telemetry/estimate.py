@@ -48,11 +48,11 @@ def _steps_left(stage: Stage) -> float | None:
 
 
 def _recent(stage: Stage) -> tuple[Point, Point]:
-    """The last point and one about _RECENT steps before, of the same count of steps."""
+    """The last point and one about _RECENT steps before, of the same episode and process."""
     last = stage.curve[-1]
     before = last
     for point in reversed(stage.curve):
-        if point.step > before.step or point.seconds > before.seconds:
+        if point.episode != last.episode or point.seconds > before.seconds:
             break
         before = point
         if last.step - point.step >= _RECENT:

@@ -1,9 +1,9 @@
-"""Which plots a run's report holds, made from its state. A plot without data is left out."""
+"""The report's plots of evaluations, training and time. A plot without data is left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.telemetry.format import duration, reason_name, share
+from services.telemetry.format import duration, share
 from services.telemetry.plots import (
     Dot,
     DotRow,
@@ -11,14 +11,14 @@ from services.telemetry.plots import (
     dot_plot,
     horizontal_bars,
     line_plot,
-    stacked_bars,
 )
-from services.telemetry.state import Episode, Point, RunState, Stage
+from services.telemetry.state import Point, RunState, Stage
 from services.telemetry.tables import skill_names
 from services.telemetry.verdict import interval
 
 _CURVE_POINTS = 300
-_COLOURS = 7
+COLOURS = 7
+"""Classes the page has colours for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,69 +65,6 @@ def evaluation_figures(state: RunState) -> list[Figure]:
             )
         )
     return figures
-
-
-def online_figures(stage: Stage) -> list[Figure]:
-    """The online loop, episode by episode."""
-    done = stage.finished_episodes()
-    figures: list[Figure] = []
-    if done:
-        parts = sorted(
-            {k for e in done for k in e.metrics if k.startswith("reward_") and k != "reward_mean"}
-        )
-        _add(figures, done, "Reward", "reward", [("reward_mean", "mean")], "Mean over all samples.")
-        named = [(key, key.removeprefix("reward_")) for key in parts]
-        _add(figures, done, "Reward by part", "part, unweighted", named)
-        _add(figures, done, "KL to the reference", "nats", [("kl", "KL")], zero=True)
-        _add(
-            figures,
-            done,
-            "Margin of the pairs",
-            "reward",
-            [("margin", "margin")],
-            "Score of chosen minus score of rejected.",
-            zero=True,
-        )
-        _add(
-            figures,
-            done,
-            "Length gap",
-            "tokens",
-            [("length_gap", "gap")],
-            "Chosen minus rejected. A gap that grows is a sign of reward for length.",
-            zero=True,
-        )
-        _add(figures, done, "Answer length", "tokens", [("answer_tokens", "answer")])
-        _add(
-            figures,
-            done,
-            "Different answers",
-            "answers a group",
-            [("unique_answers", "unique")],
-            zero=True,
-        )
-        _add(figures, done, "DPO loss", "nats a pair", [("loss", "loss")])
-        _add(
-            figures,
-            done,
-            "DPO accuracy",
-            "share of pairs",
-            [("accuracy", "accuracy")],
-            "Pairs whose implicit reward orders them as the reward does.",
-        )
-        _add(
-            figures,
-            done,
-            "Samplers against learner",
-            "nats a token",
-            [("sampler_gap", "gap")],
-            "Difference of log-probabilities of the same tokens.",
-            zero=True,
-        )
-        times = [("sample_seconds", "sample"), ("train_seconds", "train"), ("sync_seconds", "sync")]
-        _add(figures, done, "Time of an episode", "seconds", times, zero=True)
-        figures.append(_pairs(done))
-    return figures + _weights(stage)
 
 
 def training_figures(stage: Stage) -> list[Figure]:
@@ -231,72 +168,9 @@ def _skills(stages: list[Stage]) -> Figure:
             if skill is not None:
                 title = f"{name}, {stage.name}: {share(skill.sampled)} of {skill.sampled_n} answers"
                 shift = (index - (len(stages) - 1) / 2) * 12 / len(stages)
-                dots.append(Dot(skill.sampled, index % _COLOURS, title, shift=shift))
+                dots.append(Dot(skill.sampled, index % COLOURS, title, shift=shift))
         rows.append(DotRow(name + (" *" if kept_out else ""), dots, kept_out))
     note = "* not in the preference data." if any(row.marked for row in rows) else ""
-    legend = tuple((i % _COLOURS, stage.name, False) for i, stage in enumerate(stages))
+    legend = tuple((i % COLOURS, stage.name, False) for i, stage in enumerate(stages))
     svg = dot_plot(rows, "share of right sampled answers", limits=(0.0, 1.0))
     return Figure("Sampled accuracy by skill", svg, note, legend)
-
-
-def _add(
-    figures: list[Figure],
-    episodes: list[Episode],
-    title: str,
-    unit: str,
-    keys: Sequence[tuple[str, str]],
-    note: str = "",
-    zero: bool = False,
-) -> None:
-    """Add the lines of `keys` by episode, where there are any."""
-    series = []
-    for colour, (key, name) in enumerate(keys):
-        told = [(e.number, e.metrics[key]) for e in episodes if key in e.metrics]
-        if told:
-            xs, ys = [float(x) for x, _ in told], [y for _, y in told]
-            series.append(Series(name, xs, ys, colour % _COLOURS))
-    if series:
-        figures.append(Figure(title, line_plot(series, "episode", unit, zero=zero), note))
-
-
-def _pairs(done: list[Episode]) -> Figure:
-    names = sorted({name for e in done for name, n in e.dropped.items() if n})
-    layers: list[tuple[str, Sequence[float], int]] = [("pairs", [e.paired for e in done], 0)]
-    for index, name in enumerate(names):
-        dropped = [float(e.dropped.get(name, 0)) for e in done]
-        layers.append((f"dropped: {reason_name(name)}", dropped, 1 + index % (_COLOURS - 1)))
-    svg = stacked_bars([str(e.number) for e in done], layers, "episode", "prompts")
-    legend = tuple((colour, name, False) for name, _, colour in layers)
-    return Figure("Pairs and drops", svg, "Groups that gave no pair, by reason.", legend)
-
-
-def _weights(stage: Stage) -> list[Figure]:
-    versions = [weights for _, weights in sorted(stage.weights.items())]
-    figures = []
-
-    def plot(title: str, unit: str, told: list[tuple[int, float]], note: str) -> None:
-        if told:
-            xs, ys = [float(x) for x, _ in told], [y for _, y in told]
-            svg = line_plot([Series(title, xs, ys)], "weight version", unit, zero=True)
-            figures.append(Figure(title, svg, note))
-
-    changed = [(w.version, w.changed_values / w.total_values) for w in versions if w.total_values]
-    plot(
-        "Values changed by a version",
-        "share",
-        [c for c in changed if c[1]],
-        "Of all values; OMO keeps it near its reserve rate.",
-    )
-    plot(
-        "Weight sync",
-        "seconds",
-        [(w.version, w.seconds) for w in versions],
-        "Until every worker attested.",
-    )
-    plot(
-        "Canary difference",
-        "nats",
-        [(w.version, w.max_canary_difference) for w in versions],
-        "Largest difference of a log-probability between a worker and the learner.",
-    )
-    return figures

@@ -52,6 +52,11 @@ def number(value: float | None) -> str:
     return f"{value:.{min(digits, 4)}f}"
 
 
+def metric(value: float) -> str:
+    """A count as "12,000", anything else as `number` has it."""
+    return f"{value:,.0f}" if value == int(value) else number(value)
+
+
 def share(value: float | None) -> str:
     """Three decimals, so that a column lines up: "0.493"; "-" when unknown."""
     return "-" if value is None else f"{value:.3f}"

@@ -14,11 +14,11 @@ from services.telemetry.examples import shown_episodes
 from services.telemetry.figures import (
     Figure,
     evaluation_figures,
-    online_figures,
     time_figure,
     training_figures,
 )
-from services.telemetry.format import count, duration, number, redact, share, size
+from services.telemetry.format import count, duration, metric, number, redact, share, size
+from services.telemetry.online_figures import online_figures
 from services.telemetry.state import RunState, Stage
 from services.telemetry.summary import Extra
 from services.telemetry.tables import skill_names
@@ -81,7 +81,13 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        duration=duration, number=number, share=share, count=count, size=size, svg=_svg
+        duration=duration,
+        number=number,
+        share=share,
+        count=count,
+        size=size,
+        metric=metric,
+        svg=_svg,
     )
     return environment.get_template("report.html.j2")
 

@@ -100,7 +100,7 @@ def _stage_line(stage: Stage, state: RunState) -> StageLine:
         job=stage.job,
         index=stage.index,
         total=stage.total,
-        mark="done" if stage.finished else "running" if running else "stopped",
+        mark="done" if stage.over else "running" if running else "stopped",
         started_at=stage.started_at,
         seconds=stage.seconds,
         reused=stage.reused and stage.finished,

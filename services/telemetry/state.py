@@ -5,6 +5,8 @@ from metrics.jsonl. When work is done again after a restart, the last telling wi
 step cuts its own curve from there on, an episode that samples anew drops itself and later ones.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +82,11 @@ class Stage:
     examples: dict[int, dict[str, PairExample]] = field(default_factory=dict)
     """By episode, then by prompt: the same pair told twice is one."""
 
+    @property
+    def over(self) -> bool:
+        """Finished, or only evaluated: a policy from elsewhere."""
+        return self.finished or (not self.job and self.evaluation is not None)
+
     def finished_episodes(self) -> list[Episode]:
         """In order."""
         return [e for _, e in sorted(self.episodes.items()) if e.finished]
@@ -117,6 +124,14 @@ class RunState:
         """The stage under way."""
         stage = self.stages.get(self.current)
         return stage if stage is not None and not stage.finished else None
+
+
+def total_drops(episodes: Iterable[Episode]) -> dict[str, int]:
+    """Groups that gave no pair, by reason."""
+    totals: Counter[str] = Counter()
+    for episode in episodes:
+        totals.update(episode.dropped)
+    return dict(totals)
 
 
 def apply(state: RunState, event: Event, at: float = 0.0) -> None:

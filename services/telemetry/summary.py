@@ -1,11 +1,12 @@
 """runs/<name>/summary.json: the run in numbers, for scripts."""
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import Any, TypedDict
 
-from services.telemetry.state import Episode, RunState, Stage
+from services.telemetry.state import Episode, RunState, Stage, total_drops
+from services.telemetry.tables import final_table
 from services.telemetry.verdict import verdict
+
+__all__ = ["Extra", "final_table", "summary"]
 
 
 class Extra(TypedDict, total=False):
@@ -83,14 +84,6 @@ def _online(stage: Stage) -> dict[str, Any]:
         },
         "episodes": [_episode(episode) for episode in episodes],
     }
-
-
-def total_drops(episodes: Iterable[Episode]) -> dict[str, int]:
-    """Groups that gave no pair, by reason."""
-    totals: Counter[str] = Counter()
-    for episode in episodes:
-        totals.update(episode.dropped)
-    return dict(totals)
 
 
 def _episode(episode: Episode) -> dict[str, Any]:

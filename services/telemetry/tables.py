@@ -10,8 +10,7 @@ from rich.text import Text
 
 from services.telemetry.events import SkillAccuracy
 from services.telemetry.format import count, duration, reasons, share
-from services.telemetry.state import RunState, Stage
-from services.telemetry.summary import total_drops
+from services.telemetry.state import RunState, Stage, total_drops
 from services.telemetry.verdict import verdict
 
 KEPT_OUT = "*"
@@ -59,7 +58,7 @@ def _stages(state: RunState) -> Table:
 
 
 def _time(stage: Stage) -> str:
-    if not stage.finished:
+    if not stage.over:
         return "unfinished"
     return duration(stage.seconds) + (" reused" if stage.reused else "")
 

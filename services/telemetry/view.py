@@ -96,15 +96,17 @@ class Drawing:
         now = shown.at if ended else self._clock()
         rows = draw(shown, now, options.max_width, self._name, self._resume_hint, ended)
         for line in fit(rows, height):
-            line.no_wrap, line.overflow = True, "crop" if options.ascii_only else "ellipsis"
-            yield Text(_ascii(line.plain)) if options.ascii_only else line
+            shown_line = Text(_ascii(line.plain)) if options.ascii_only else line
+            shown_line.no_wrap = True
+            shown_line.overflow = "crop" if options.ascii_only else "ellipsis"
+            yield shown_line
 
 
 def draw(
     shown: Screen, now: float, width: int, name: str, resume_hint: str, ended: bool = False
 ) -> list[Row]:
     """Every line of the screen at this moment."""
-    rows = [_header(shown, now, name)]
+    rows = [_header(shown, now, name, ended)]
     rows += [_stage(line, now, ended) for line in shown.stages]
     if not ended and all(line.mark != "running" for line in shown.stages):
         what = "between stages" if shown.stages else "starting"
@@ -130,11 +132,11 @@ def fit(rows: list[Row], height: int) -> list[Text]:
     return [line for _, line in kept]
 
 
-def _header(shown: Screen, now: float, name: str) -> Row:
+def _header(shown: Screen, now: float, name: str, ended: bool) -> Row:
     elapsed = now - shown.started_at if shown.started_at else 0.0
-    left = _countdown(shown.left, shown, now)
+    left = "" if ended else f", {duration(_countdown(shown.left, shown, now))} left"
     line = Text.assemble(("Pairloop", "bold"), f" {name}" if name else "")
-    line.append(f"   {duration(elapsed)} elapsed, {duration(left)} left", "dim")
+    line.append(f"   {duration(elapsed)} elapsed{left}", "dim")
     return 0, line
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from services.telemetry.axes import axis
 from services.telemetry.events import PairExample, StageFinished, StageStarted
 from services.telemetry.examples import differences, shown_episodes
-from services.telemetry.figures import curve, online_figures, training_figures
+from services.telemetry.figures import curve, training_figures
+from services.telemetry.online_figures import online_figures
 from services.telemetry.plots import Dot, DotRow, Series, dot_plot, line_plot, stacked_bars
 from services.telemetry.report import render_report, write_report
 from services.telemetry.state import Point, RunState, apply
@@ -255,3 +256,17 @@ def test_training_figures_of_a_dpo_stage(whole: RunState) -> None:
         "offline_dpo: margin",
         "offline_dpo: KL to the reference",
     ]
+
+
+def test_best_and_worst_of_a_group_are_not_taken_for_reward_parts(whole: RunState) -> None:
+    figures = {figure.title: figure.svg for figure in online_figures(whole.stages["online_dpo"])}
+    assert list(figures)[:2] == ["Reward", "Reward by part"]
+    assert ">best</text>" in figures["Reward"]
+    named = re.findall(r'class="t t\d"[^>]*>([^<]+)<', figures["Reward by part"])
+    assert sorted(named) == ["checker", "missing_eos", "model"]
+
+
+def test_metrics_of_a_stage_are_told_under_the_table(whole: RunState) -> None:
+    text = render_report(whole, {})
+    assert "<span>pairs 1,711</span>" in text
+    assert "<span>reward_mean 0.213</span>" in text

@@ -108,6 +108,15 @@ def test_the_final_table_as_plain_text(whole: RunState) -> None:
     assert "11 weight versions, 22 attestations, 1 repaired" in " ".join(text.split())
 
 
+def test_a_policy_that_is_only_evaluated_is_no_unfinished_stage() -> None:
+    state = RunState()
+    apply(state, Evaluated(stage="policy", sampled=0.5, sampled_n=10))
+    stream = io.StringIO()
+    write_final_table(state, stream)
+    row = next(line for line in stream.getvalue().splitlines() if "policy" in line and "-" in line)
+    assert row.split() == ["policy", "-", "0.500", "-", "-"]
+
+
 def _running(total: int, steps: int) -> RunState:
     state = RunState()
     apply(state, StageStarted(stage="sft", job="sft", index=1, total=total))

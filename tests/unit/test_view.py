@@ -119,6 +119,31 @@ def test_a_stream_that_is_no_terminal_gets_the_plain_view() -> None:
     assert isinstance(view_for(io.StringIO()), PlainView)
 
 
+def test_a_terminal_without_unicode_gets_ascii() -> None:
+    state = _until("PAUSED")
+    drawing = Drawing("demo", "resume it", lambda: state.last_at)
+    drawing.show(screen(state))
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    console = Console(file=stream, width=80, height=24, force_terminal=True, color_system=None)
+    console.print(drawing)
+    stream.flush()
+    lines = stream.buffer.getvalue().decode("ascii").splitlines()
+    assert any(line.startswith(" + sft") for line in lines)
+    assert max(len(line) for line in lines) <= 80
+
+
+def test_the_last_frame_of_a_run_that_failed_shows_no_spinner() -> None:
+    state = _until("TRAINING")
+    drawing = Drawing("demo", "", lambda: state.last_at + 99.0)
+    drawing.show(screen(state))
+    drawing.end()
+    stream = io.StringIO()
+    Console(file=stream, width=80, height=40).print(drawing)
+    lines = stream.getvalue().splitlines()
+    assert " left" not in lines[0]
+    assert any(line.startswith(" ■ online_dpo") for line in lines)
+
+
 class Clock:
     """Moves when told."""
 
