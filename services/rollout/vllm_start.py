@@ -45,20 +45,25 @@ def explain(error: BaseException, model: str, settings: EngineSettings) -> Pairl
                 f"{settings.gpu_memory_utilization:g} of the GPU at engine.max_model_len="
                 f"{settings.max_model_len}; raise the first, lower the second, or free the GPU"
             )
-    elif found := re.search(r"\(([\d.]+) GiB KV cache is needed", text):
+    elif re.search(r"KV cache is needed|No available memory for the cache blocks", text):
         return ResourceError(
             f"engine.kv_cache_gib={settings.kv_cache_gib:g} does not hold one sequence of "
-            f"engine.max_model_len={settings.max_model_len} tokens, which takes {found[1]} GiB; "
-            "raise the first or lower the second"
+            f"engine.max_model_len={settings.max_model_len} tokens{_needed(text)}; raise the "
+            "first or lower the second"
         )
     elif isinstance(error, MemoryError) or re.search(
-        r"Available memory|No available memory|can't allocate memory", text, re.I
+        r"Available memory|can't allocate memory", text, re.I
     ):
         return ResourceError(
             f"{model}: not enough memory for its weights and engine.kv_cache_gib="
             f"{settings.kv_cache_gib:g} GiB of KV cache; lower it, or free memory"
         )
     return WorkerError(f"{model}: the engine did not start: {type(error).__name__}: {text[:400]}")
+
+
+def _needed(text: str) -> str:
+    found = re.search(r"\(([\d.]+) GiB KV cache is needed", text)
+    return f" (it takes {found[1]} GiB)" if found and float(found[1]) > 0 else ""
 
 
 def _build(model: str, settings: EngineSettings, seed: int) -> "LLMEngine":
