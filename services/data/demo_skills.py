@@ -19,8 +19,8 @@ WORDS = [
 ]
 # fmt: on
 
-_LEAST_WORDS = 3
-_MOST_WORDS = 5
+_LEAST_WORDS = 2
+_MOST_WORDS = 4
 _NUMBERS = 50
 
 
