@@ -82,7 +82,7 @@ class GrpcScorer:
         tries = AsyncRetrying(
             retry=retry_if_exception(_unavailable),
             stop=stop_after_attempt(self._settings.attempts),
-            wait=wait_exponential_jitter(FIRST_WAIT_S, LONGEST_WAIT_S),
+            wait=wait_exponential_jitter(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
             sleep=asyncio.sleep,
             reraise=True,
         )

@@ -42,8 +42,9 @@ def launch(
     """Start the reward of a run and wait until it answers. Ray must be connected.
 
     `folder` is what relative model paths and the user's own modules start from; the current
-    one by default. Raises ArtifactError for a model folder that is not there, WorkerError with the cause when a part does not load, StallError past
-    `timeout_s`, UnreachableError when reward.port is taken.
+    one by default. Raises ArtifactError for a model folder that is not there, WorkerError with
+    the cause when a part does not load, StallError past `timeout_s`, UnreachableError when
+    reward.port is taken.
     """
     name, folder = f"reward-{run}", folder or str(Path.cwd())
     for part in settings.parts:
