@@ -3,10 +3,7 @@
 from typing import Any, TypedDict
 
 from services.telemetry.state import Episode, RunState, Stage, total_drops
-from services.telemetry.tables import final_table
 from services.telemetry.verdict import verdict
-
-__all__ = ["Extra", "final_table", "summary"]
 
 
 class Extra(TypedDict, total=False):
