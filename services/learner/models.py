@@ -51,6 +51,7 @@ def new_model(shape: ModelShape, tokenizer: Any, seed: int) -> nn.Module:
         max_position_embeddings=shape.max_positions,
         rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
         tie_word_embeddings=shape.tied_embeddings,
+        initializer_range=shape.initializer_range,
         attn_implementation="sdpa",
         dtype=torch.float32,
         eos_token_id=ends[0],
