@@ -17,7 +17,7 @@ class ModelShape(Settings):
     rope_theta: float = Field(1_000_000.0, gt=0.0)
     max_positions: int = Field(32_768, ge=16)
     initializer_range: float = Field(0.02, gt=0.0)
-    """Standard deviation of new weights; about 0.06 for widths near 128, which else start slowly."""
+    """Standard deviation of new weights; near 128 wide about 0.06, or learning starts slowly."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "ModelShape":
