@@ -174,7 +174,9 @@ async def test_a_reward_that_cannot_answer_ends_the_worker_and_loses_nothing(
         await work(worker(queues, Lengths({2: [error]}), []), queues, 6)
     assert "dropped:DEAD_LETTER" not in await queues.counters(1)
     # a successor of the same name gets what was left
-    await work(worker(queues, Lengths(), []), queues, 6)
+    again = await RunQueues.open(redis_url, run_name, SETTINGS)
+    await work(worker(again, Lengths(), []), again, 6)
+    await again.close()
     assert [pair.prompt.index for pair in await queues.pairs(1)] == [0, 1, 2, 3, 4, 5]
 
 
