@@ -6,12 +6,11 @@ import fcntl
 import importlib.metadata
 import json
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from orchestrator.cluster import ray_cluster
 from orchestrator.config import EvaluateJob, Job, RecipeJob
@@ -22,7 +21,8 @@ from services.errors import PairloopError, UnreachableError
 from services.telemetry.events import Event
 from services.telemetry.recorder import Recorder
 from services.telemetry.report import write_report
-from services.telemetry.summary import Extra, final_table, summary
+from services.telemetry.summary import Extra, summary
+from services.telemetry.tables import write_final_table
 from services.telemetry.view import view_for
 
 _POLICY_JOBS = ("pretrain", "sft", "offline_dpo", "online_dpo")
@@ -49,17 +49,16 @@ def run(job: Job) -> None:
             extra["seconds"] = round(time.time() - started, 3)
             extra["peak_memory_bytes"] = memory.peak_bytes
             _write_results(folder, recorder, extra)
-    console = Console()
-    console.print(final_table(recorder.state))
-    console.print(f"report: {folder / 'report.html'}   numbers: {folder / 'summary.json'}")
+    write_final_table(recorder.state, sys.stdout)
+    sys.stdout.write(f"report: {folder / 'report.html'}   numbers: {folder / 'summary.json'}\n")
 
 
 async def _run(job: Job, name: str, folder: Path, recorder: Recorder) -> None:
     from orchestrator.samplers import Samplers
-    from orchestrator.stage import Run
-    from services.telemetry.sink import EventSink, parse
+    from orchestrator.work import Run
+    from services.telemetry.sink import parse, start_sink
 
-    sink = EventSink.remote()
+    sink = start_sink()
 
     async def drain(timeout_s: float) -> None:
         for event in await sink.take.remote(timeout_s):

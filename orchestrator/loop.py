@@ -32,6 +32,7 @@ from services.telemetry.events import EpisodeChanged, EpisodeFinished, Event
 
 POLL_S = 0.05
 
+_LEARNER_NAMES = {"margin": "dpo_margin", "pairs": "trained_pairs"}
 _AFTER = ("TRAINING", "PUBLISHING", "COMPLETED")
 
 
@@ -201,6 +202,8 @@ async def train_episode(
         "train_seconds": trained - started,
         "sync_seconds": time.monotonic() - trained,
     }
+    # The learner's margin is DPO's implicit one; the pairs' is the reward's.
+    learner = {_LEARNER_NAMES.get(name, name): value for name, value in weights.metrics.items()}
     parts.report(
         EpisodeFinished(
             number=number,
@@ -208,7 +211,7 @@ async def train_episode(
             version=weights.version,
             pairs=episode.paired,
             dropped=dict(episode.dropped),
-            metrics={**await parts.statistics(number), **weights.metrics, **timings},
+            metrics={**learner, **await parts.statistics(number), **timings},
         )
     )
     await progress.publish(number)

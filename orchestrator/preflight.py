@@ -90,8 +90,8 @@ def _check_tokenizer(path: str) -> None:
         raise ConfigError(f"'tokenizer': {path} is no tokenizer folder: it has no tokenizer.json")
 
 
-def _check_source(source: DataSource | None, kind: Kind) -> None:
-    if source is not None:
+def _check_source(source: object, kind: Kind) -> None:
+    if isinstance(source, DataSource):
         from services.data.rows import check_rows
 
         check_rows(source, kind)

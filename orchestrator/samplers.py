@@ -46,7 +46,9 @@ class Samplers:
             await asyncio.gather(*(_load(worker, policy) for worker in workers))
         return workers
 
-    async def generate(self, workers: Sequence[RolloutHandle], prompts: Sequence[Prompt]) -> list[Rollout]:
+    async def generate(
+        self, workers: Sequence[RolloutHandle], prompts: Sequence[Prompt]
+    ) -> list[Rollout]:
         """A rollout a prompt, in order; the prompts are dealt out to the workers."""
         count = len(workers)
         shares = [prompts[number::count] for number in range(count)]

@@ -33,7 +33,7 @@ from services.learner.export import export_checkpoint
 from services.learner.models import load_tokenizer
 from services.learner.online import online_learner
 from services.learner.specs import OnlineSpec
-from services.pairs.actor import PairActor
+from services.pairs.actor import start_pairing
 from services.pairs.stats import merge
 from services.queues.address import redis_address
 from services.queues.ledger import ledger_audit
@@ -41,7 +41,7 @@ from services.queues.queues import RunQueues
 from services.reward.launch import launch
 from services.telemetry.events import Note
 from services.telemetry.sink import Reporter
-from services.weights.board import WeightBoard
+from services.weights.board import start_board
 from services.weights.broadcaster import broadcast
 from services.weights.canary import canary_tokens, default_tolerance
 
@@ -94,7 +94,7 @@ async def _start(
     stack.push_async_callback(admin.stop)
     work.run.report(Note(text=f"admin API at {address} (gRPC, reflection on)"))
 
-    board = WeightBoard.remote()
+    board = start_board()
     if job.engine.num_gpus:
         await work.run.samplers.release()
     learner = _start_learner(job, work, name, url, board)
@@ -103,7 +103,7 @@ async def _start(
         asyncio.to_thread(launch, job.reward, run=work.stage, timeout_s=_START_S),
     )
     stack.callback(reward.stop)
-    pairing = [PairActor.remote() for _ in range(job.pairs.workers)]
+    pairing = start_pairing(job.pairs.workers)
     fingerprint = tokenizer_fingerprint(load_tokenizer(job.policy))
     stack.push_async_callback(_stop, engines, pairing)
     connect = partial(RunQueues.open, url, name, job.queues)

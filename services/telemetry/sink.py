@@ -8,7 +8,6 @@ import ray
 from services.telemetry.events import EVENT, Event
 
 
-@ray.remote(num_cpus=0, max_concurrency=64)
 class EventSink:
     """Collects events until the orchestrator takes them; order of arrival is kept."""
 
@@ -31,6 +30,11 @@ class EventSink:
                 return []
         events, self._events = self._events, []
         return events
+
+
+def start_sink() -> Any:
+    """The sink as a Ray actor."""
+    return ray.remote(num_cpus=0, max_concurrency=64)(EventSink).remote()
 
 
 class Reporter:

@@ -68,6 +68,6 @@ class WeightBoard:
         return list(self._versions)
 
 
-def create_board() -> Any:
-    """A board in an actor of its own."""
+def start_board() -> Any:
+    """The board as a Ray actor."""
     return ray.remote(num_cpus=0, max_concurrency=64)(WeightBoard).remote()

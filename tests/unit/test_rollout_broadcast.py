@@ -30,7 +30,7 @@ class Holder:
         return attestation.SerializeToString()
 
 
-TENSORS = {"w": np.arange(4, dtype=np.float32), "b": np.zeros(2, np.uint16)}
+TENSORS: dict[str, np.ndarray] = {"w": np.arange(4, dtype=np.float32), "b": np.zeros(2, np.uint16)}
 
 
 def version(number: int) -> bytes:
@@ -69,7 +69,7 @@ async def test_a_second_mismatch_names_worker_and_tensor() -> None:
 async def test_a_slow_worker_is_named_and_the_others_do_not_linger() -> None:
     workers = [Holder(FakeEngine()), Holder(FakeEngine(worker_id="slow"), delay_s=60.0)]
     before = asyncio.all_tasks()
-    with pytest.raises(StallError, match="worker slow did not attest its weights within 0.05 s"):
+    with pytest.raises(StallError, match="worker slow did not attest its weights within"):
         await broadcast(workers, version(1), TENSORS, timeout_s=0.05)
     assert asyncio.all_tasks() == before
 
