@@ -1,5 +1,6 @@
 """Bring up one vLLM engine, quietly, and say in one line why it did not come up."""
 
+import json
 import os
 import re
 import warnings
@@ -15,11 +16,15 @@ if TYPE_CHECKING:
     from vllm.v1.engine.llm_engine import LLMEngine
 
 _GIB = 2**30
+_LEAST_BATCHED_TOKENS = 2048
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 
 
 def start(model: str, settings: EngineSettings, seed: int) -> "LLMEngine":
     """The engine, in this process. Raises ResourceError, ArtifactError or WorkerError."""
     _check_folder(model)
+    if settings.num_gpus == 0:
+        _check_head_size(model)
     os.environ.update(engine_environment(settings, model))
     # It is an older setting in whole GiB, and would win over ours.
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
@@ -81,6 +86,8 @@ def _build(model: str, settings: EngineSettings, seed: int) -> "LLMEngine":
         max_num_seqs=settings.max_num_seqs,
         kv_cache_memory_bytes=int(settings.kv_cache_gib * _GIB) if on_cpu else None,
         gpu_memory_utilization=settings.gpu_memory_utilization,
+        max_num_batched_tokens=_batched_tokens(settings) if on_cpu else None,
+        enable_chunked_prefill=False if on_cpu else None,
         tensor_parallel_size=settings.tensor_parallel_size,
         enforce_eager=on_cpu or settings.enforce_eager,
         weight_transfer_config=WeightTransferConfig(backend=BACKEND),
@@ -93,12 +100,35 @@ def _build(model: str, settings: EngineSettings, seed: int) -> "LLMEngine":
     return engine
 
 
+def _batched_tokens(settings: EngineSettings) -> int:
+    """Most tokens of one step of a CPU engine; no prompt is prefilled in parts there.
+
+    vLLM takes back the random number of a half-read prompt by its generator's offset, and a CPU
+    generator has none ("CPU Generator does not use offset"): the engine would die under load.
+    """
+    return max(_LEAST_BATCHED_TOKENS, settings.max_model_len, settings.max_num_seqs)
+
+
 def _check_folder(model: str) -> None:
     folder = Path(model)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ArtifactError(f"{model}: no config.json; this is not a Hugging Face model folder")
     if not folder.is_dir() and (folder.is_absolute() or model.startswith(".")):
         raise ArtifactError(f"{model}: there is no such model folder")
+
+
+def _check_head_size(model: str) -> None:
+    """The CPU's attention kernels are built for these alone, and say so at the first token."""
+    path = Path(model) / "config.json"
+    if not path.is_file():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    if size not in CPU_HEAD_SIZES:
+        raise ArtifactError(
+            f"{model}: vLLM's CPU attention has no kernel for heads of {size} values; use one of"
+            f" {', '.join(map(str, CPU_HEAD_SIZES))} (hidden_size over heads)"
+        )
 
 
 def local_folder(model: str) -> Path:

@@ -88,6 +88,7 @@ class RolloutWorker:
 
     async def run(self, queue: PromptQueue[D]) -> None:
         """Sample from the queue until `stop`; an error of the engine or the queue ends it."""
+        self._stopping = False
         while not self._stopping:
             async with self._turn:
                 await self._until_empty(queue)
@@ -106,10 +107,16 @@ class RolloutWorker:
                     while not self._engine.has_room(prompt.sampling.n):
                         await self._step_into(done)
                     self._engine.add(prompt)
-            finally:
-                while self._engine.running:
-                    await self._step_into(done)
+            except DataError:
+                await self._drain_into(done)
+                raise
+            await self._drain_into(done)
         return [done[prompt.id] for prompt in prompts]
+
+    async def _drain_into(self, done: dict[str, Rollout]) -> None:
+        """Not after an error of the engine itself: it may never come to an end."""
+        while self._engine.running:
+            await self._step_into(done)
 
     async def load_weights(self, manifest: WeightManifest, tensors: Tensors) -> Attestation:
         """Finish what is in flight, then load and attest."""

@@ -81,8 +81,11 @@ def test_one_flipped_bit_is_found(bit: int) -> None:
 
 
 def test_changed_values_counts_bits_not_numbers() -> None:
-    before = {"a": np.array([0.0, np.nan, 1.0], np.float32), "b": np.zeros(2, np.float32)}
-    after = {
+    before: dict[str, np.ndarray] = {
+        "a": np.array([0.0, np.nan, 1.0], np.float32),
+        "b": np.zeros(2, np.float32),
+    }
+    after: dict[str, np.ndarray] = {
         "a": np.array([-0.0, np.nan, 1.0], np.float32),
         "b": np.zeros(2, np.float32),
         "c": np.zeros((2, 2), np.uint16),

@@ -13,6 +13,17 @@ from services.weights.manifest import build_manifest
 from tests.fake_engine import FakeEngine
 
 
+@dataclass
+class CrowdEngine(FakeEngine):
+    """Remembers the most prompts that ran at once."""
+
+    most: int = 0
+
+    def step(self) -> list[Rollout]:
+        self.most = max(self.most, self.running)
+        return super().step()
+
+
 def prompt(index: int, n: int = 4, tokens: int = 3) -> Prompt:
     return Prompt(
         id=f"run/e1/p{index}",
@@ -84,16 +95,13 @@ async def drained(worker: RolloutWorker, queue: MemoryQueue) -> None:
 
 
 async def test_every_prompt_is_answered_once_and_room_is_kept() -> None:
-    engine = FakeEngine(max_num_seqs=12, steps=3)
+    engine = CrowdEngine(max_num_seqs=12, steps=3)
     queue = queue_of(*(prompt(i) for i in range(20)))
     worker = RolloutWorker(engine, "w0")
-    seen: list[int] = []
-    step = engine.step
-    engine.step = lambda: (seen.append(engine.running), step())[1]  # type: ignore[method-assign]
     await drained(worker, queue)
     assert sorted(queue.rollouts) == sorted(prompt(i).id for i in range(20))
     assert len(queue.history) == 20
-    assert max(seen) == 3
+    assert engine.most == 3
     assert worker.stats.rollouts == 20
     assert worker.stats.tokens == sum(
         len(s.token_ids) for r in queue.rollouts.values() for s in r.samples
