@@ -1,0 +1,57 @@
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.learner.batches import micro_batches, pack, permutation, plan_batches, shard
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.sampled_from([0.5, 1.0, 2.0, 2.5]))
+def test_a_plan_covers_its_passes_in_even_steps(count: int, size: int, epochs: float) -> None:
+    plan = plan_batches(count, size, epochs=epochs, key=(1,))
+    flat = [at for batch in plan for at in batch]
+    assert len(flat) == max(1, round(count * epochs))
+    assert set(Counter(flat).values()) <= {int(epochs), int(epochs) + 1}
+    sizes = {len(batch) for batch in plan}
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_max_steps_wins_over_epochs() -> None:
+    plan = plan_batches(5, 4, epochs=9, key=(0,), max_steps=3)
+    assert [len(batch) for batch in plan] == [4, 4, 4]
+
+
+def test_shuffles_depend_on_their_key_alone() -> None:
+    assert permutation(50, 1, 2, 3) == permutation(50, 1, 2, 3)
+    assert permutation(50, 1, 2, 3) != permutation(50, 1, 2, 4)
+    assert sorted(permutation(50, 1)) == list(range(50))
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=40), st.integers(1, 5))
+def test_shards_are_a_partition(lengths: list[int], world: int) -> None:
+    batch = list(range(len(lengths)))
+    shares = [shard(batch, lengths, rank, world) for rank in range(world)]
+    assert sorted(at for share in shares for at in share) == batch
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@given(st.lists(st.integers(1, 90), max_size=40), st.integers(0, 7))
+def test_micro_batches_are_a_partition_by_length(lengths: list[int], size: int) -> None:
+    parts = micro_batches(range(len(lengths)), lengths, size)
+    assert sorted(at for part in parts for at in part) == list(range(len(lengths)))
+    assert all(len(part) <= size for part in parts if size)
+    flat = [lengths[at] for part in parts for at in part]
+    assert flat == sorted(flat, reverse=True)
+
+
+def test_length_cuts_are_made_only_where_they_pay() -> None:
+    even = micro_batches(range(64), [30] * 64, 0)
+    assert [len(part) for part in even] == [64]
+    uneven = micro_batches(range(64), [200] * 4 + [20] * 60, 0)
+    assert [len(part) for part in uneven] == [4, 60]
+
+
+def test_packing_keeps_every_token_in_order() -> None:
+    assert pack([[1, 2], [3], [4, 5, 6]], 0, 3) == [[1, 2, 0], [3, 0, 4], [5, 6, 0]]
+    assert pack([[1, 2]], 0, 16) == [[1, 2, 0]]

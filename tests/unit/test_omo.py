@@ -1,0 +1,258 @@
+"""The Online Merging Optimizer against plain definitions, written apart from the code."""
+
+import numpy as np
+import pytest
+import torch
+
+from services.learner.checkpoint import optimizer_tensors, restore_optimizer
+from services.learner.merging import (
+    mask_seed,
+    ondare,
+    ondare_official,
+    onties,
+    onties_official,
+    random_mask,
+    top_fraction,
+)
+from services.learner.omo import OnlineMerging
+from services.learner.settings import OnDARESettings, OnTIESSettings
+
+
+class Net(torch.nn.Module):
+    """A matrix, a bias and a norm-like vector."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(seed)
+        self.w = torch.nn.Parameter(torch.randn(40, 30, generator=g))
+        self.b = torch.nn.Parameter(torch.randn(30, generator=g))
+        self.n = torch.nn.Parameter(torch.randn(64, generator=g))
+
+
+def make(settings: OnDARESettings | OnTIESSettings, seed: int = 7) -> tuple[Net, OnlineMerging]:
+    net = Net()
+    tau = {name: 0.1 * torch.randn(p.shape) for name, p in Net(3).named_parameters()}
+    return net, OnlineMerging(
+        list(net.named_parameters()), settings, tau=tau if settings.alpha else None, seed=seed
+    )
+
+
+def gradients(net: Net, step: int) -> None:
+    g = torch.Generator().manual_seed(1000 + step)
+    for p in net.parameters():
+        p.grad = torch.randn(p.shape, generator=g)
+
+
+def run(net: Net, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        gradients(net, step)
+        optimizer.step()
+
+
+def adam_steps(grads: list[np.ndarray], s: OnDARESettings | OnTIESSettings) -> list[np.ndarray]:
+    """-lr m_hat / (sqrt(v_hat) + eps) for each gradient in turn, in float64."""
+    m = v = np.zeros_like(grads[0])
+    out = []
+    for t, g in enumerate(grads, start=1):
+        m = s.beta1 * m + (1 - s.beta1) * g
+        v = s.beta2 * v + (1 - s.beta2) * g * g
+        m_hat, v_hat = m / (1 - s.beta1**t), v / (1 - s.beta2**t)
+        out.append(-s.lr * m_hat / (np.sqrt(v_hat) + s.eps))
+    return out
+
+
+@pytest.mark.parametrize("kind", [OnDARESettings, OnTIESSettings])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_reserve_one_alpha_zero_is_adamw(kind: type, decay: float) -> None:
+    settings = kind(lr=1e-2, reserve=1.0, alpha=0.0, weight_decay=decay)
+    ours, optimizer = make(settings)
+    theirs = Net()
+    adamw = torch.optim.AdamW(
+        [
+            {"params": [theirs.w], "weight_decay": decay},
+            {"params": [theirs.b, theirs.n], "weight_decay": 0.0},
+        ],
+        lr=1e-2,
+        betas=(0.9, 0.95),
+        eps=1e-8,
+    )
+    run(ours, optimizer, range(20))
+    run(theirs, adamw, range(20))
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        # 1e-7 in units of the weights: two roundings of float32.
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_ondare_is_equation_4(rescale: bool) -> None:
+    step, tau = torch.randn(50, 20), torch.randn(50, 20)
+    masks = [(torch.rand(50, 20) < 0.3).float() for _ in range(2)]
+    update = ondare(
+        step, tau, reserve=0.3, alpha=0.2, rescale=rescale, step_mask=masks[0], tau_mask=masks[1]
+    )
+    scale = 1 / 0.3 if rescale else 1.0
+    for i in range(50):
+        for j in range(20):
+            kept_step = float(step[i, j]) * scale if masks[0][i, j] else 0.0
+            kept_tau = float(tau[i, j]) * scale if masks[1][i, j] else 0.0
+            assert update[i, j] == pytest.approx(0.8 * kept_step + 0.2 * kept_tau, abs=1e-5)
+
+
+def test_ondare_official_divides_survivors_though_rescale_is_off() -> None:
+    step, masked_tau = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 10.0, 10.0])
+    mask = torch.tensor([1.0, 0.0, 1.0])
+    update = ondare_official(step, masked_tau, reserve=0.5, alpha=0.1, step_mask=mask)
+    assert update.tolist() == pytest.approx([1.8, 1.0, 6.4])
+
+
+@pytest.mark.parametrize("reserve", [0.01, 0.1, 0.5, 1.0])
+def test_top_fraction_keeps_the_largest_by_a_full_sort(reserve: float) -> None:
+    values = torch.randn(37, 11)
+    flat = values.flatten().tolist()
+    count = max(1, round(reserve * len(flat)))
+    largest = set(sorted(range(len(flat)), key=lambda i: -abs(flat[i]))[:count])
+    expected = [value if i in largest else 0.0 for i, value in enumerate(flat)]
+    assert top_fraction(values, reserve).flatten().tolist() == expected
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("mode", ["paper", "official"])
+def test_onties_elects_signs_by_its_definition(mode: str, rescale: bool) -> None:
+    step, tau, alpha, p = torch.randn(30, 30), 3 * torch.randn(30, 30), 0.4, 0.4
+    kept_tau = top_fraction(tau, p)
+    rule = onties if mode == "paper" else onties_official
+    update = rule(step, kept_tau, reserve=p, alpha=alpha, rescale=rescale).flatten().tolist()
+    scale = 1 / p if rescale else 1.0
+    pairs = zip(
+        top_fraction(step, p).flatten().tolist(), kept_tau.flatten().tolist(), strict=True
+    )
+    for found, (d, t) in zip(update, pairs, strict=True):
+        weighted = [(1 - alpha) * d * scale, alpha * t * scale]
+        if mode == "paper":
+            agree = weighted[0] * weighted[1] >= 0
+            expected = sum(weighted) if agree else max(weighted, key=abs)
+        else:
+            sign = 1 if d + t >= 0 else -1
+            expected = sum(
+                w for w, raw in zip(weighted, (d, t), strict=True) if np.sign(raw) == sign
+            )
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_official_onties_freezes_what_opposes_tau_and_paper_does_not() -> None:
+    step, tau = torch.tensor([1e-3, -1e-3]), torch.tensor([1.0, 1.0])
+    paper = onties(step, tau, reserve=1.0, alpha=1e-6, rescale=False)
+    official = onties_official(step, tau, reserve=1.0, alpha=1e-6, rescale=False)
+    assert paper[1].item() == pytest.approx(-1e-3, rel=1e-3)
+    assert official[1].item() == pytest.approx(1e-6, rel=1e-3)
+
+
+def test_a_whole_ondare_run_equals_the_plain_definition() -> None:
+    settings = OnDARESettings(lr=1e-2, reserve=0.25, alpha=0.1, rescale=True, weight_decay=0.1)
+    net, optimizer = make(settings)
+    start = {name: p.detach().double().numpy().copy() for name, p in net.named_parameters()}
+    taus = {name: optimizer._tau[p].double().numpy() for name, p in net.named_parameters()}
+    grads: dict[str, list[np.ndarray]] = {name: [] for name in start}
+    for step in range(5):
+        gradients(net, step)
+        for name, p in net.named_parameters():
+            assert p.grad is not None
+            grads[name].append(p.grad.double().numpy())
+        optimizer.step()
+    for index, (name, p) in enumerate(net.named_parameters()):
+        theta = start[name]
+        for t, delta in enumerate(adam_steps(grads[name], settings), start=1):
+            g = torch.Generator().manual_seed(mask_seed(7, index, t))
+            kept = [random_mask(p.detach(), 0.25, g).double().numpy() for _ in range(2)]
+            theta = theta * (1 - 1e-2 * 0.1) if theta.ndim == 2 else theta
+            theta = theta + 0.9 * kept[0] * delta / 0.25 + 0.1 * kept[1] * taus[name] / 0.25
+        np.testing.assert_allclose(p.detach().numpy(), theta, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", [OnDARESettings, OnTIESSettings])
+def test_step_k_merges_every_parameter_by_algorithm_2(kind: type) -> None:
+    settings = kind(lr=1e-2, reserve=0.5, alpha=0.1, merge_every=3)
+    net, optimizer = make(settings)
+    theta = {name: p.detach().double().numpy().copy() for name, p in net.named_parameters()}
+    cached = {name: np.zeros_like(value) for name, value in theta.items()}
+    grads: dict[str, list[np.ndarray]] = {name: [] for name in theta}
+    for t in range(1, 8):
+        gradients(net, t)
+        for name, p in net.named_parameters():
+            assert p.grad is not None
+            grads[name].append(p.grad.double().numpy())
+        optimizer.step()
+        for index, (name, p) in enumerate(net.named_parameters()):
+            delta = adam_steps(grads[name], settings)[-1]
+            if t % 3:
+                theta[name], cached[name] = theta[name] + delta, cached[name] + delta
+            else:
+                theta[name], delta = theta[name] - cached[name], delta + cached[name]
+                cached[name] = np.zeros_like(delta)
+                whole, tau = torch.from_numpy(delta).float(), optimizer._tau[p]
+                rule = {"reserve": 0.5, "alpha": 0.1, "rescale": False}
+                if kind is OnTIESSettings:
+                    update = onties(whole, tau, **rule)
+                else:
+                    g = torch.Generator().manual_seed(mask_seed(7, index, t))
+                    kept = [random_mask(whole, 0.5, g) for _ in range(2)]
+                    update = ondare(whole, tau, **rule, step_mask=kept[0], tau_mask=kept[1])
+                theta[name] = theta[name] + update.double().numpy()
+            np.testing.assert_allclose(p.detach().numpy(), theta[name], atol=3e-6)
+
+
+def test_step_k_leaves_dropped_values_exactly_where_they_were() -> None:
+    net, optimizer = make(OnDARESettings(lr=1e-2, reserve=0.1, alpha=0.0, merge_every=4))
+    before = net.w.detach().clone()
+    run(net, optimizer, range(4))
+    assert (net.w == before).float().mean() == pytest.approx(0.9, abs=0.04)
+
+
+def test_masks_keep_the_reserve_rate_and_depend_on_the_counter_alone() -> None:
+    values = torch.empty(400, 500)
+    masks = {}
+    for key in [(1, 0, 1), (1, 0, 2), (1, 1, 1), (2, 0, 1)]:
+        masks[key] = random_mask(values, 0.1, torch.Generator().manual_seed(mask_seed(*key)))
+        assert masks[key].mean().item() == pytest.approx(0.1, abs=0.003)
+    first, *others = masks.values()
+    again = random_mask(values, 0.1, torch.Generator().manual_seed(mask_seed(1, 0, 1)))
+    assert torch.equal(first, again)
+    for other in others:
+        both = (first * other).mean().item()
+        assert both == pytest.approx(0.01, abs=0.002)
+
+
+@pytest.mark.parametrize("mode", ["paper", "official"])
+def test_changed_values_are_counted(mode: str) -> None:
+    net, optimizer = make(OnDARESettings(lr=1e-2, reserve=0.1, alpha=0.0, mode=mode))
+    before = [p.detach().clone() for p in net.parameters()]
+    run(net, optimizer, range(1))
+    assert optimizer.changed_values == 0
+    optimizer.count_changes = True
+    before = [p.detach().clone() for p in net.parameters()]
+    run(net, optimizer, range(1, 2))
+    changed = sum(int((a != b).sum()) for a, b in zip(before, net.parameters(), strict=True))
+    assert optimizer.changed_values == changed
+    assert changed / 1294 == pytest.approx(0.1, abs=0.04)
+
+
+@pytest.mark.parametrize("merge_every", [1, 3])
+def test_a_restart_from_the_state_goes_on_as_if_nothing_happened(merge_every: int) -> None:
+    settings = OnDARESettings(lr=1e-2, reserve=0.2, alpha=0.0, merge_every=merge_every)
+    straight, optimizer = make(settings)
+    run(straight, optimizer, range(7))
+    first, optimizer = make(settings)
+    run(first, optimizer, range(4))
+    saved = {name: t.clone() for name, t in optimizer_tensors(first, optimizer).items()}
+    assert not any("tau" in name for name in saved)
+    second, optimizer = make(settings)
+    second.load_state_dict(first.state_dict())
+    restore_optimizer(second, optimizer, saved)
+    run(second, optimizer, range(4, 7))
+    for a, b in zip(straight.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_tau_may_be_held_in_bfloat16() -> None:
+    _, optimizer = make(OnDARESettings(alpha=0.1, tau_dtype="bfloat16"))
+    assert {tau.dtype for tau in optimizer._tau.values()} == {torch.bfloat16}
