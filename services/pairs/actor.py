@@ -14,7 +14,6 @@ from services.reward.settings import RewardSettings
 from services.telemetry.sink import Reporter
 
 
-@ray.remote(num_cpus=0, max_concurrency=16)
 class PairActor:
     """Connects a PairWorker to the queues, the reward service and the event sink."""
 
@@ -80,3 +79,9 @@ class PairActor:
             await self._scorer.close()
         if self._queues is not None:
             await self._queues.close()
+
+
+def start_pairing(count: int) -> list[Any]:
+    """So many actors, not yet connected."""
+    kind = ray.remote(num_cpus=0, max_concurrency=16)(PairActor)
+    return [kind.remote() for _ in range(count)]
