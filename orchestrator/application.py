@@ -89,7 +89,8 @@ async def _run(job: Job, name: str, folder: Path, recorder: Recorder) -> None:
 
 async def _stages(job: Job, run: Any) -> None:
     from orchestrator.jobs.evaluate import evaluate, preferred_skills
-    from orchestrator.stage import resolve, run_stage, with_seed
+    from orchestrator.references import resolve, with_seed
+    from orchestrator.stage import run_stage
 
     made: dict[str, Path] = {}
     stages = stages_of(job)

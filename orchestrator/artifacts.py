@@ -50,9 +50,7 @@ def read_artifact(folder: str | Path) -> Artifact | None:
         return Artifact.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
-        raise ArtifactError(
-            f"{path}: damaged ({reason}); delete the folder to make it anew"
-        ) from None
+        raise ArtifactError(f"{path} is damaged ({reason}); delete its folder") from None
 
 
 def fingerprint(stage: Stage, parents: dict[str, str]) -> str:

@@ -28,6 +28,8 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
         "PYTHONPATH": pythonpath,
         "RAY_DEDUP_LOGS": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # By default workers are niced: beside any other work they would starve.
+        "RAY_worker_niceness": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     }

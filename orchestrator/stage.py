@@ -1,10 +1,9 @@
-"""One stage: resolve what it refers to, reuse its finished artifact, or run its job."""
+"""One stage: reuse its finished artifact, or run its job."""
 
 import os
 import shutil
 import time
 from pathlib import Path
-from typing import Any, TypeVar
 
 from orchestrator.artifacts import Artifact, find_reusable, fingerprint, finish
 from orchestrator.config import Stage
@@ -13,10 +12,7 @@ from orchestrator.lineage import parents_of
 from orchestrator.preflight import check_inputs
 from orchestrator.work import Run, Work
 from services.learner.advice import optimizer_advice
-from services.settings import Settings
 from services.telemetry.events import Note, StageFinished, StageStarted
-
-S = TypeVar("S", bound=Settings)
 
 
 async def run_stage(stage: Stage, key: str, index: int, total: int, run: Run) -> Path:
@@ -71,25 +67,3 @@ def _report_finished(run: Run, stage: Stage, key: str, folder: Path, *, reused: 
             metrics=artifact.metrics,
         )
     )
-
-
-def resolve(settings: S, made: dict[str, Path]) -> S:
-    """The settings with each "@name/file" replaced by a path; a stage not made yet stays."""
-
-    def walk(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: walk(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [walk(inner) for inner in value]
-        if isinstance(value, str) and value.startswith("@"):
-            name, _, rest = value[1:].partition("/")
-            return str(made[name] / rest) if name in made else value
-        return value
-
-    # Only what was set, so that what was left to its default still says so.
-    return type(settings).model_validate(walk(settings.model_dump(exclude_unset=True)))
-
-
-def with_seed(stage: Stage, seed: int) -> Stage:
-    """The stage under the run's seed, unless it has one of its own."""
-    return stage if "seed" in stage.model_fields_set else stage.model_copy(update={"seed": seed})

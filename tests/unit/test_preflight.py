@@ -1,0 +1,129 @@
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from orchestrator.artifacts import Artifact, finish
+from orchestrator.config import OnlineDPOJob, RecipeJob
+from orchestrator.preflight import check
+from services.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    LineageError,
+    PairloopError,
+    UnreachableError,
+)
+
+VOCAB = {"a": 0, "b": 1}
+
+
+def model(folder: Path, size: int = 4, vocab: dict[str, int] = VOCAB) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    tokenizer = {"model": {"vocab": vocab, "merges": []}, "added_tokens": []}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    save_file({"w": np.zeros(size, dtype=np.float32)}, folder / "model.safetensors")
+    return str(folder)
+
+
+def prompts(folder: Path, *lines: str, name: str = "prompts.jsonl") -> str:
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def online(folder: Path, **changes: object) -> OnlineDPOJob:
+    given = {
+        "policy": model(folder / "policy"),
+        "base": model(folder / "base"),
+        "prompts": {"path": prompts(folder, '{"prompt": "hello"}')},
+        "reward": {"parts": [{"kind": "checker"}]},
+        "train": {"optimizer": {"kind": "ondare"}},
+        "admin": {"port": 0},
+    }
+    return OnlineDPOJob.model_validate(given | changes)
+
+
+def refused(job: OnlineDPOJob | RecipeJob, kind: type[PairloopError]) -> str:
+    with pytest.raises(kind) as caught:
+        check(job)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_sound_job_passes(tmp_path: Path) -> None:
+    check(online(tmp_path))
+
+
+def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    said = refused(online(tmp_path, policy=str(tmp_path / "empty")), ArtifactError)
+    assert "'policy'" in said
+    assert "no config.json" in said
+    assert "no such folder" in refused(online(tmp_path, policy="/no/where"), ArtifactError)
+
+
+def test_a_bad_line_is_named_with_its_number(tmp_path: Path) -> None:
+    path = prompts(tmp_path, '{"prompt": "hello"}', '{"prompt": ', name="broken.jsonl")
+    said = refused(online(tmp_path, prompts={"path": path}), DataError)
+    assert "broken.jsonl, line 2" in said
+
+
+def test_a_reference_and_base_of_other_shapes(tmp_path: Path) -> None:
+    said = refused(online(tmp_path, base=model(tmp_path / "wide", size=5)), LineageError)
+    assert "tensor 'w' is (4,) in the reference and (5,) in the base" in said
+
+
+def test_a_reward_model_of_another_tokenizer(tmp_path: Path) -> None:
+    other = model(tmp_path / "rm", vocab={"a": 0, "c": 1})
+    reward = {"parts": [{"kind": "model", "path": other}]}
+    assert "tokenizer" in refused(online(tmp_path, reward=reward), LineageError)
+
+
+def test_omo_without_a_base_says_what_to_set(tmp_path: Path) -> None:
+    assert "'base' is missing" in refused(online(tmp_path, base=None), ConfigError)
+    check(online(tmp_path, base=None, train={"optimizer": {"kind": "adamw"}}))
+
+
+def test_the_base_is_found_by_lineage(tmp_path: Path) -> None:
+    base = model(tmp_path / "pretrained")
+    partial = tmp_path / "policy.partial"
+    model(partial)
+    finish(
+        partial,
+        tmp_path / "tuned",
+        Artifact(kind="sft", fingerprint="x", parents={"policy": base}),
+    )
+    check(online(tmp_path, policy=str(tmp_path / "tuned"), base=None))
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = refused(online(tmp_path, admin={"port": port}), UnreachableError)
+    assert f"port {port}" in said
+    assert "admin.port" in said
+
+
+def test_addresses_that_do_not_answer(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    queues = {"url": f"redis://:secret@127.0.0.1:{port}/0"}
+    said = refused(online(tmp_path, queues=queues), UnreachableError)
+    assert "Redis does not answer" in said
+    assert "secret" not in said
+    ray = {"address": f"127.0.0.1:{port}"}
+    assert "Ray does not answer" in refused(online(tmp_path, ray=ray), UnreachableError)
+
+
+def test_a_stage_that_refers_to_a_later_one() -> None:
+    stage = {"job": "sft", "policy": "@base", "demonstrations": {"path": "@data/x.jsonl"}}
+    job = RecipeJob.model_validate({"stages": {"sft": stage}})
+    assert "'@base' names no earlier stage" in refused(job, ConfigError)
