@@ -21,7 +21,7 @@ WORDS = [
 
 _LEAST_WORDS = 2
 _MOST_WORDS = 4
-_NUMBERS = 50
+_NUMBERS = 20
 
 
 @dataclass(frozen=True)

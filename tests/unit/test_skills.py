@@ -79,7 +79,7 @@ def test_draw_takes_skills_in_turn_and_runs_out_clearly() -> None:
     assert [task.skill for task in tasks] == ["copy", "add"] * 5
     assert taken == {task.prompt for task in tasks}
     with pytest.raises(ValueError, match="distinct prompts in add"):
-        draw_tasks(random.Random(0), ["add"], 2501, set(), distinct=True)
+        draw_tasks(random.Random(0), ["add"], 401, set(), distinct=True)
 
 
 def test_same_seed_same_tasks() -> None:
