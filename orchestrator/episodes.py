@@ -187,9 +187,10 @@ class EpisodeStore:
         """Compare and set until nobody else moved the episode in between."""
         request = (change.request_id if change else "") or uuid.uuid4().hex
         for _ in range(_RACES):
+            # In this order: what `rows` shows is then never this request's own effect.
+            rows = await self._records.read()
             if answer := await self._records.answered(request):
                 return self._repeated(answer, operation, request)
-            rows = await self._records.read()
             number, to = choose(rows)
             state = _state(rows[number - 1])
             fields = {"number": str(number), **_fields(change, request)}

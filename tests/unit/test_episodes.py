@@ -1,0 +1,32 @@
+"""The table of transitions is closed, complete, and agrees with the messages."""
+
+from orchestrator.episodes import TRANSITIONS, State
+from pairloop.admin.v1.admin_pb2 import EpisodeState
+
+ENDS = {State.COMPLETED, State.FAILED, State.CANCELLED}
+
+
+def test_the_table_has_every_state_of_the_api() -> None:
+    names = {name.removeprefix("EPISODE_STATE_") for name in EpisodeState.keys()}  # noqa: SIM118
+    assert set(TRANSITIONS) == set(State) == names - {"UNSPECIFIED"}
+
+
+def test_only_ends_are_without_a_way_on() -> None:
+    assert {state for state, allowed in TRANSITIONS.items() if not allowed} == ENDS
+
+
+def test_every_state_is_reached_from_pending_and_reaches_the_end() -> None:
+    reached, todo = {State.PENDING}, [State.PENDING]
+    while todo:
+        new = set(TRANSITIONS[todo.pop()]) - reached
+        reached |= new
+        todo += new
+    assert reached == set(State)
+    assert all(
+        State.FAILED in allowed for state, allowed in TRANSITIONS.items() if state not in ENDS
+    )
+
+
+def test_training_can_no_longer_be_paused_or_cancelled() -> None:
+    for state in (State.TRAINING, State.PUBLISHING):
+        assert not {State.PAUSING, State.PAUSED, State.CANCELLED} & set(TRANSITIONS[state])

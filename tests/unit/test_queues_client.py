@@ -1,0 +1,50 @@
+"""Addresses are shown without their secrets; keys of a run share a hash tag."""
+
+import subprocess
+import sys
+
+import pytest
+
+from services.errors import ConfigError
+from services.queues.client import address_of
+from services.queues.keys import Keys
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost", "redis://localhost:6379"),
+        ("redis://me:secret@db:7000/2", "redis://db:7000/2"),
+        ("rediss://:secret@db", "rediss://db:6379"),
+    ],
+)
+def test_the_shown_address_has_no_secret(url: str, shown: str) -> None:
+    assert address_of(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:6379", "http://db", "redis://", "redis://:pa/secret@db:7000"]
+)
+def test_a_malformed_address_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"queues\.url is no Redis address") as caught:
+        address_of(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_all_keys_of_a_run_share_its_hash_tag() -> None:
+    keys = Keys("demo")
+    names = [
+        keys.stream("prompts"), keys.pairs(3), keys.dispatched(3), keys.episode(3), keys.episodes,
+        keys.requests, keys.credits, keys.ledger, keys.dead,
+    ]  # fmt: skip
+    assert all(name.startswith("pairloop:{demo}:") for name in names)
+    assert len(set(names)) == len(names)
+    assert keys.pairs(3) == "pairloop:{demo}:pairs:3"
+
+
+def test_settings_items_and_ledger_do_not_import_redis() -> None:
+    code = (
+        "import sys, services.queues.settings, services.queues.items, services.queues.ledger;"
+        "sys.exit('redis' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -1,0 +1,52 @@
+"""The audit finds every way a ledger can be wrong."""
+
+import pytest
+
+from services.queues.ledger import LedgerEvent, ledger_audit
+
+
+def ledger(*steps: str) -> list[LedgerEvent]:
+    """Each step is "kind id" or "kind id episode"."""
+    events = []
+    for place, step in enumerate(steps):
+        kind, id_, episode = (*step.split(), "1")[:3]
+        events.append(LedgerEvent(f"{place}-0", kind, id_, int(episode), ""))
+    return events
+
+
+WHOLE = ("dispatched a", "sampled a", "scored a", "paired a", "trained a")
+
+
+def test_whole_ledgers_have_no_problem() -> None:
+    assert ledger_audit([]) == []
+    assert ledger_audit(ledger(*WHOLE, "published - 1", "published - 2")) == []
+    assert ledger_audit(ledger("dispatched a", "dropped a")) == []
+    assert ledger_audit(ledger("dispatched a", "sampled a", "dropped a")) == []
+    assert ledger_audit(ledger("dispatched a", "dispatched b", "sampled b", "dropped a",
+                               "scored b", "dropped b")) == []  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("steps", "problem"),
+    [
+        ((*WHOLE, "trained a"), "a: trained at 5-0 after trained"),
+        ((*WHOLE, "dropped a"), "a: dropped at 5-0 after trained"),
+        ((*WHOLE, "dispatched a", "dropped a"), "a: dispatched at 5-0 after trained"),
+        (("dispatched a", "dispatched a", "dropped a"), "a: dispatched at 1-0 after dispatched"),
+        (("sampled a", "dropped a"), "a: sampled at 0-0 after nothing"),
+        (("dispatched a", "trained a"), "a: trained at 1-0 after dispatched"),
+        (("dispatched a", "dropped a", "dropped a"), "a: dropped at 2-0 after dropped"),
+        (("dispatched a", "dropped a 2"), "a: in episode 1 and 2"),
+        (("published - 1", "published - 1"), "episode 1: published again at 1-0"),
+        (("dispatched a", "mislaid a", "dropped a"), "a: mislaid at 1-0 after dispatched"),
+    ],
+)
+def test_each_problem_is_named(steps: tuple[str, ...], problem: str) -> None:
+    assert ledger_audit(ledger(*steps)) == [problem]
+
+
+@pytest.mark.parametrize("steps", [WHOLE[:1], WHOLE[:2], WHOLE[:3], WHOLE[:4]])
+def test_a_lost_prompt_is_a_problem_once_the_run_is_finished(steps: tuple[str, ...]) -> None:
+    (problem,) = ledger_audit(ledger(*steps))
+    assert problem.startswith("a: never trained or dropped, last ")
+    assert ledger_audit(ledger(*steps), finished=False) == []
