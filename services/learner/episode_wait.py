@@ -35,6 +35,7 @@ _TURNS = {
     "PUBLISHING": Turn.TOO_LATE,
     "COMPLETED": Turn.TOO_LATE,
 }
+_OVER = ("COMPLETED", "FAILED", "CANCELLED")
 _PAUSED = ("PAUSING", "PAUSED")
 
 
@@ -77,6 +78,24 @@ class EpisodeQueues:
                     f"the learner waited {self._spec.timeout_s:g} s for episode {episode} to "
                     "train and nothing moved in it; look at the rollout and pairing workers"
                 )
+
+    def wait_for_completion(self, episode: int) -> None:
+        """Return once the episode's weights are attested everywhere, or the run was ended.
+
+        Until then the workers must live: the arrays they handed out are theirs. Raises StallError
+        after `timeout_s` without a change.
+        """
+        deadline = _Deadline(self._spec.timeout_s)
+        while self._worker.leads:
+            state = self._call(self._queues.episode_state(episode))
+            if state in _OVER:
+                break
+            if deadline.passed(state, paused=state in _PAUSED):
+                raise StallError(
+                    f"the learner waited {self._spec.timeout_s:g} s for the weights of episode "
+                    f"{episode} to reach the rollout workers; it is still {state or 'unknown'}"
+                )
+            time.sleep(_POLL_S)
 
     def pairs(self, episode: int) -> list[PreferencePair]:
         """The episode's kept pairs, in canonical order."""

@@ -63,6 +63,8 @@ def online_learner(
             queues.commit_trained(episode)
             learner.publish()
             worker.wait_for_all()
+        else:
+            queues.wait_for_completion(spec.episodes)
     finally:
         queues.close()
     return learner.metrics | {"version": float(learner.version)}

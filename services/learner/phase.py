@@ -28,7 +28,7 @@ _METRICS = ("loss", "accuracy", "margin", "chosen_reward", "rejected_reward")
 
 
 class Progress:
-    """Steps and tokens of a stage so far; reports at most about twice a second."""
+    """Steps and tokens of a stage so far; reports about twice a second, and each phase's end."""
 
     def __init__(self, report: Report, stage: str, steps: int, first_step: int = 0) -> None:
         self._report, self._stage, self._steps = report, stage, steps
@@ -40,8 +40,7 @@ class Progress:
     @property
     def due(self) -> bool:
         """Whether the step now beginning will be reported."""
-        waited = time.monotonic() - self._reported >= _REPORT_EVERY_S
-        return waited or self.step + 1 >= self._steps
+        return time.monotonic() - self._reported >= _REPORT_EVERY_S
 
     def advance(self, tokens: int, metrics: dict[str, float], *, report: bool) -> None:
         """Count one step."""
@@ -108,7 +107,7 @@ def train_phase(
     started = time.monotonic()
     model.train()
     for at, batch in enumerate(batches):
-        due = worker.leads and progress.due
+        due = worker.leads and (progress.due or at + 1 == len(batches))
         if isinstance(optimizer, OnlineMerging):
             optimizer.count_changes = due
         set_lr(optimizer, lr_at(at))

@@ -1,0 +1,129 @@
+"""Every offline job through real Ray Train, one after the other, on a tiny model."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from services.data.settings import DataSource
+from services.errors import DataError, WorkerError
+from services.learner.evaluate_lm import evaluate_texts
+from services.learner.lm import train_lm
+from services.learner.offline_dpo import train_offline_dpo
+from services.learner.ray_train import fit, start
+from services.learner.reward_model import train_reward_model
+from services.learner.settings import AdamWSettings, OnDARESettings, TrainSettings
+from services.learner.specs import LMSpec, OfflineDPOSpec, RewardModelSpec
+from tests.unit import learner_parts as parts
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        num_cpus=8,
+        object_store_memory=200 * 2**20,
+        logging_level="error",
+    )
+    yield
+    ray.shutdown()
+
+
+def silent(event: Any) -> None:
+    """A reporter that can travel."""
+
+
+def rows(path: Path, found: list[dict[str, Any]]) -> DataSource:
+    path.write_text("".join(json.dumps(row) + "\n" for row in found))
+    return DataSource(path=str(path))
+
+
+def broken(spec: Any, report: Any) -> dict[str, float]:
+    raise ValueError("first line\nsecond line")
+
+
+def test_the_recipe_of_offline_jobs(cluster: None, tmp_path: Path) -> None:
+    storage = tmp_path / "train"
+    held = parts.tokenizer()
+    held.save_pretrained(tmp_path / "tokenizer")
+    train = TrainSettings(
+        optimizer=AdamWSettings(lr=3e-3), batch_size=8, epochs=4, threads=1, workers=2
+    )
+    texts = rows(tmp_path / "texts.jsonl", [{"text": " ".join(parts.WORDS)}] * 40)
+    pretrain = LMSpec(
+        stage="pretrain",
+        out=str(tmp_path / "base"),
+        shape=parts.SHAPE,
+        tokenizer=str(tmp_path / "tokenizer"),
+        texts=texts,
+        heldout=texts,
+        sequence_length=32,
+        train=train,
+    )
+    metrics = fit(train_lm, pretrain, train, storage, silent, "pretrain")
+    assert metrics["loss"] < 4.0
+    loss, tokens = evaluate_texts(str(tmp_path / "base"), texts)
+    assert metrics["heldout_loss"] == pytest.approx(loss, abs=1e-4)
+    assert metrics["heldout_tokens"] == tokens
+
+    single = train.model_copy(update={"workers": 1})
+    dialogues = [{"prompt": word, "completion": word} for word in parts.WORDS for _ in range(8)]
+    sft = LMSpec(
+        stage="sft",
+        out=str(tmp_path / "sft"),
+        policy=pretrain.out,
+        conversations=rows(tmp_path / "sft.jsonl", dialogues),
+        train=single,
+    )
+    assert fit(train_lm, sft, single, storage, silent, "sft")["steps"] == 24
+
+    preferred = [
+        {"prompt": word, "chosen": word, "rejected": word + " one"}
+        for word in parts.WORDS
+        for _ in range(8)
+    ]
+    pairs = rows(tmp_path / "pairs.jsonl", preferred)
+    reward = RewardModelSpec(
+        stage="reward",
+        out=str(tmp_path / "reward"),
+        policy=sft.out,
+        pairs=pairs,
+        heldout=pairs,
+        train=single,
+    )
+    metrics = fit(train_reward_model, reward, single, storage, silent, "reward")
+    assert metrics["heldout_accuracy"] > 0.9
+
+    merging = single.model_copy(
+        update={"optimizer": OnDARESettings(lr=3e-3, reserve=0.3, rescale=True)}
+    )
+    dpo = OfflineDPOSpec(
+        stage="dpo",
+        out=str(tmp_path / "dpo"),
+        policy=sft.out,
+        reference=sft.out,
+        base=pretrain.out,
+        pairs=pairs,
+        heldout=pairs,
+        train=merging,
+    )
+    metrics = start(train_offline_dpo, dpo, merging, storage, silent, "dpo").result(300)
+    assert metrics["heldout_accuracy"] > 0.9
+    assert metrics["heldout_margin"] > 0
+
+
+def test_a_workers_error_is_one_line(cluster: None, tmp_path: Path) -> None:
+    settings = TrainSettings(threads=1)
+    with pytest.raises(WorkerError) as caught:
+        fit(broken, None, settings, tmp_path, silent, "broken")
+    assert str(caught.value) == "broken: worker 0: ValueError: first line second line"
+    empty = DataSource(path=str(tmp_path / "nothing.jsonl"))
+    spec = LMSpec(stage="sft", out="x", policy=parts.policy(tmp_path / "p"), conversations=empty)
+    with pytest.raises(DataError, match=r"nothing\.jsonl"):
+        fit(train_lm, spec, settings, tmp_path, silent, "sft")

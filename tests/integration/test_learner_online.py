@@ -1,0 +1,165 @@
+"""The online learner on fake queues and a fake board: order of events, crashes, determinism."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pairloop.data.v1.rollout_pb2 import VersionSpan
+from services.errors import StallError, StateError
+from services.learner.examples import sampled_pairs
+from services.learner.models import load_policy
+from services.learner.online import online_learner
+from services.learner.reference import pair_logprobs
+from services.learner.settings import OnDARESettings, TrainSettings
+from services.learner.specs import OnlineSpec
+from services.telemetry.events import Event, TrainProgress
+from tests.unit import learner_parts as parts
+
+
+def setting(tmp_path: Path, folder: str, **changes: object) -> OnlineSpec:
+    policy, base = tmp_path / "policy", tmp_path / "base"
+    if not policy.exists():
+        parts.policy(policy, seed=1)
+        parts.policy(base, seed=2)
+    return OnlineSpec.model_validate(
+        {
+            "stage": "online",
+            "run": "run",
+            "redis_url": "redis://:secret@nowhere",
+            "policy": str(policy),
+            "reference": str(policy),
+            "base": str(base),
+            "episodes": 3,
+            "prompts_per_episode": 8,
+            "folder": str(tmp_path / folder),
+            "canary_tokens": [5, 6, 7, 8],
+            "seed": 11,
+            "timeout_s": 5.0,
+            "train": TrainSettings(
+                optimizer=OnDARESettings(lr=1e-3, reserve=0.2, rescale=True, alpha=1e-6),
+                batch_size=4,
+                epochs=2,
+                max_length=128,
+            ),
+        }
+        | changes
+    )
+
+
+def queues() -> parts.FakeQueues:
+    held = parts.tokenizer()
+    counts = {1: 8, 2: 0, 3: 7}
+    return parts.FakeQueues(
+        {e: [parts.sampled_pair(held, e, i) for i in range(n)] for e, n in counts.items()}
+    )
+
+
+def test_episodes_are_checkpointed_then_committed_then_published(tmp_path: Path) -> None:
+    source, events = queues(), list[Event]()
+    board = parts.FakeBoard(source.history)
+    spec = setting(tmp_path, "a")
+    metrics = online_learner(spec, events.append, source.open, board)
+    assert source.history == [
+        "published 0",
+        *("trained 1", "published 1", "trained 2", "published 2", "trained 3", "published 3"),
+        "closed",
+    ]
+    assert sorted(p.name for p in (tmp_path / "a" / "checkpoints").iterdir()) == [
+        "step-000000002",
+        "step-000000003",
+    ]
+    assert metrics["version"] == 3
+    assert metrics["pairs"] == 7
+    assert metrics["kl"] != 0
+    first = board.versions[1].metrics
+    # Before the first update the policy is the reference.
+    assert first["kl"] == pytest.approx(0.0, abs=1e-5)
+    # Four steps, each keeping a fifth of the step and a fifth of tau.
+    assert first["changed_fraction"] == pytest.approx(1 - 0.8**8, abs=0.03)
+    assert board.versions[2].metrics["changed_fraction"] == 0
+    assert board.versions[3].changed.keys() == board.weights(3).keys()
+    changed = {n: int((board.weights(2)[n] != a).sum()) for n, a in board.weights(3).items()}
+    assert dict(board.versions[3].changed) == changed
+    steps = [event for event in events if isinstance(event, TrainProgress)]
+    assert steps[-1].step == 8
+    assert steps[-1].steps == 12
+    assert "secret" not in repr(spec) + spec.model_dump_json()
+
+
+@pytest.mark.parametrize("crash_at", [1, 2, 3])
+def test_a_crash_and_a_restart_give_the_weights_of_an_undisturbed_run(
+    tmp_path: Path, crash_at: int
+) -> None:
+    undisturbed = queues()
+    expected = parts.FakeBoard(undisturbed.history)
+    online_learner(setting(tmp_path, "a"), lambda _: None, undisturbed.open, expected)
+
+    source = queues()
+    crashing = parts.FakeBoard(source.history, fail_at=crash_at)
+    with pytest.raises(ConnectionError):
+        online_learner(setting(tmp_path, "b"), lambda _: None, source.open, crashing)
+    assert source.history[-1] == "closed"
+    source.history.clear()
+    again = parts.FakeBoard(source.history)
+    online_learner(setting(tmp_path, "b"), lambda _: None, source.open, again)
+    # What the checkpoint holds is committed and published again, not trained again.
+    assert source.history[:2] == [f"trained {crash_at}", f"published {crash_at}"]
+    for version, held in again.versions.items():
+        wanted = expected.versions[version]
+        assert dict(held.changed) == dict(wanted.changed)
+        assert {**held.metrics, "seconds": 0} == {**wanted.metrics, "seconds": 0}
+        for name, array in wanted.tensors.items():
+            assert np.array_equal(held.tensors[name], array), (version, name)
+
+
+def test_pairs_whose_checkpoint_was_never_written_are_trained_again(tmp_path: Path) -> None:
+    source = queues()
+    board = parts.FakeBoard(source.history)
+    source.states[3] = "FAILED"
+    online_learner(setting(tmp_path, "a"), lambda _: None, source.open, board)
+    assert source.history[-2:] == ["published 2", "closed"]
+    source.states.pop(3)
+    resumed = parts.FakeBoard(source.history)
+    online_learner(setting(tmp_path, "a"), lambda _: None, source.open, resumed)
+    straight = queues()
+    whole = parts.FakeBoard(straight.history)
+    online_learner(setting(tmp_path, "b"), lambda _: None, straight.open, whole)
+    for name, array in whole.weights(3).items():
+        assert np.array_equal(resumed.weights(3)[name], array)
+
+
+def test_a_waiting_learner_stalls_after_its_deadline(tmp_path: Path) -> None:
+    source = queues()
+    source.states[1] = "SAMPLING"
+    spec = setting(tmp_path, "a", timeout_s=0.2)
+    with pytest.raises(StallError, match="episode 1"):
+        online_learner(spec, lambda _: None, source.open, parts.FakeBoard(source.history))
+
+
+def test_an_episode_trained_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    source = queues()
+    source.states[1] = "COMPLETED"
+    with pytest.raises(StateError, match="no checkpoint holds it"):
+        online_learner(
+            setting(tmp_path, "a"), lambda _: None, source.open, parts.FakeBoard(source.history)
+        )
+
+
+def test_the_sampler_gap_compares_tokens_of_the_current_version_alone(tmp_path: Path) -> None:
+    source = queues()
+    spec = setting(tmp_path, "a", episodes=1)
+    encoded, _ = sampled_pairs(source.kept[1], 128)
+    model = load_policy(spec.policy).eval()
+    known = pair_logprobs(model, encoded, 0, "float32")
+    for pair, logprobs in zip(source.kept[1], known, strict=True):
+        for sample, values in zip((pair.chosen, pair.rejected), logprobs, strict=True):
+            sample.logprobs.extend(values.tolist())
+            count = len(sample.logprobs)
+            sample.policy_versions.append(VersionSpan(version=0, token_count=count))
+    source.kept[1][0].chosen.logprobs[0] += 0.5
+    source.kept[1][1].chosen.logprobs[0] += 9.0
+    source.kept[1][1].chosen.policy_versions[0].version = 7
+    metrics = online_learner(spec, lambda _: None, source.open, parts.FakeBoard(source.history))
+    assert metrics["sampler_gap"] == pytest.approx(0.5, abs=1e-4)
+    assert metrics["sampler_gap_mean"] < 0.1

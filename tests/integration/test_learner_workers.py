@@ -1,0 +1,94 @@
+"""Two gloo processes against one: the same weights, the same masks."""
+
+import multiprocessing
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from services.learner.examples import EncodedPair, EncodedText
+from services.learner.models import new_model, special_ids
+from services.learner.objectives import DirectPreference, LanguageModelling
+from services.learner.settings import DPOSettings, OnDARESettings, TrainSettings
+from services.learner.training import run_offline
+from services.learner.worker import Worker
+from tests.unit import learner_parts as parts
+
+
+def train(kind: str, worker: Worker) -> dict[str, torch.Tensor]:
+    torch.set_num_threads(1)
+    held = parts.tokenizer()
+    pad = special_ids(held)[1]
+    model = new_model(parts.SHAPE, held, 4)
+    g = torch.Generator().manual_seed(0)
+
+    def ids(count: int) -> list[int]:
+        return torch.randint(3, 250, (count,), generator=g).tolist()
+
+    objective: Any
+    examples: list[Any]
+    if kind == "lm":
+        # Unequal lengths and an odd batch: shards differ in tokens and in number.
+        examples = [EncodedText(str(n), ids(4 + 3 * n), [1] * (4 + 3 * n)) for n in range(15)]
+        objective = LanguageModelling(model, pad, "float32")
+    else:
+        examples = [EncodedPair(str(n), ids(3), ids(2 + n), ids(5)) for n in range(15)]
+        reference = {str(n): (-10.0 - n, -12.0) for n in range(15)}
+        objective = DirectPreference(model, pad, "float32", DPOSettings(), reference)
+    tau = {name: torch.full_like(p, 0.5) for name, p in model.named_parameters()}
+    run_offline(
+        model,
+        objective,
+        examples,
+        TrainSettings(
+            # A large eps: Adam's first steps are signs, which float order could flip.
+            optimizer=OnDARESettings(lr=1e-3, reserve=0.3, alpha=1e-3, eps=1e-3),
+            batch_size=5,
+            epochs=2,
+        ),
+        stage="x",
+        seed=1,
+        tau=tau,
+        worker=worker,
+        report=lambda _: None,
+    )
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def run_rank(rank: int, world: int, port: int, kind: str, out: str) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world
+    )
+    torch.save(train(kind, Worker.current(0)), f"{out}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("kind", ["lm", "dpo"])
+def test_two_workers_train_the_weights_of_one(kind: str, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    spawn = multiprocessing.get_context("spawn")
+    ranks = [
+        spawn.Process(target=run_rank, args=(rank, 2, port, kind, str(tmp_path)))
+        for rank in range(2)
+    ]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(200)
+        assert rank.exitcode == 0
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    held = parts.tokenizer()
+    start = dict(new_model(parts.SHAPE, held, 4).named_parameters())
+    alone = train(kind, Worker())
+    for name, value in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], value, rtol=1e-4, atol=2e-6)
+        # The masks are the same: a dropped value stands exactly where it stood.
+        still = value == start[name]
+        assert (first[name] == start[name]).float().mean() == pytest.approx(
+            still.float().mean().item(), abs=0.02
+        )

@@ -1,0 +1,100 @@
+"""A tiny tokenizer, policy and sampled pairs for tests of the learner."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pairloop.data.v1.pair_pb2 import PreferencePair
+from services.data.chat import encode_answer, render_prompt
+from services.data.settings import TokenizerSettings
+from services.data.tokenizer import train_tokenizer
+from services.learner.boundaries import WeightVersion
+from services.learner.export import export_model
+from services.learner.models import new_model
+from services.learner.shape import ModelShape
+from services.queues.settings import QueueSettings
+
+SHAPE = ModelShape(
+    hidden_size=32, layers=2, heads=4, kv_heads=2, intermediate_size=64, max_positions=256
+)
+WORDS = ["red", "green", "blue", "one", "two", "three"]
+
+
+def tokenizer() -> Any:
+    return train_tokenizer([" ".join(WORDS)] * 4, TokenizerSettings(vocab_size=300))
+
+
+def policy(folder: Path, seed: int = 0) -> str:
+    """Export a new tiny policy; its path."""
+    held = tokenizer()
+    export_model(new_model(SHAPE, held, seed), held, folder)
+    return str(folder)
+
+
+def sampled_pair(held: Any, episode: int, index: int) -> PreferencePair:
+    draw = random.Random(f"{episode}/{index}")
+    words = draw.choices(WORDS, k=draw.randint(1, 5))
+    _, ids = render_prompt(held, [{"role": "user", "content": " ".join(words)}])
+    pair = PreferencePair(id=f"run/e{episode}/p{index}")
+    pair.prompt.token_ids.extend(ids)
+    pair.chosen.token_ids.extend(encode_answer(held, " ".join(words)))
+    pair.rejected.token_ids.extend(encode_answer(held, " ".join(reversed(words)) + " one"))
+    return pair
+
+
+class FakeQueues:
+    """Every episode is ready to train; what was committed is recorded."""
+
+    def __init__(self, pairs: dict[int, list[PreferencePair]]) -> None:
+        self.kept = pairs
+        self.states: dict[int, str] = {}
+        self.history: list[str] = []
+
+    async def open(self, url: str, run: str, settings: QueueSettings) -> "FakeQueues":
+        return self
+
+    async def episode_state(self, episode: int) -> str:
+        return self.states.get(episode, "TRAINING")
+
+    async def counters(self, episode: int) -> dict[str, int]:
+        return {"paired": len(self.kept.get(episode, []))}
+
+    async def pairs(self, episode: int) -> list[PreferencePair]:
+        return self.kept[episode]
+
+    async def commit_trained(self, episode: int, version: int) -> int:
+        self.history.append(f"trained {episode}")
+        self.states[episode] = "COMPLETED"
+        return len(self.kept[episode])
+
+    async def close(self) -> None:
+        self.history.append("closed")
+
+
+class FakeBoard:
+    """Keeps what was published; `fail_at` stops the run there, as a crash would."""
+
+    def __init__(self, history: list[str], fail_at: int | None = None) -> None:
+        self.versions: dict[int, WeightVersion] = {}
+        self._history, self._fail_at = history, fail_at
+
+    def __call__(self, version: WeightVersion) -> None:
+        if version.version == self._fail_at:
+            raise ConnectionError("the board is gone")
+        self._history.append(f"published {version.version}")
+        self.versions[version.version] = version
+
+    def weights(self, version: int) -> dict[str, np.ndarray]:
+        return dict(self.versions[version].tensors)
+
+
+def logits(folder: str, ids: list[int]) -> torch.Tensor:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        found: torch.Tensor = model(torch.tensor([ids])).logits
+    return found
