@@ -26,7 +26,7 @@ from services.errors import PairloopError, ResourceError, WorkerError
 from services.learner.settings import TrainSettings
 
 
-class _Trainer(TorchTrainer):
+class _Trainer(TorchTrainer):  # type: ignore[misc]
     """Without the actor that cleans up after a controller that died.
 
     It costs a process and an import at each job, needs the dashboard, and does what the end of
