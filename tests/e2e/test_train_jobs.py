@@ -55,6 +55,7 @@ def test_the_recipe_of_offline_jobs(cluster: None, tmp_path: Path) -> None:
     train = TrainSettings(
         optimizer=AdamWSettings(lr=3e-3), batch_size=8, epochs=4, threads=1, workers=2
     )
+    longer = train.model_copy(update={"max_steps": 60})
     texts = rows(tmp_path / "texts.jsonl", [{"text": " ".join(parts.WORDS)}] * 40)
     pretrain = LMSpec(
         stage="pretrain",
@@ -64,9 +65,9 @@ def test_the_recipe_of_offline_jobs(cluster: None, tmp_path: Path) -> None:
         texts=texts,
         heldout=texts,
         sequence_length=32,
-        train=train,
+        train=longer,
     )
-    metrics = fit(train_lm, pretrain, train, storage, silent, "pretrain")
+    metrics = fit(train_lm, pretrain, longer, storage, silent, "pretrain")
     assert metrics["loss"] < 4.0
     loss, tokens = evaluate_texts(str(tmp_path / "base"), texts)
     assert metrics["heldout_loss"] == pytest.approx(loss, abs=1e-4)
