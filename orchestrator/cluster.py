@@ -56,7 +56,7 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
         yield
     finally:
         # A failing Ray must not hide the error that is on its way.
-        if sys.exc_info()[0] is None:
+        if sys.exc_info()[0] is None and address != "local":
             _stop_serve()
         ray.shutdown()
 

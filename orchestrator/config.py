@@ -128,6 +128,8 @@ class EpisodeSettings(Settings):
     """Prompts an episode."""
     max_staleness: int = Field(0, ge=0)
     """0: strictly on-policy; s: sampling may run s versions ahead of the learner."""
+    in_flight: int = Field(128, ge=1)
+    """Prompts between dispatch and pairing at most: what a pause has to wait for."""
     timeout_s: float = Field(3600.0, gt=0.0)
     """Longest time without any progress in an episode that is not paused."""
 
@@ -162,6 +164,17 @@ class OnlineDPOJob(_Job):
     sync: SyncSettings = SyncSettings()
     queues: QueueSettings = QueueSettings()
     admin: AdminSettings = AdminSettings()
+
+    @model_validator(mode="after")
+    def _credits_cover_episodes(self) -> "OnlineDPOJob":
+        # A pair holds its credit until its whole episode is trained.
+        needed = self.episodes.prompts * (1 + self.episodes.max_staleness)
+        if self.queues.credits < needed:
+            raise ValueError(
+                f"queues.credits {self.queues.credits} is less than episodes.prompts x"
+                f" (1 + max_staleness) = {needed}: no episode would ever be complete"
+            )
+        return self
 
 
 class EvaluationSettings(Settings):

@@ -66,7 +66,8 @@ class Parts:
     prompts: Callable[[int], Sequence[Prompt]]
     """The prompts of an episode."""
     dispatch: Callable[[int, Sequence[Prompt]], Awaitable[int]]
-    """Send what credits and state allow; returns how many were sent or known."""
+    """Send these, in order, as far as credits and state allow; returns how many are sent now,
+    those of an earlier attempt included."""
     weights: Callable[[int, float], Awaitable[Weights]]
     """The learner's version, at least this one; StallError past so many seconds."""
     publish: Callable[[Weights], Awaitable[None]]
@@ -158,7 +159,8 @@ async def sample_episode(parts: Parts, settings: EpisodeSettings, number: int) -
         if state == "PENDING":
             await _try_move(parts.episodes, number, "SAMPLING")
         elif state == "SAMPLING" and sent < len(prompts):
-            sent = await parts.dispatch(number, prompts)
+            room = max(0, settings.in_flight - episode.in_flight)
+            sent += await parts.dispatch(number, prompts[sent : sent + room])
         elif state == "SAMPLING" and episode.in_flight == 0:
             return
         elif state == "PAUSING":

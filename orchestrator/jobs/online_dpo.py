@@ -100,7 +100,7 @@ async def _start(
     learner = _start_learner(job, work, name, url, board)
     engines, reward = await asyncio.gather(
         work.run.samplers.shaped_for(job.policy, job.engine),
-        asyncio.to_thread(launch, job.reward, run=work.stage, timeout_s=_START_S),
+        asyncio.to_thread(launch, job.reward, run=name, timeout_s=_START_S),
     )
     stack.callback(reward.stop)
     pairing = start_pairing(job.pairs.workers)
@@ -211,7 +211,7 @@ async def _loop(job: OnlineDPOJob, work: Work, name: str, services: Services) ->
 
     async def publish(version: Weights) -> None:
         manifest, refs = version.payload
-        event = await broadcast(services.engines, manifest, refs, job.sync.timeout_s)
+        event = await broadcast(services.engines, manifest, refs[0], job.sync.timeout_s)
         await services.queues.published(version.version, version.version)
         work.run.report(event)
 

@@ -55,7 +55,8 @@ class World:
 
     async def dispatch(self, number: int, prompts: Sequence[Prompt]) -> int:
         episode = self.episodes[number]
-        episode.dispatched = episode.in_flight = len(prompts)
+        episode.dispatched += len(prompts)
+        episode.in_flight += len(prompts)
         self.history.append(f"dispatch {number}")
         return len(prompts)
 

@@ -123,9 +123,7 @@ def test_onties_elects_signs_by_its_definition(mode: str, rescale: bool) -> None
     rule = onties if mode == "paper" else onties_official
     update = rule(step, kept_tau, reserve=p, alpha=alpha, rescale=rescale).flatten().tolist()
     scale = 1 / p if rescale else 1.0
-    pairs = zip(
-        top_fraction(step, p).flatten().tolist(), kept_tau.flatten().tolist(), strict=True
-    )
+    pairs = zip(top_fraction(step, p).flatten().tolist(), kept_tau.flatten().tolist(), strict=True)
     for found, (d, t) in zip(update, pairs, strict=True):
         weighted = [(1 - alpha) * d * scale, alpha * t * scale]
         if mode == "paper":

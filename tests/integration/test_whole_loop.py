@@ -1,0 +1,244 @@
+"""The whole online loop in seconds: real Redis, queues, states, pairing; fake engine and learner.
+
+The learner is one that reads the kept pairs, commits them and publishes; the engine and the reward
+are fakes behind their Protocols.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from orchestrator.config import EpisodeSettings
+from orchestrator.episodes import EpisodeStore
+from orchestrator.loop import Parts, Weights, run_episodes
+from orchestrator.supervision import supervise
+from pairloop.admin.v1.admin_pb2 import Change
+from pairloop.data.v1.pair_pb2 import Score
+from pairloop.data.v1.rollout_pb2 import Prompt, Sample, SamplingSettings
+from pairloop.data.v1.weights_pb2 import Canary
+from services.errors import AttestationError
+from services.pairs.settings import PairSettings
+from services.pairs.worker import PairWorker
+from services.queues.ledger import ledger_audit
+from services.queues.queues import RunQueues
+from services.queues.settings import QueueSettings
+from services.reward.rules import checker
+from services.rollout.worker import RolloutWorker
+from services.telemetry.events import EpisodeFinished, Event, WeightsPublished
+from services.weights.broadcaster import broadcast
+from services.weights.manifest import build_manifest
+from tests.fake_engine import FakeEngine
+
+SETTINGS = QueueSettings(credits=32, max_deliveries=3, reclaim_idle_s=300.0)
+EPISODES = EpisodeSettings(count=3, prompts=24, in_flight=8, timeout_s=20.0)
+WORDS = ("sun", "tree", "fish", "moon", "river")
+
+
+class Checker:
+    async def score(self, prompt: Prompt, samples: Sequence[Sample]) -> list[Score]:
+        await asyncio.sleep(0)
+        totals = [checker(prompt.id, prompt.metadata, sample.text) for sample in samples]
+        return [Score(total=total, parts={"checker": total}) for total in totals]
+
+    async def describe(self) -> str:
+        return "1.0*checker"
+
+
+@dataclass
+class Holder:
+    """A rollout worker as the broadcaster sees it."""
+
+    worker: RolloutWorker
+    worker_id: str
+
+    async def load_weights(self, manifest: bytes, weights: dict[str, np.ndarray]) -> bytes:
+        from pairloop.data.v1.weights_pb2 import WeightManifest
+
+        loaded = await self.worker.load_weights(WeightManifest.FromString(manifest), weights)
+        return loaded.SerializeToString()
+
+
+@dataclass
+class World:
+    """One run: its durable parts, and what it saw."""
+
+    queues: RunQueues
+    store: EpisodeStore
+    run: str
+    engines: list[FakeEngine]
+    events: list[Event] = field(default_factory=list)
+    learned: int = 0
+    trained: dict[int, list[str]] = field(default_factory=dict)
+
+    def prompts(self, episode: int) -> list[Prompt]:
+        return [
+            Prompt(
+                id=f"{self.run}/e{episode:05d}/p{index:05d}",
+                run=self.run,
+                episode=episode,
+                index=index,
+                token_ids=[1, 2, 3],
+                metadata={"answer": " ".join(WORDS[: 2 + index % 4])},
+                sampling=SamplingSettings(n=6, max_tokens=16, seed=index + 1000 * episode),
+            )
+            for index in range(EPISODES.prompts)
+        ]
+
+    async def dispatch(self, episode: int, prompts: Sequence[Prompt]) -> int:
+        answer = await self.queues.dispatch(episode, prompts)
+        return answer.sent + answer.known
+
+    async def weights(self, version: int, timeout_s: float) -> Weights:
+        """The learner's part of an episode."""
+        for episode in range(self.learned + 1, version + 1):
+            assert await self.queues.episode_state(episode) == "TRAINING"
+            self.trained[episode] = [pair.id for pair in await self.queues.pairs(episode)]
+            await self.queues.commit_trained(episode, episode)
+            self.learned = episode
+        tensors = {"w": np.full(4, float(self.learned), dtype=np.float32)}
+        manifest = build_manifest(
+            self.run, self.learned, 0, tensors, {"w": "float32"}, Canary(), {"w": 4}
+        )
+        return Weights(self.learned, (manifest.SerializeToString(), tensors), {"loss": 0.6})
+
+    async def publish(self, weights: Weights) -> None:
+        manifest, tensors = weights.payload
+        self.events.append(await broadcast(self.holders, manifest, tensors, 5.0))
+        await self.queues.published(weights.version, weights.version)
+
+    async def play(self, settings: EpisodeSettings = EPISODES) -> None:
+        """The loop beside its workers, until it ends."""
+        rollout = [RolloutWorker(engine, engine.worker_id) for engine in self.engines]
+        self.holders = [
+            Holder(worker, engine.worker_id)
+            for worker, engine in zip(rollout, self.engines, strict=True)
+        ]
+        pairing = PairWorker(
+            self.queues,
+            Checker(),
+            self.events.append,
+            PairSettings(concurrency=4),
+            consumer="pairs-0",
+            max_staleness=settings.max_staleness,
+            stage="online_dpo",
+        )
+
+        async def statistics(episode: int) -> dict[str, float]:
+            return pairing.stats(episode)
+
+        parts = Parts(
+            episodes=self.store,
+            prompts=self.prompts,
+            dispatch=self.dispatch,
+            weights=self.weights,
+            publish=self.publish,
+            statistics=statistics,
+            report=self.events.append,
+        )
+        workers = {
+            e.worker_id: w.run(self.queues) for e, w in zip(self.engines, rollout, strict=True)
+        }
+        await supervise(run_episodes(parts, settings), {**workers, "pairs-0": pairing.run()})
+
+
+@asynccontextmanager
+async def world(url: str, run: str, *engines: FakeEngine) -> AsyncIterator[World]:
+    queues = await RunQueues.open(url, run, SETTINGS)
+    store = await EpisodeStore.open(url, run, 5.0)
+    await store.create(EPISODES.count, EPISODES.prompts)
+    try:
+        yield World(queues, store, run, list(engines))
+    finally:
+        await queues.close()
+        await store.close()
+
+
+async def test_every_prompt_ends_once_and_every_version_is_attested(
+    redis_url: str, run_name: str
+) -> None:
+    engines = [FakeEngine(worker_id=f"rollout-{n}", skill_per_version=0.25) for n in (0, 1)]
+    async with world(redis_url, run_name, *engines) as here:
+        await here.play()
+        events = await here.queues.ledger()
+        counters = [await here.queues.counters(n) for n in (1, 2, 3)]
+    assert ledger_audit(events) == []
+    assert sum(event.kind == "dispatched" for event in events) == 3 * EPISODES.prompts
+    assert [c["paired"] for c in counters] == [c["trained"] for c in counters]
+    for episode, ids in here.trained.items():
+        assert ids == sorted(ids)
+        assert len(ids) == counters[episode - 1]["paired"] > 0
+    versions = [e.version for e in here.events if isinstance(e, WeightsPublished)]
+    assert versions == [0, 1, 2, 3]
+    assert [engine.loads for engine in engines] == [[0, 1, 2, 3]] * 2
+    finished = [e for e in here.events if isinstance(e, EpisodeFinished)]
+    assert [e.number for e in finished] == [1, 2, 3]
+    assert finished[-1].metrics["reward_mean"] > finished[0].metrics["reward_mean"]
+
+
+async def test_pairs_come_from_the_version_before_them(redis_url: str, run_name: str) -> None:
+    async with world(redis_url, run_name, FakeEngine()) as here:
+        await here.play()
+        paired = [event for event in await here.queues.ledger() if event.kind == "paired"]
+    assert {(event.episode, event.detail) for event in paired} == {
+        (1, "0-0"),
+        (2, "1-1"),
+        (3, "2-2"),
+    }
+
+
+async def test_a_loop_that_is_cut_off_goes_on_without_losing_or_repeating(
+    redis_url: str, run_name: str
+) -> None:
+    learned = 0
+    for cut in (0.15, 0.35, 0.6):
+        async with world(redis_url, run_name, FakeEngine(worker_id="rollout-0", steps=4)) as here:
+            here.learned = learned
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(here.play(), cut)
+            learned = here.learned
+    async with world(redis_url, run_name, FakeEngine(worker_id="rollout-0")) as here:
+        here.learned = learned
+        await here.play()
+        assert ledger_audit(await here.queues.ledger()) == []
+        assert [EPISODES.prompts] * 3 == [
+            counters["trained"] + sum(n for k, n in counters.items() if k.startswith("dropped:"))
+            for counters in [await here.queues.counters(n) for n in (1, 2, 3)]
+        ]
+
+
+async def test_a_pause_holds_the_run_and_a_resume_lets_it_finish(
+    redis_url: str, run_name: str
+) -> None:
+    async with world(redis_url, run_name, FakeEngine(steps=6)) as here:
+        playing = asyncio.create_task(here.play())
+        while (await here.store.get(1)).dispatched == 0:
+            await asyncio.sleep(0.01)
+        await here.store.pause(1, Change(request_id="p", reason="a look", actor="me"))
+        while (await here.store.get(1)).state != 4:
+            await asyncio.sleep(0.01)
+        held = await here.store.get(1)
+        await asyncio.sleep(0.3)
+        assert await here.store.get(1) == held
+        assert (held.in_flight, held.last_change.reason) == (0, "a look")
+        assert held.dispatched < EPISODES.prompts
+        await here.store.resume(1, Change(request_id="r", reason="seen", actor="me"))
+        await asyncio.wait_for(playing, 20)
+        assert ledger_audit(await here.queues.ledger()) == []
+
+
+async def test_a_worker_that_loads_badly_twice_ends_the_run_by_name(
+    redis_url: str, run_name: str
+) -> None:
+    sound, broken = FakeEngine(worker_id="rollout-0"), FakeEngine(worker_id="rollout-1")
+    async with world(redis_url, run_name, sound, broken) as here:
+        broken.bad_loads = 1
+        await here.play(EPISODES.model_copy(update={"count": 1}))
+        repaired = [e.repaired for e in here.events if isinstance(e, WeightsPublished)]
+        assert repaired == [1, 0]
+        broken.bad_loads = 2
+        with pytest.raises(AttestationError, match=r"rollout-1 .* canary"):
+            await here.play()
