@@ -13,6 +13,12 @@ from services.errors import UnreachableError
 
 ROOT = Path(__file__).resolve().parent.parent
 
+_MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
+    "MALLOC_TOP_PAD_": str(256 * 2**20),
+}
+
 # Actors of a job at most: the local Ray's CPUs are only a count that scheduling reads, and
 # threads are set on purpose in each actor, so small machines get enough for every actor.
 _LOCAL_CPUS = 16
@@ -24,6 +30,10 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
     # Every process of the run finds the code, also where the project is not installed.
     paths = [str(ROOT), str(ROOT / "protos"), os.environ.get("PYTHONPATH", "")]
     pythonpath = os.pathsep.join(filter(None, paths))
+    # Each freed tensor would go back to the kernel and be fetched again: on a CPU that costs a
+    # training step more than its arithmetic does.
+    for name, value in _MALLOC.items():
+        os.environ.setdefault(name, value)
     os.environ |= {
         "PYTHONPATH": pythonpath,
         "RAY_DEDUP_LOGS": "0",
@@ -45,7 +55,7 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
         options["include_dashboard"] = False
         options["_node_ip_address"] = "127.0.0.1"
     else:
-        options["runtime_env"] = {"env_vars": {"PYTHONPATH": pythonpath}}
+        options["runtime_env"] = {"env_vars": {"PYTHONPATH": pythonpath, **_MALLOC}}
     # In this thread: the servers of a local Ray die with the thread that started them.
     try:
         ray.init(**options)

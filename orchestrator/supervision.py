@@ -6,6 +6,9 @@ from typing import Any
 
 from services.errors import PairloopError, WorkerError
 
+_END_S = 15.0
+"""How long parts may take to end once they are told to."""
+
 
 async def supervise(main: Awaitable[None], parts: Mapping[str, Awaitable[Any]]) -> None:
     """Run `main` to its end while every part works; a part that ends first is a failure.
@@ -25,7 +28,9 @@ async def supervise(main: Awaitable[None], parts: Mapping[str, Awaitable[Any]]) 
     finally:
         for task in (work, *named):
             task.cancel()
-        await asyncio.gather(work, *named, return_exceptions=True)
+        # A part that will not end must not hide the error that is on its way.
+        done, _ = await asyncio.wait({work, *named}, timeout=_END_S)
+        await asyncio.gather(*done, return_exceptions=True)
 
 
 def _raise(part: "asyncio.Future[Any]", name: str) -> None:

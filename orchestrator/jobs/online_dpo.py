@@ -38,6 +38,7 @@ from services.pairs.stats import merge
 from services.queues.address import redis_address
 from services.queues.ledger import ledger_audit
 from services.queues.queues import RunQueues
+from services.reward.client import GrpcScorer
 from services.reward.launch import launch
 from services.telemetry.events import Note
 from services.telemetry.sink import Reporter
@@ -107,17 +108,14 @@ async def _start(
     fingerprint = tokenizer_fingerprint(load_tokenizer(job.policy))
     stack.push_async_callback(_stop, engines, pairing)
     connect = partial(RunQueues.open, url, name, job.queues)
+    scorer = partial(GrpcScorer, reward.address, job.reward, fingerprint)
     await asyncio.gather(*(engine.start(connect) for engine in engines))
     await asyncio.gather(
         *(
             actor.start.remote(
-                url,
-                name,
-                queues=job.queues,
-                pairs=job.pairs,
-                reward=job.reward,
-                reward_address=reward.address,
-                tokenizer_fingerprint=fingerprint,
+                connect,
+                scorer,
+                job.pairs,
                 max_staleness=job.episodes.max_staleness,
                 consumer=f"pairs-{number}",
                 stage=work.stage,

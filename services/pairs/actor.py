@@ -1,17 +1,36 @@
 """A pairing worker as a Ray actor."""
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 import ray
 
 from services.errors import StateError
 from services.pairs.settings import PairSettings
-from services.pairs.worker import PairWorker
-from services.queues.queues import RunQueues
-from services.queues.settings import QueueSettings
-from services.reward.client import GrpcScorer
-from services.reward.settings import RewardSettings
+from services.pairs.worker import PairWorker, Queues
+from services.reward.scorer import Scorer
 from services.telemetry.sink import Reporter
+
+
+class Closable(Protocol):
+    """What holds connections."""
+
+    async def close(self) -> None:
+        """Let them go."""
+
+
+class OpenQueues(Queues, Closable, Protocol):
+    """Queues of a run, connected."""
+
+
+class OpenScorer(Scorer, Closable, Protocol):
+    """A reward, connected."""
+
+
+Connect = Callable[[], Awaitable[OpenQueues]]
+"""Opens the queues inside the actor; picklable: partial(RunQueues.open, url, run, settings)."""
+MakeScorer = Callable[[], OpenScorer]
+"""Opens the reward inside the actor; picklable: partial(GrpcScorer, address, settings, mark)."""
 
 
 class PairActor:
@@ -19,32 +38,27 @@ class PairActor:
 
     def __init__(self) -> None:
         self._worker: PairWorker | None = None
-        self._queues: RunQueues | None = None
-        self._scorer: GrpcScorer | None = None
+        self._open: list[Closable] = []
 
     async def start(
         self,
-        url: str,
-        run: str,
+        connect: Connect,
+        make_scorer: MakeScorer,
+        settings: PairSettings,
         *,
-        queues: QueueSettings,
-        pairs: PairSettings,
-        reward: RewardSettings,
-        reward_address: str,
-        tokenizer_fingerprint: str,
         max_staleness: int,
         consumer: str,
         stage: str,
         sink: Any,
     ) -> None:
         """Connect. Raises UnreachableError when Redis does not answer."""
-        self._queues = await RunQueues.open(url, run, queues)
-        self._scorer = GrpcScorer(reward_address, reward, tokenizer_fingerprint)
+        queues, scorer = await connect(), make_scorer()
+        self._open = [scorer, queues]
         self._worker = PairWorker(
-            self._queues,
-            self._scorer,
+            queues,
+            scorer,
             Reporter(sink),
-            pairs,
+            settings,
             consumer=consumer,
             max_staleness=max_staleness,
             stage=stage,
@@ -56,7 +70,8 @@ class PairActor:
         try:
             await worker.run()
         finally:
-            await self._close()
+            for each in self._open:
+                await each.close()
 
     async def stop(self) -> None:
         """Take nothing more; `run` returns when what is in flight is committed."""
@@ -73,12 +88,6 @@ class PairActor:
         if self._worker is None:
             raise StateError("the pairing actor was not started: call start first")
         return self._worker
-
-    async def _close(self) -> None:
-        if self._scorer is not None:
-            await self._scorer.close()
-        if self._queues is not None:
-            await self._queues.close()
 
 
 def start_pairing(count: int) -> list[Any]:

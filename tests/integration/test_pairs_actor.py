@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import ray
@@ -13,6 +14,7 @@ from services.pairs.actor import start_pairing
 from services.pairs.settings import PairSettings
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
+from services.reward.client import GrpcScorer
 from services.reward.composite import build
 from services.reward.gateway import Gateway
 from services.reward.serve_app import score_request
@@ -74,17 +76,15 @@ async def test_an_actor_pairs_reports_and_stops(
     with pytest.raises(StateError, match="call start first"):
         await actor.run.remote()
 
+    connect = partial(RunQueues.open, redis_url, run_name, QUEUES)
+    scorer = partial(GrpcScorer, address, REWARD, "")
     start = {
-        "queues": QUEUES,
-        "pairs": PairSettings(),
-        "reward": REWARD,
-        "tokenizer_fingerprint": "",
         "max_staleness": 0,
         "consumer": "pairs-0",
         "stage": "online",
         "sink": sink,
     }
-    await actor.start.remote(redis_url, run_name, reward_address=address, **start)
+    await actor.start.remote(connect, scorer, PairSettings(), **start)
     running = actor.run.remote()
     async with asyncio.timeout(60):
         while len(await queues.pairs(1)) < 2:
@@ -98,7 +98,7 @@ async def test_an_actor_pairs_reports_and_stops(
     await gateway.stop()
 
     other = start_pairing(1)[0]
-    await other.start.remote(redis_url, run_name, reward_address=address, **start)
+    await other.start.remote(connect, scorer, PairSettings(), **start)
     with pytest.raises(UnreachableError, match=f"the reward at {address} is not reachable"):
         await other.run.remote()
     await queues.close()
