@@ -8,6 +8,7 @@ import json
 import platform
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from orchestrator.config import EvaluateJob, Job, RecipeJob
 from orchestrator.memory import MemoryWatch
 from orchestrator.preflight import stages_of
 from orchestrator.reading import to_yaml
+from orchestrator.supervision import cause_of
 from services.errors import PairloopError, UnreachableError
 from services.telemetry.events import Event
 from services.telemetry.recorder import Recorder
@@ -46,6 +48,12 @@ def run(job: Job) -> None:
         except (PairloopError, KeyboardInterrupt) as error:
             extra["error"] = str(error) or "interrupted"
             raise
+        except Exception as error:
+            log = folder / "error.log"
+            log.write_text(traceback.format_exc(), encoding="utf-8")
+            known = cause_of(error, "the run failed")
+            extra["error"] = str(known)
+            raise type(known)(f"{known}; the traceback is in {log}") from error
         finally:
             extra["seconds"] = round(time.time() - started, 3)
             extra["peak_memory_bytes"] = memory.peak_bytes
