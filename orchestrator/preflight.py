@@ -20,7 +20,8 @@ from orchestrator.lineage import (
     reward_models,
 )
 from services.data.settings import DataSource
-from services.errors import ConfigError, UnreachableError
+from services.errors import ConfigError, DataError, UnreachableError
+from services.reward.settings import CheckerReward
 
 Kind = Literal["texts", "conversations", "prompts", "pairs"]
 
@@ -80,6 +81,9 @@ def check_inputs(stage: Stage) -> None:
         _check_tokenizer(stage.tokenizer)
     for role, kind in _KINDS.items():
         _check_source(getattr(stage, role, None), kind)
+    reward = getattr(stage, "reward", None)
+    if reward is not None and any(isinstance(part, CheckerReward) for part in reward.parts):
+        _check_answers(stage.prompts)
     heldout = getattr(stage, "heldout", None)
     if isinstance(heldout, DataSource):
         _check_source(heldout, "texts" if stage.job == "pretrain" else "pairs")
@@ -97,12 +101,28 @@ def _check_source(source: object, kind: Kind) -> None:
         check_rows(source, kind)
 
 
+def _check_answers(source: DataSource) -> None:
+    """The checker needs something to check against, in every prompt."""
+    from services.data.rows import read_prompts
+
+    if not Path(source.path).exists():
+        return
+    for number, row in enumerate(read_prompts(source), start=1):
+        if not {"answer", "pattern"} & row.metadata.keys():
+            raise DataError(
+                f"{source.path}: prompt {number} has neither 'answer' nor 'pattern', which the"
+                " checker needs; add one, or take another reward"
+            )
+
+
 def _check_evaluation(evaluation: EvaluationSettings, made: list[str]) -> None:
     for role, source in (("prompts", evaluation.prompts), ("texts", evaluation.texts)):
         if source is not None and source.path.startswith("@"):
             _known(source.path, made, f"evaluate.{role}.path")
         else:
             _check_source(source, _KINDS[role])
+            if source is not None and role == "prompts":
+                _check_answers(source)
 
 
 def _references(stage: Stage) -> list[str]:

@@ -3,33 +3,32 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
 from pairloop.data.v1.rollout_pb2 import Sample
+from services.learner.reference import AnswerLogprobs
 from services.learner.worker import Worker
 
-AnswerLogprobs = tuple[Tensor, Tensor]
-"""Per-token log-probabilities of chosen and rejected, nats."""
 
-
-def log_ratio(
+def divergence(
     policy: Mapping[str, AnswerLogprobs],
-    reference: Mapping[str, tuple[float, float]],
+    reference: Mapping[str, AnswerLogprobs],
     worker: Worker,
 ) -> dict[str, float]:
-    """The metric "kl", in nats an answer; `policy` holds this worker's share of the pairs.
+    """The metric "kl", in nats an answer; both hold this worker's share of the pairs.
 
-    The mean over both answers of all pairs of sum_t [log pi(y_t) - log ref(y_t)], pi being the
-    policy before the episode's update. It estimates KL(pi || ref) as well as chosen and rejected
-    answers stand for all samples; they are the best and the worst of each group.
+    The mean over both answers of all pairs of sum_t [exp(d_t) - 1 - d_t], with
+    d_t = log ref(y_t) - log pi(y_t) and pi the policy before the episode's update: an estimate of
+    KL(pi || ref) that is never negative (Schulman's k3). It stands for all samples as well as
+    chosen and rejected do; they are the best and the worst of each group.
     """
-    ratios = [
-        float(answer.sum()) - reference_sum
+    terms = [
+        float(torch.expm1(base - answer).sub(base - answer).sum())
         for pair, answers in policy.items()
-        for answer, reference_sum in zip(answers, reference[pair], strict=True)
+        for answer, base in zip(answers, reference[pair], strict=True)
     ]
-    total, count = worker.sum_values([sum(ratios), len(ratios)])
+    total, count = worker.sum_values([sum(terms), len(terms)])
     return {"kl": total / count}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
-from services.learner.batches import plan_batches, shard
+from services.learner.batches import plan_batches
 from services.learner.boundaries import Connect, Publisher, WeightVersion
 from services.learner.checkpoint import (
     latest,
@@ -26,15 +26,15 @@ from services.learner.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from services.learner.episode_metrics import changed_values, log_ratio, sampler_gap
+from services.learner.episode_metrics import changed_values, divergence, sampler_gap
 from services.learner.episode_wait import EpisodeQueues
 from services.learner.examples import EncodedPair, sampled_pairs
 from services.learner.forward import each_row_logprobs
 from services.learner.models import load_frozen, load_policy, load_tokenizer, special_ids
-from services.learner.objectives import DirectPreference, ReferenceLogprobs
+from services.learner.objectives import DirectPreference
 from services.learner.optimizer import make_optimizer
 from services.learner.phase import Progress, Report, train_phase
-from services.learner.reference import pair_logprobs, summed_pair_logprobs
+from services.learner.reference import AnswerLogprobs, share_of_logprobs, summed
 from services.learner.schedule import lr_factor
 from services.learner.specs import OnlineSpec
 from services.learner.training import prepared, reference_delta
@@ -141,10 +141,9 @@ class _Learner:
         counts = {"pairs": float(len(pairs)), "too_long": float(too_long)}
         if not pairs:
             return counts | {"tokens": 0.0, "seconds": 0.0, "steps": 0.0}
-        reference = summed_pair_logprobs(
-            self._reference, pairs, self._pad, train.dtype, self._worker
-        )
-        before = self._measured_before(kept, pairs, reference)
+        share = share_of_logprobs(self._reference, pairs, self._pad, train.dtype, self._worker)
+        reference = summed(pairs, share, self._worker)
+        before = self._measured_before(kept, pairs, share)
         batches = plan_batches(
             len(pairs),
             train.batch_size,
@@ -178,15 +177,12 @@ class _Learner:
         self,
         kept: list[PreferencePair],
         pairs: list[EncodedPair],
-        reference: ReferenceLogprobs,
+        reference: dict[str, AnswerLogprobs],
     ) -> dict[str, float]:
         """What is measured under the policy before the update, each worker doing a share."""
         worker = self._worker
-        share = shard(range(len(pairs)), [pair.length for pair in pairs], worker.rank, worker.world)
-        mine = [pairs[at] for at in share]
-        found = pair_logprobs(self._model, mine, self._pad, self._spec.train.dtype)
-        policy = {pair.id: logprobs for pair, logprobs in zip(mine, found, strict=True)}
-        return log_ratio(policy, reference, worker) | sampler_gap(
+        policy = share_of_logprobs(self._model, pairs, self._pad, self._spec.train.dtype, worker)
+        return divergence(policy, reference, worker) | sampler_gap(
             kept, policy, self.version, worker
         )
 

@@ -14,19 +14,19 @@ from typing import Any
 
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import (
     PlacementGroupCleanerCallback,
 )
 from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from services.errors import PairloopError, ResourceError, WorkerError
 from services.learner.settings import TrainSettings
 
 
-class _Trainer(TorchTrainer):  # type: ignore[misc]
+class _Trainer(DataParallelTrainer):  # type: ignore[misc]
     """Without the actor that cleans up after a controller that died.
 
     It costs a process and an import at each job, needs the dashboard, and does what the end of
@@ -74,11 +74,11 @@ def fit(
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # By reference: Train's controller would import what the task imports, and does not need it.
+    work = [ray.put((task, spec, report, extras))]
     trainer = _Trainer(
-        functools.partial(_on_worker, task, spec, settings, report, extras),
-        torch_config=TorchConfig(
-            backend="nccl" if settings.num_gpus > 0 else "gloo", timeout_s=int(silence_s)
-        ),
+        functools.partial(_on_worker, work, settings.threads),
+        backend_config=_backend(settings, silence_s),
         scaling_config=ScalingConfig(
             num_workers=settings.workers,
             use_gpu=settings.num_gpus > 0,
@@ -113,21 +113,17 @@ def start(*arguments: Any, **options: Any) -> "Future[dict[str, float]]":
     return future
 
 
-def _on_worker(
-    task: Task,
-    spec: Any,
-    settings: TrainSettings,
-    report: Callable[..., None],
-    extras: tuple[Any, ...],
-) -> dict[str, float]:
+def _on_worker(work: list[Any], threads: int) -> dict[str, float]:
     """The function Ray Train calls on each worker; whatever it raises has a text of one line."""
     import torch
 
     context = ray.train.get_context()
     cores = (os.cpu_count() or 1) // context.get_local_world_size()
-    torch.set_num_threads(settings.threads or max(1, cores))
+    torch.set_num_threads(threads or max(1, cores))
+    task, spec, report, extras = ray.get(work[0])
     try:
-        return task(spec, report, *extras)
+        metrics: dict[str, float] = task(spec, report, *extras)
+        return metrics
     except PairloopError:
         raise
     except Exception as error:
@@ -135,6 +131,16 @@ def _on_worker(
         raise WorkerError(
             f"worker {context.get_world_rank()}: {type(error).__name__}: {text}"
         ) from error
+
+
+def _backend(settings: TrainSettings, silence_s: float) -> Any:
+    """A process group; one worker needs none, and does without the import in the controller."""
+    if settings.workers == 1:
+        return None
+    from ray.train.torch import TorchConfig
+
+    backend = "nccl" if settings.num_gpus > 0 else "gloo"
+    return TorchConfig(backend=backend, timeout_s=int(silence_s))
 
 
 def _resources(settings: TrainSettings) -> dict[str, float]:

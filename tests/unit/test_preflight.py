@@ -40,7 +40,7 @@ def online(folder: Path, **changes: object) -> OnlineDPOJob:
     given = {
         "policy": model(folder / "policy"),
         "base": model(folder / "base"),
-        "prompts": {"path": prompts(folder, '{"prompt": "hello"}')},
+        "prompts": {"path": prompts(folder, '{"prompt": "hello", "answer": "hi"}')},
         "reward": {"parts": [{"kind": "checker"}]},
         "train": {"optimizer": {"kind": "ondare"}},
         "admin": {"port": 0},
@@ -71,6 +71,12 @@ def test_a_bad_line_is_named_with_its_number(tmp_path: Path) -> None:
     path = prompts(tmp_path, '{"prompt": "hello"}', '{"prompt": ', name="broken.jsonl")
     said = refused(online(tmp_path, prompts={"path": path}), DataError)
     assert "broken.jsonl, line 2" in said
+
+
+def test_a_prompt_without_anything_to_check_against(tmp_path: Path) -> None:
+    path = prompts(tmp_path, '{"prompt": "a", "answer": "b"}', '{"prompt": "c"}', name="bare.jsonl")
+    assert "prompt 2 has neither" in refused(online(tmp_path, prompts={"path": path}), DataError)
+    check(online(tmp_path, prompts={"path": path}, reward={"parts": [{"kind": "missing_eos"}]}))
 
 
 def test_a_reference_and_base_of_other_shapes(tmp_path: Path) -> None:
