@@ -81,8 +81,9 @@ def check_inputs(stage: Stage) -> None:
         _check_tokenizer(stage.tokenizer)
     for role, kind in _KINDS.items():
         _check_source(getattr(stage, role, None), kind)
-    reward = getattr(stage, "reward", None)
-    if reward is not None and any(isinstance(part, CheckerReward) for part in reward.parts):
+    if stage.job in ("preferences", "online_dpo") and any(
+        isinstance(part, CheckerReward) for part in stage.reward.parts
+    ):
         _check_answers(stage.prompts)
     heldout = getattr(stage, "heldout", None)
     if isinstance(heldout, DataSource):
