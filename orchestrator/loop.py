@@ -20,88 +20,23 @@ loop of a restarted run is the same loop.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 from orchestrator.config import EpisodeSettings
-from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
-from pairloop.data.v1.rollout_pb2 import Prompt
-from services.errors import PairloopError, StallError, StateError
-from services.telemetry.events import EpisodeChanged, EpisodeFinished, Event
-
-POLL_S = 0.05
+from orchestrator.moves import (
+    AFTER_SAMPLING,
+    POLL_S,
+    advance,
+    changed,
+    refuse_ended,
+    state_of,
+    try_move,
+)
+from orchestrator.parts import Parts, Progress
+from services.errors import PairloopError, StallError
+from services.telemetry.events import EpisodeFinished
 
 _LEARNER_NAMES = {"margin": "dpo_margin", "pairs": "trained_pairs"}
-_AFTER = ("TRAINING", "PUBLISHING", "COMPLETED")
-
-
-class Episodes(Protocol):
-    """The durable states (orchestrator/episodes.py)."""
-
-    async def get(self, number: int) -> Episode:
-        """The episode as it is now."""
-
-    async def move(self, number: int, to: str) -> Episode:
-        """Change its state, or StateError."""
-
-    async def settle(self, number: int) -> Episode:
-        """PAUSING becomes PAUSED once nothing is in flight."""
-
-
-@dataclass
-class Weights:
-    """A version as the learner hands it over."""
-
-    version: int
-    payload: Any
-    metrics: Mapping[str, float]
-
-
-@dataclass
-class Parts:
-    """What the loop drives. Each is one call; tests put fakes here."""
-
-    episodes: Episodes
-    prompts: Callable[[int], Sequence[Prompt]]
-    """The prompts of an episode."""
-    dispatch: Callable[[int, Sequence[Prompt]], Awaitable[int]]
-    """Send these, in order, as far as credits and state allow; returns how many are sent now,
-    those of an earlier attempt included."""
-    weights: Callable[[int, float], Awaitable[Weights]]
-    """The learner's version, at least this one; StallError past so many seconds."""
-    publish: Callable[[Weights], Awaitable[None]]
-    """To every engine, attested; and into the ledger."""
-    statistics: Callable[[int], Awaitable[dict[str, float]]]
-    """Of an episode's rewards and pairs."""
-    report: Callable[[Event], None]
-
-
-@dataclass
-class Progress:
-    """How far each coroutine is; the other waits on it."""
-
-    published: int = -1
-    sampled: int = 0
-    sample_seconds: dict[int, float] = field(default_factory=dict)
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    async def publish(self, version: int) -> None:
-        """The weights of this version are on every engine."""
-        async with self.changed:
-            self.published = version
-            self.changed.notify_all()
-
-    async def sample(self, episode: int) -> None:
-        """Every prompt of this episode is paired or dropped."""
-        async with self.changed:
-            self.sampled = episode
-            self.changed.notify_all()
-
-    async def until(self, reached: Callable[[], bool]) -> None:
-        """Wait for a change that makes it so. The other coroutine's own deadlines bound this."""
-        async with self.changed:
-            await self.changed.wait_for(reached)
+"""The learner's margin is DPO's implicit one; the pairs' own is the reward's."""
 
 
 async def run_episodes(parts: Parts, settings: EpisodeSettings) -> None:
@@ -129,7 +64,7 @@ async def _publish_start(parts: Parts, settings: EpisodeSettings, progress: Prog
         return 1
     # The learner's checkpoint holds this episode; its last moves may be missing.
     last = await parts.episodes.get(weights.version)
-    return weights.version + (1 if _state(last) == "COMPLETED" else 0)
+    return weights.version + (1 if state_of(last) == "COMPLETED" else 0)
 
 
 async def _sample(parts: Parts, settings: EpisodeSettings, progress: Progress, first: int) -> None:
@@ -152,12 +87,12 @@ async def sample_episode(parts: Parts, settings: EpisodeSettings, number: int) -
     sent, last_seen, last_change = 0, None, time.monotonic()
     while True:
         episode = await parts.episodes.get(number)
-        state = _state(episode)
-        if state in _AFTER:
+        state = state_of(episode)
+        if state in AFTER_SAMPLING:
             return
-        _refuse_ended(episode)
+        refuse_ended(episode)
         if state == "PENDING":
-            await _try_move(parts.episodes, number, "SAMPLING")
+            await try_move(parts.episodes, number, "SAMPLING")
         elif state == "SAMPLING" and sent < len(prompts):
             room = max(0, settings.in_flight - episode.in_flight)
             sent += await parts.dispatch(number, prompts[sent : sent + room])
@@ -165,7 +100,7 @@ async def sample_episode(parts: Parts, settings: EpisodeSettings, number: int) -
             return
         elif state == "PAUSING":
             await parts.episodes.settle(number)
-        seen = _changed(episode, settings.count)
+        seen = changed(episode, settings.count)
         if seen != last_seen:
             parts.report(seen)
         if seen != last_seen or state == "PAUSED":
@@ -189,22 +124,21 @@ async def train_episode(
     parts: Parts, settings: EpisodeSettings, progress: Progress, number: int
 ) -> None:
     """Let the learner train an episode, put its weights on every engine, and close it."""
-    episode = await _advance(parts.episodes, number, "TRAINING")
-    parts.report(_changed(episode, settings.count))
+    episode = await advance(parts.episodes, number, "TRAINING")
+    parts.report(changed(episode, settings.count))
     started = time.monotonic()
     weights = await parts.weights(number, settings.timeout_s)
     trained = time.monotonic()
-    episode = await _advance(parts.episodes, number, "PUBLISHING")
-    parts.report(_changed(episode, settings.count))
+    episode = await advance(parts.episodes, number, "PUBLISHING")
+    parts.report(changed(episode, settings.count))
     await parts.publish(weights)
-    episode = await _advance(parts.episodes, number, "COMPLETED")
-    parts.report(_changed(episode, settings.count))
+    episode = await advance(parts.episodes, number, "COMPLETED")
+    parts.report(changed(episode, settings.count))
     timings = {
         "sample_seconds": progress.sample_seconds.get(number, 0.0),
         "train_seconds": trained - started,
         "sync_seconds": time.monotonic() - trained,
     }
-    # The learner's margin is DPO's implicit one; the pairs' is the reward's.
     learner = {_LEARNER_NAMES.get(name, name): value for name, value in weights.metrics.items()}
     parts.report(
         EpisodeFinished(
@@ -217,54 +151,3 @@ async def train_episode(
         )
     )
     await progress.publish(number)
-
-
-async def _advance(episodes: Episodes, number: int, to: str) -> Episode:
-    """Move an episode on, once no pause holds it; one that is there or further stays."""
-    while True:
-        episode = await episodes.get(number)
-        state = _state(episode)
-        _refuse_ended(episode)
-        if state in _AFTER and _AFTER.index(state) >= _AFTER.index(to):
-            return episode
-        if state == "PAUSING":
-            await episodes.settle(number)
-        elif state != "PAUSED":
-            moved = await _try_move(episodes, number, to)
-            if moved is not None:
-                return moved
-        await asyncio.sleep(POLL_S)
-
-
-async def _try_move(episodes: Episodes, number: int, to: str) -> Episode | None:
-    """The moved episode, or None when a pause or a resume came first."""
-    try:
-        return await episodes.move(number, to)
-    except StateError:
-        if _state(await episodes.get(number)) in ("PAUSING", "PAUSED", "PENDING", "SAMPLING"):
-            return None
-        raise
-
-
-def _state(episode: Episode) -> str:
-    return EpisodeState.Name(episode.state).removeprefix("EPISODE_STATE_")
-
-
-def _refuse_ended(episode: Episode) -> None:
-    if _state(episode) in ("FAILED", "CANCELLED"):
-        cause = f": {episode.error}" if episode.error else ""
-        raise StateError(f"episode {episode.number} is {_state(episode)}{cause}; start a new run")
-
-
-def _changed(episode: Episode, total: int) -> EpisodeChanged:
-    return EpisodeChanged(
-        number=episode.number,
-        total=total,
-        state=_state(episode),
-        prompts=episode.prompts,
-        dispatched=episode.dispatched,
-        in_flight=episode.in_flight,
-        paired=episode.paired,
-        dropped=dict(episode.dropped),
-        reason=episode.last_change.reason,
-    )

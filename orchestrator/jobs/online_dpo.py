@@ -18,7 +18,8 @@ import ray
 from orchestrator.config import OnlineDPOJob
 from orchestrator.episodes import EpisodeStore
 from orchestrator.lineage import base_of, reference_of
-from orchestrator.loop import Parts, Weights, run_episodes
+from orchestrator.loop import run_episodes
+from orchestrator.parts import Parts, Weights
 from orchestrator.prompts import episode_prompts
 from orchestrator.publishing import BoardPublisher
 from orchestrator.supervision import supervise

@@ -14,7 +14,8 @@ import pytest
 
 from orchestrator.config import EpisodeSettings
 from orchestrator.episodes import EpisodeStore
-from orchestrator.loop import Parts, Weights, run_episodes
+from orchestrator.loop import run_episodes
+from orchestrator.parts import Parts, Weights
 from orchestrator.supervision import supervise
 from pairloop.admin.v1.admin_pb2 import Change
 from pairloop.data.v1.pair_pb2 import Score

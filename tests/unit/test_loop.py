@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from orchestrator.config import EpisodeSettings
-from orchestrator.loop import Parts, Weights, run_episodes
+from orchestrator.loop import run_episodes
+from orchestrator.parts import Parts, Weights
 from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.errors import StallError, StateError, WorkerError
