@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.artifacts import Artifact, find_reusable, fingerprint, finish
 from orchestrator.config import Stage
-from orchestrator.jobs import JOBS
+from orchestrator.jobs.table import JOBS
 from orchestrator.lineage import parents_of
 from orchestrator.preflight import check_inputs
 from orchestrator.work import Run, Work
