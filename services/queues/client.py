@@ -91,12 +91,6 @@ class Client:
                     pipe.hgetall(key)
                 return cast(list[Fields], await pipe.execute())
 
-    async def milliseconds(self) -> int:
-        """The server's clock."""
-        with _refusals(self._address):
-            seconds, micros = await self._redis.time()
-        return seconds * 1000 + micros // 1000
-
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.aclose()

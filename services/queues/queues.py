@@ -34,11 +34,11 @@ _COUNTERS = ("dispatched", "in_flight", "sampled", "scored", "paired", "trained"
 class RunQueues:
     """Every method but `open` and `close` may raise UnreachableError and ResourceError."""
 
-    def __init__(self, client: Client, run: str, settings: QueueSettings, opened_ms: int) -> None:
+    def __init__(self, client: Client, run: str, settings: QueueSettings) -> None:
         self._client = client
         self._keys = Keys(run)
         self._settings = settings
-        self._opened_ms = opened_ms
+        self._held: dict[StreamName, set[str]] = {name: set() for name in _STREAMS}
 
     @classmethod
     async def open(cls, url: str, run: str, settings: QueueSettings) -> Self:
@@ -49,7 +49,7 @@ class RunQueues:
         client = await connect(url, settings.connect_timeout_s)
         for name in _STREAMS:
             await client.ensure_group(Keys(run).stream(name), GROUP)
-        return cls(client, run, settings, await client.milliseconds())
+        return cls(client, run, settings)
 
     async def close(self) -> None:
         """Close the connections. What was taken and not committed goes to another worker."""
@@ -99,6 +99,7 @@ class RunQueues:
                     int(wait * 1000),
                 )  # fmt: skip
                 items += [Item(entry, fields[b"payload"], 1) for entry, fields in entries]
+            self._held[stream].update(item.entry_id for item in items)
             if items or time.monotonic() >= deadline:
                 return items
 
@@ -140,6 +141,7 @@ class RunQueues:
             [GROUP, item.entry_id, item.deliveries, self._settings.max_deliveries, prompt.id,
              prompt.episode, stream, error],
         )  # fmt: skip
+        self._held[stream].discard(item.entry_id)
         return bool(reply)
 
     async def pairs(self, episode: int) -> list[PreferencePair]:
@@ -242,6 +244,7 @@ class RunQueues:
             [GROUP, item.entry_id, prompt.id, prompt.episode, output,
              *(text for event in events for text in event)],
         )  # fmt: skip
+        self._held[stream].discard(item.entry_id)
         return bool(reply)
 
     async def _reclaim(self, stream: StreamName, consumer: str, count: int) -> list[Item]:
@@ -249,7 +252,7 @@ class RunQueues:
         reply = await self._client.script(
             "reclaim",
             [self._keys.stream(stream)],
-            [GROUP, consumer, idle_ms, self._opened_ms, count],
+            [GROUP, consumer, idle_ms, count, *sorted(self._held[stream])],
         )
         items = []
         for entry, payload, deliveries, holder in reply:
