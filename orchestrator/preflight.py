@@ -3,8 +3,10 @@
 They run before any heavy import, and raise the first error as one line.
 """
 
+import importlib.util
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -21,7 +23,7 @@ from orchestrator.lineage import (
 )
 from services.data.settings import DataSource
 from services.errors import ConfigError, DataError, UnreachableError
-from services.reward.settings import CheckerReward
+from services.reward.settings import CheckerReward, FunctionReward
 
 Kind = Literal["texts", "conversations", "prompts", "pairs"]
 
@@ -81,10 +83,12 @@ def check_inputs(stage: Stage) -> None:
         _check_tokenizer(stage.tokenizer)
     for role, kind in _KINDS.items():
         _check_source(getattr(stage, role, None), kind)
-    if stage.job in ("preferences", "online_dpo") and any(
-        isinstance(part, CheckerReward) for part in stage.reward.parts
-    ):
-        _check_answers(stage.prompts)
+    if stage.job in ("preferences", "online_dpo"):
+        for part in stage.reward.parts:
+            if isinstance(part, CheckerReward):
+                _check_answers(stage.prompts)
+            elif isinstance(part, FunctionReward):
+                _check_function(part.path)
     heldout = getattr(stage, "heldout", None)
     if isinstance(heldout, DataSource):
         _check_source(heldout, "texts" if stage.job == "pretrain" else "pairs")
@@ -100,6 +104,22 @@ def _check_source(source: object, kind: Kind) -> None:
         from services.data.rows import check_rows
 
         check_rows(source, kind)
+
+
+def _check_function(path: str) -> None:
+    """That the module is there; importing it, which may take long, is left to the service."""
+    module = path.split(":")[0]
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        raise ConfigError(
+            f"'reward.parts.path': there is no module '{module}' (looked in the current folder and"
+            " in the environment)"
+        )
 
 
 def _check_answers(source: DataSource) -> None:

@@ -79,6 +79,14 @@ def test_a_prompt_without_anything_to_check_against(tmp_path: Path) -> None:
     check(online(tmp_path, prompts={"path": path}, reward={"parts": [{"kind": "missing_eos"}]}))
 
 
+def test_a_reward_function_that_is_nowhere(tmp_path: Path) -> None:
+    reward = {"parts": [{"kind": "function", "path": "no_such_module.at_all:score"}]}
+    assert "no module 'no_such_module.at_all'" in refused(
+        online(tmp_path, reward=reward), ConfigError
+    )
+    check(online(tmp_path, reward={"parts": [{"kind": "function", "path": "math:sqrt"}]}))
+
+
 def test_a_reference_and_base_of_other_shapes(tmp_path: Path) -> None:
     said = refused(online(tmp_path, base=model(tmp_path / "wide", size=5)), LineageError)
     assert "tensor 'w' is (4,) in the reference and (5,) in the base" in said
