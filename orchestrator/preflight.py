@@ -5,13 +5,20 @@ They run before any heavy import, and raise the first error as one line.
 
 import importlib.util
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
-from orchestrator.config import EvaluateJob, EvaluationSettings, Job, RecipeJob, Stage
+from orchestrator.addresses import check_addresses
+from orchestrator.config import (
+    EvaluateJob,
+    EvaluationSettings,
+    Job,
+    OnlineDPOJob,
+    PreferencesJob,
+    RecipeJob,
+    Stage,
+)
 from orchestrator.lineage import (
     base_of,
     check_model_folder,
@@ -22,7 +29,7 @@ from orchestrator.lineage import (
     reward_models,
 )
 from services.data.settings import DataSource
-from services.errors import ConfigError, DataError, UnreachableError
+from services.errors import ConfigError, DataError
 from services.reward.settings import CheckerReward, FunctionReward
 
 Kind = Literal["texts", "conversations", "prompts", "pairs"]
@@ -53,7 +60,7 @@ def check(job: Job, *, addresses: bool = True) -> None:
     if isinstance(job, EvaluateJob):
         check_model_folder(job.policy, "policy")
     if addresses:
-        _check_addresses(job)
+        check_addresses(job, list(stages_of(job).values()))
 
 
 def stages_of(job: Job) -> dict[str, Stage]:
@@ -83,12 +90,12 @@ def check_inputs(stage: Stage) -> None:
         _check_tokenizer(stage.tokenizer)
     for role, kind in _KINDS.items():
         _check_source(getattr(stage, role, None), kind)
-    if stage.job in ("preferences", "online_dpo"):
-        for part in stage.reward.parts:
-            if isinstance(part, CheckerReward):
+    if isinstance(stage, PreferencesJob | OnlineDPOJob):
+        for term in stage.reward.parts:
+            if isinstance(term, CheckerReward):
                 _check_answers(stage.prompts)
-            elif isinstance(part, FunctionReward):
-                _check_function(part.path)
+            elif isinstance(term, FunctionReward):
+                _check_function(term.path)
     heldout = getattr(stage, "heldout", None)
     if isinstance(heldout, DataSource):
         _check_source(heldout, "texts" if stage.job == "pretrain" else "pairs")
@@ -171,49 +178,3 @@ def _known(reference: str, made: list[str], key: str) -> None:
     if name not in made:
         earlier = ", ".join(made) or "none"
         raise ConfigError(f"'{key}': '{reference}' names no earlier stage (earlier: {earlier})")
-
-
-def _check_addresses(job: Job) -> None:
-    address = job.ray.address or os.environ.get("RAY_ADDRESS", "")
-    if address and address not in ("auto", "local"):
-        _reachable(address if "//" in address else f"ray://{address}", "Ray", "ray.address", 6379)
-    for stage in stages_of(job).values():
-        if stage.job != "online_dpo":
-            continue
-        url = stage.queues.url or os.environ.get("REDIS_URL")
-        if url:
-            _reachable(url, "Redis", "queues.url or REDIS_URL", 6379)
-        _port_free(stage.admin.host, stage.admin.port, "admin.port")
-        _port_free(stage.reward.host, stage.reward.port, "reward.port")
-
-
-def _reachable(url: str, what: str, key: str, default_port: int) -> None:
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return
-    try:
-        host, port = parts.hostname or "127.0.0.1", parts.port or default_port
-    except ValueError:
-        raise ConfigError(f"'{key}': not an address; write {what.lower()}://host:port") from None
-    try:
-        socket.create_connection((host, port), timeout=2.0).close()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UnreachableError(
-            f"{what} does not answer at {host}:{port} ({reason}); start it, or change {key}"
-        ) from None
-
-
-def _port_free(host: str, port: int, key: str) -> None:
-    if port == 0:
-        return
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UnreachableError(
-                f"port {port} on {host} cannot be taken ({error.strerror}); is another run using"
-                f" it? set {key} to another, or to 0 for a free one"
-            ) from None
