@@ -33,7 +33,8 @@ class Artifact(Settings):
     """The job that made it."""
     fingerprint: str
     parents: dict[str, str] = {}
-    """Folder of each parent, by its role: policy, reference, base, data..."""
+    """Folder of each parent, by its role: policy, reference, base, data... In the file, relative to
+    the artifact's own folder, so that runs can be moved as a whole; a hub name is itself."""
     config: dict[str, Any] = {}
     seed: int = 0
     metrics: dict[str, float] = {}
@@ -47,10 +48,16 @@ def read_artifact(folder: str | Path) -> Artifact | None:
     if not path.is_file():
         return None
     try:
-        return Artifact.model_validate_json(path.read_text(encoding="utf-8"))
+        artifact = Artifact.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path} is damaged ({reason}); delete its folder") from None
+    there = {role: os.path.normpath(path.parent / name) for role, name in artifact.parents.items()}
+    parents = {
+        role: there[role] if Path(there[role]).exists() else name
+        for role, name in artifact.parents.items()
+    }
+    return artifact.model_copy(update={"parents": parents})
 
 
 def fingerprint(stage: Stage, parents: dict[str, str]) -> str:
@@ -117,6 +124,11 @@ def finish(partial: Path, final: Path, artifact: Artifact) -> None:
 
     What stood there before is kept under `.replaced/`.
     """
+    parents = {
+        role: os.path.relpath(name, final) if Path(name).exists() else name
+        for role, name in artifact.parents.items()
+    }
+    artifact = artifact.model_copy(update={"parents": parents})
     path = partial / FILE
     with path.open("w", encoding="utf-8") as file:
         file.write(artifact.model_dump_json(indent=2))

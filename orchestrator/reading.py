@@ -122,6 +122,8 @@ def _explain(detail: ErrorDetails, data: Any, origin: dict[Key, str], file: str)
         where = origin.get((*key, tag), where)
         return f"{where}: '{inside}' must be one of {choices}"
     message = detail["msg"].removeprefix("Value error, ")
+    if not key:
+        return f"{where}: {message}"
     value = detail["input"]
     shown = f", not {value!r}" if isinstance(value, str | int | float | bool | None) else ""
     return f"{where}: '{dotted}': {message[0].lower()}{message[1:]}{shown}"

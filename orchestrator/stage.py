@@ -5,12 +5,13 @@ import shutil
 import time
 from pathlib import Path
 
-from orchestrator.artifacts import Artifact, find_reusable, fingerprint, finish
+from orchestrator.artifacts import Artifact, find_reusable, fingerprint, finish, read_artifact
 from orchestrator.config import Stage
 from orchestrator.jobs.table import JOBS
 from orchestrator.lineage import parents_of
 from orchestrator.preflight import check_inputs
 from orchestrator.work import Run, Work
+from services.errors import ArtifactError
 from services.learner.advice import optimizer_advice
 from services.telemetry.events import Note, StageFinished, StageStarted
 
@@ -56,7 +57,9 @@ async def run_stage(stage: Stage, key: str, index: int, total: int, run: Run) ->
 
 
 def _report_finished(run: Run, stage: Stage, key: str, folder: Path, *, reused: bool) -> None:
-    artifact = Artifact.model_validate_json((folder / "artifact.json").read_text(encoding="utf-8"))
+    artifact = read_artifact(folder)
+    if artifact is None:
+        raise ArtifactError(f"{folder} has no artifact.json; it was removed while the run went on")
     run.report(
         StageFinished(
             stage=key,

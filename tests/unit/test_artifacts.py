@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.artifacts import Artifact, ancestor, find_reusable, fingerprint, finish
+from orchestrator.artifacts import (
+    Artifact,
+    ancestor,
+    find_reusable,
+    fingerprint,
+    finish,
+    read_artifact,
+)
 from orchestrator.config import SFTJob
 from orchestrator.references import resolve, with_seed
 from services.data.settings import DataSource
@@ -80,6 +87,18 @@ def test_the_nearest_ancestor_of_a_kind(tmp_path: Path) -> None:
     assert ancestor(offline, "pretrain") == base
     assert ancestor(base, "sft") is None
     assert ancestor(str(tmp_path), "sft") is None
+
+
+def test_lineage_survives_a_move_of_the_whole_run(tmp_path: Path) -> None:
+    base = make(tmp_path / "run" / "pretrain", "pretrain", "1")
+    make(tmp_path / "run" / "sft", "sft", "2", policy=base, reference="owner/model")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    moved = read_artifact(tmp_path / "moved" / "sft")
+    assert moved is not None
+    assert moved.parents == {
+        "policy": str(tmp_path / "moved" / "pretrain"),
+        "reference": "owner/model",
+    }
 
 
 def test_a_damaged_artifact_is_an_error_that_names_it(tmp_path: Path) -> None:
