@@ -20,7 +20,7 @@ from orchestrator.preflight import stages_of
 from orchestrator.reading import to_yaml
 from orchestrator.supervision import cause_of
 from services.errors import PairloopError, UnreachableError
-from services.telemetry.events import Event
+from services.telemetry.events import Event, StageFinished, StageStarted
 from services.telemetry.recorder import Recorder
 from services.telemetry.report import write_report
 from services.telemetry.summary import Extra, summary
@@ -111,7 +111,13 @@ async def _stages(job: Job, run: Any) -> None:
             skills = preferred_skills([resolve(each, made) for each in stages.values()])
             await evaluate(key, str(made[key]), settings, job.engine, run, skills)
     if isinstance(job, EvaluateJob):
-        await evaluate("policy", job.policy, job.evaluation, job.engine, run, ())
+        run.report(StageStarted(stage="policy", job=job.job, index=1, total=1))
+        told = await evaluate("policy", job.policy, job.evaluation, job.engine, run, ())
+        run.report(
+            StageFinished(
+                stage="policy", job=job.job, seconds=told.seconds, reused=False, folder=job.policy
+            )
+        )
 
 
 @contextlib.contextmanager

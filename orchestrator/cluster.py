@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,8 +58,11 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
     else:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": pythonpath, **_MALLOC}}
     # In this thread: the servers of a local Ray die with the thread that started them.
+    # Ray puts its own handler of SIGTERM in place, which ends the process without its results.
+    terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
+        signal.signal(signal.SIGTERM, terminate)
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnreachableError(f"Ray at '{address}': {first}") from None

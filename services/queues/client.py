@@ -24,6 +24,8 @@ Entry = tuple[str, Fields]
 
 _OLDEST = (6, 2)
 _RETRIES = 3
+_ANSWER_S = 30.0
+"""Longest wait for an answer once connected: a busy disk may hold up a server that syncs to it."""
 _CONNECTIONS = 32
 
 
@@ -107,9 +109,9 @@ async def connect(url: str, timeout_s: float) -> Client:
         url,
         # More callers than this wait for each other, which a plain pool refuses.
         max_connections=_CONNECTIONS,
-        timeout=timeout_s,
+        timeout=_ANSWER_S,
         protocol=2,
-        socket_timeout=timeout_s,
+        socket_timeout=_ANSWER_S,
         socket_connect_timeout=timeout_s,
         socket_keepalive=True,
         health_check_interval=30,
