@@ -131,7 +131,7 @@ class _Cells:
     def messages(self, name: str, value: object, *, blank: bool = False) -> Messages:
         """A list of {role, content}; `blank` allows contents that are empty."""
         if not isinstance(value, list) or not value:
-            raise self.error(f"'{name}' must be text, or a list of messages with role and content")
+            raise self.error(f"'{name}' must be a list of messages with role and content")
         return [self._message(f"{name}[{at}]", message, blank) for at, message in enumerate(value)]
 
     def _message(self, name: str, message: object, blank: bool) -> dict[str, str]:
