@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator.work import Work
-from services.learner.ray_train import fit
+from services.learner.ray_train import start
 from services.learner.settings import TrainSettings
 from services.telemetry.sink import Reporter
 
@@ -17,6 +17,8 @@ async def train(
     if settings.num_gpus:
         # Idle engines would hold the GPUs that the learner waits for.
         await work.run.samplers.release()
-    return await asyncio.to_thread(
-        fit, task, spec, settings, work.scratch / "train", Reporter(work.run.sink), work.stage
+    # Not asyncio.to_thread: an interrupted run would wait for the job's end before it exits.
+    future = start(
+        task, spec, settings, work.scratch / "train", Reporter(work.run.sink), work.stage
     )
+    return await asyncio.wrap_future(future)

@@ -102,6 +102,7 @@ def fit(
 def start(*arguments: Any, **options: Any) -> "Future[dict[str, float]]":
     """`fit` with the same arguments, in a thread of its own; never keeps the process alive."""
     future: Future[dict[str, float]] = Future()
+    future.set_running_or_notify_cancel()  # a thread cannot be cancelled
 
     def run() -> None:
         try:
