@@ -17,6 +17,8 @@ from services.queues.ledger import LedgerEvent, ledger_audit
 
 ROOT = Path(__file__).resolve().parents[2]
 PAUSED = messages.EPISODE_STATE_PAUSED
+# gRPC waits up to two minutes between attempts to connect: longer than the loop of this test runs.
+IMPATIENT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -44,7 +46,7 @@ def free_port() -> int:
 
 def pause_and_resume(run: "subprocess.Popen[str]", port: int) -> None:
     """Pause the first episode there is, see that it holds for a while, resume it."""
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+    with grpc.insecure_channel(f"127.0.0.1:{port}", IMPATIENT) as channel:
         admin = AdminServiceStub(channel)
         deadline = time.monotonic() + 500
         while True:
