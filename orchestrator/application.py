@@ -20,7 +20,7 @@ from orchestrator.preflight import stages_of
 from orchestrator.reading import to_yaml
 from orchestrator.supervision import cause_of
 from services.errors import PairloopError, UnreachableError
-from services.telemetry.events import Event, StageFinished, StageStarted
+from services.telemetry.events import StageFinished, StageStarted
 from services.telemetry.recorder import Recorder
 from services.telemetry.report import write_report
 from services.telemetry.summary import Extra, summary
@@ -77,13 +77,10 @@ async def _run(job: Job, name: str, folder: Path, recorder: Recorder) -> None:
         while True:
             await drain(0.5)
 
-    def report(event: Event) -> None:
-        recorder(event)
-
     draining = asyncio.create_task(drain_forever())
     try:
         async with Samplers(job.seed) as samplers:
-            shared = Run(name, folder, job.seed, report, sink, samplers)
+            shared = Run(name, folder, job.seed, recorder, sink, samplers)
             work = asyncio.create_task(_stages(job, shared))
             done, _ = await asyncio.wait({work, draining}, return_when=asyncio.FIRST_COMPLETED)
             work.cancel()

@@ -4,12 +4,13 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
-from services.errors import AttestationError
 from services.rollout.actor import RolloutHandle, create_workers
 from services.rollout.settings import EngineSettings
+from services.weights.broadcaster import attested
 
 
 class Samplers:
@@ -43,7 +44,9 @@ class Samplers:
         fresh = _key(policy, settings) != self._key
         workers = await self.shaped_for(policy, settings)
         if not fresh:
-            await asyncio.gather(*(_load(worker, policy) for worker in workers))
+            await asyncio.gather(
+                *(_load(worker, policy, settings.start_timeout_s) for worker in workers)
+            )
         return workers
 
     async def generate(
@@ -65,17 +68,9 @@ class Samplers:
             worker.kill()
 
 
-async def _load(worker: RolloutHandle, policy: str) -> None:
-    """AttestationError when the weights still differ at the second try."""
-    for _ in range(2):
-        attestation = await worker.load_folder(policy, 0)
-        if not attestation.mismatches:
-            return
-    first = attestation.mismatches[0]
-    raise AttestationError(
-        f"{worker.worker_id} does not hold {policy}: {first.tensor}: expected {first.expected},"
-        f" found {first.found}"
-    )
+async def _load(worker: RolloutHandle, policy: str, timeout_s: float) -> None:
+    load = partial(worker.load_folder, policy, 0)
+    await attested(load, worker.worker_id, policy, timeout_s, setting="engine.start_timeout_s")
 
 
 def _key(policy: str, settings: EngineSettings) -> str:

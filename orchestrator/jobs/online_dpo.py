@@ -61,6 +61,7 @@ class Services:
     pairing: Sequence[Any]
     board: Any
     learner: "asyncio.Future[dict[str, float]]"
+    tokenizer: Any
 
 
 async def run(job: OnlineDPOJob, work: Work) -> dict[str, float]:
@@ -99,14 +100,15 @@ async def _start(
     board = start_board()
     if job.engine.num_gpus:
         await work.run.samplers.release()
-    learner = _start_learner(job, work, name, url, board)
+    tokenizer = load_tokenizer(job.policy)
+    learner = _start_learner(job, work, name, url, board, len(tokenizer))
     engines, reward = await asyncio.gather(
         work.run.samplers.shaped_for(job.policy, job.engine),
         asyncio.to_thread(launch, job.reward, run=name, timeout_s=_START_S),
     )
     stack.callback(reward.stop)
     pairing = start_pairing(job.pairs.workers)
-    fingerprint = tokenizer_fingerprint(load_tokenizer(job.policy))
+    fingerprint = tokenizer_fingerprint(tokenizer)
     stack.push_async_callback(_stop, engines, pairing)
     connect = partial(RunQueues.open, url, name, job.queues)
     scorer = partial(GrpcScorer, reward.address, job.reward, fingerprint)
@@ -125,13 +127,12 @@ async def _start(
             for number, actor in enumerate(pairing)
         )
     )
-    return Services(queues, store, engines, pairing, board, learner)
+    return Services(queues, store, engines, pairing, board, learner, tokenizer)
 
 
 def _start_learner(
-    job: OnlineDPOJob, work: Work, name: str, url: str, board: Any
+    job: OnlineDPOJob, work: Work, name: str, url: str, board: Any, vocabulary: int
 ) -> "asyncio.Future[dict[str, float]]":
-    tokenizer = load_tokenizer(job.policy)
     spec = OnlineSpec(
         stage=work.stage,
         seed=job.seed,
@@ -147,7 +148,7 @@ def _start_learner(
         prompts_per_episode=job.episodes.prompts,
         max_staleness=job.episodes.max_staleness,
         folder=str(work.scratch / "learner"),
-        canary_tokens=canary_tokens(len(tokenizer), job.seed),
+        canary_tokens=canary_tokens(vocabulary, job.seed),
         canary_tolerance=job.sync.canary_tolerance or default_tolerance(job.engine.dtype),
         timeout_s=job.episodes.timeout_s,
     )
@@ -187,12 +188,11 @@ async def _failure(learner: "asyncio.Future[dict[str, float]]") -> None:
 
 async def _loop(job: OnlineDPOJob, work: Work, name: str, services: Services) -> None:
     rows = read_prompts(job.prompts)
-    tokenizer = load_tokenizer(job.policy)
 
     def prompts(episode: int) -> list[Prompt]:
         return episode_prompts(
             rows,
-            tokenizer,
+            services.tokenizer,
             job.sampling,
             run=name,
             episode=episode,

@@ -22,16 +22,9 @@ class AdamWSettings(_Adam):
     kind: Literal["adamw"] = "adamw"
 
 
-class OnDARESettings(_Adam):
-    """Online Merging Optimizer, OnDARE (arXiv 2405.17931, Eq. 3 and 4)."""
-
-    kind: Literal["ondare"] = "ondare"
-    reserve: float = Field(0.1, gt=0.0, le=1.0)
-    """p: the probability that a value is kept."""
+class _Merging(_Adam):
     alpha: float = Field(1e-6, ge=0.0, lt=1.0)
     """a: the weight of the reference vector tau_r."""
-    rescale: bool = False
-    """Divide survivors by p, so that the expected step is Adam's; the paper's Eq. 4 does not."""
     merge_every: int = Field(1, ge=1)
     """K of Step-K (algorithm 2): merge on every K-th step."""
     mode: Literal["paper", "official"] = "paper"
@@ -40,18 +33,24 @@ class OnDARESettings(_Adam):
     """Of the reference vector in memory: bfloat16 costs 2 bytes a parameter instead of 4."""
 
 
-class OnTIESSettings(_Adam):
+class OnDARESettings(_Merging):
+    """Online Merging Optimizer, OnDARE (arXiv 2405.17931, Eq. 3 and 4)."""
+
+    kind: Literal["ondare"] = "ondare"
+    reserve: float = Field(0.1, gt=0.0, le=1.0)
+    """p: the probability that a value is kept."""
+    rescale: bool = False
+    """Divide survivors by p, so that the expected step is Adam's; the paper's Eq. 4 does not."""
+
+
+class OnTIESSettings(_Merging):
     """Online Merging Optimizer, OnTIES (arXiv 2405.17931, Eq. 5 to 7)."""
 
     kind: Literal["onties"] = "onties"
     reserve: float = Field(0.1, gt=0.0, le=1.0)
     """p: the fraction kept, by magnitude, in each tensor."""
-    alpha: float = Field(1e-6, ge=0.0, lt=1.0)
     rescale: bool = False
     """Divide what is kept by p (not in the paper)."""
-    merge_every: int = Field(1, ge=1)
-    mode: Literal["paper", "official"] = "paper"
-    tau_dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 OptimizerSettings = Annotated[

@@ -6,7 +6,7 @@ time, and a second difference ends the run.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from pairloop.data.v1.weights_pb2 import Attestation, TensorManifest, WeightManifest
@@ -40,7 +40,8 @@ async def broadcast(
     started = time.monotonic()
     described = WeightManifest.FromString(manifest)
     tasks = [
-        asyncio.ensure_future(_attest(worker, manifest, weights, timeout_s)) for worker in workers
+        asyncio.ensure_future(_attest(worker, manifest, weights, described.version, timeout_s))
+        for worker in workers
     ]
     try:
         attested = await asyncio.gather(*tasks)
@@ -61,36 +62,39 @@ async def broadcast(
 
 
 async def _attest(
-    worker: WeightHolder, manifest: bytes, weights: Any, timeout_s: float
+    worker: WeightHolder, manifest: bytes, weights: Any, version: int, timeout_s: float
 ) -> tuple[Attestation, bool]:
-    """The worker's clean attestation, and whether it took a repair."""
-    first = await _load(worker, manifest, weights, timeout_s)
-    if not first.mismatches:
-        return first, False
-    second = await _load(worker, manifest, weights, timeout_s)
-    if second.mismatches:
-        raise AttestationError(_describe(worker.worker_id, second))
-    return second, True
+    async def load() -> Attestation:
+        return Attestation.FromString(await worker.load_weights(manifest, weights))
+
+    return await attested(load, worker.worker_id, f"weight version {version}", timeout_s)
 
 
-async def _load(
-    worker: WeightHolder, manifest: bytes, weights: Any, timeout_s: float
-) -> Attestation:
-    try:
-        answer = await asyncio.wait_for(worker.load_weights(manifest, weights), timeout_s)
-    except TimeoutError:
-        raise StallError(
-            f"worker {worker.worker_id} did not attest its weights within {timeout_s:g} s; "
-            "look at its log, or raise sync.timeout_s"
-        ) from None
-    return Attestation.FromString(answer)
+async def attested(
+    load: Callable[[], Awaitable[Attestation]],
+    worker_id: str,
+    what: str,
+    timeout_s: float,
+    setting: str = "sync.timeout_s",
+) -> tuple[Attestation, bool]:
+    """A clean attestation of `load`, and whether it took a second try. Errors as `broadcast`.
 
-
-def _describe(worker_id: str, attestation: Attestation) -> str:
+    `setting` is where a user finds the deadline.
+    """
+    for tries in range(2):
+        try:
+            attestation = await asyncio.wait_for(load(), timeout_s)
+        except TimeoutError:
+            raise StallError(
+                f"worker {worker_id} did not attest its weights within {timeout_s:g} s; "
+                f"look at its log, or raise {setting}"
+            ) from None
+        if not attestation.mismatches:
+            return attestation, tries > 0
     first, more = attestation.mismatches[0], len(attestation.mismatches) - 1
-    return (
-        f"worker {worker_id} does not hold weight version {attestation.version} after a second "
-        f"full sync: {first.tensor}: expected {first.expected}, found {first.found}"
+    raise AttestationError(
+        f"worker {worker_id} does not hold {what} after a second full sync: {first.tensor}: "
+        f"expected {first.expected}, found {first.found}"
         + (f" (and {more} more tensors)" if more else "")
     )
 

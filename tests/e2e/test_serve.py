@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import torch
 from transformers import AutoModelForSequenceClassification, Qwen2Config
 from transformers import Qwen2ForCausalLM as Policy
@@ -65,19 +64,6 @@ def tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder / "reward_model")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        num_cpus=8,
-        object_store_memory=200 * 2**20,
-        logging_level="error",
-    )
-    yield
-    ray.shutdown()
 
 
 def settings(*extra: dict[str, Any], **changes: Any) -> RewardSettings:

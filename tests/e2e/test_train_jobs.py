@@ -1,12 +1,10 @@
 """Every offline job through real Ray Train, one after the other, on a tiny model."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
 from services.data.settings import DataSource
 from services.errors import DataError, WorkerError
@@ -20,19 +18,6 @@ from services.learner.specs import LMSpec, OfflineDPOSpec, RewardModelSpec
 from tests.unit import learner_parts as parts
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        num_cpus=8,
-        object_store_memory=200 * 2**20,
-        logging_level="error",
-    )
-    yield
-    ray.shutdown()
 
 
 def silent(event: Any) -> None:

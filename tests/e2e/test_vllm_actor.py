@@ -1,7 +1,6 @@
 """Rollout actors on a local Ray, real vLLM inside: sample, sync by reference, die in one line."""
 
 import asyncio
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,20 +19,6 @@ from tests.e2e import tiny_qwen2
 pytestmark = pytest.mark.e2e
 
 SETTINGS = EngineSettings(max_model_len=128, max_num_seqs=32, kv_cache_gib=0.1, threads=1)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        num_cpus=8,
-        object_store_memory=200 * 2**20,
-        logging_level="error",
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
 
 
 def prompt(index: int, **sampling: Any) -> Prompt:

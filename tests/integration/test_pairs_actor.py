@@ -1,11 +1,9 @@
 """The pairing actor in a real Ray, between a real Redis and a real gRPC gateway."""
 
 import asyncio
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
-import ray
 
 from orchestrator.episodes import EpisodeStore, State
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout, Sample, VersionSpan
@@ -38,19 +36,6 @@ class Handle:
         @staticmethod
         async def remote() -> bytes:
             return b""
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        num_cpus=8,
-        object_store_memory=200 * 2**20,
-        logging_level="error",
-    )
-    yield
-    ray.shutdown()
 
 
 async def test_an_actor_pairs_reports_and_stops(
