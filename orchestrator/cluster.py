@@ -44,8 +44,6 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     }
-    import ray
-
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"address": address, "log_to_driver": False}
     options["logging_level"] = logging.ERROR
@@ -57,6 +55,8 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
         options["_node_ip_address"] = "127.0.0.1"
     else:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": pythonpath, **_MALLOC}}
+    import ray  # reads its settings from the environment
+
     # In this thread: the servers of a local Ray die with the thread that started them.
     # Ray puts its own handler of SIGTERM in place, which ends the process without its results.
     terminate = signal.getsignal(signal.SIGTERM)
@@ -65,7 +65,8 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
         signal.signal(signal.SIGTERM, terminate)
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UnreachableError(f"Ray at '{address}': {first}") from None
+        token = "" if address == "local" else "; if it asks for a token, set RAY_AUTH_MODE=token"
+        raise UnreachableError(f"Ray at '{address}': {first}{token}") from None
     try:
         yield
     finally:
@@ -77,9 +78,7 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
 
 def _stop_serve() -> None:
     """Serve's controller is detached: on a cluster that outlives this run it must be told."""
-    import ray
+    if "ray.serve" in sys.modules:
+        from services.reward.serve_app import leave
 
-    if ray.is_initialized() and "ray.serve" in sys.modules:
-        from ray import serve
-
-        serve.shutdown()
+        leave()

@@ -1,11 +1,17 @@
 """One stage: reuse its finished artifact, or run its job."""
 
-import os
 import shutil
 import time
 from pathlib import Path
 
-from orchestrator.artifacts import Artifact, find_reusable, fingerprint, finish, read_artifact
+from orchestrator.artifacts import (
+    Artifact,
+    find_reusable,
+    fingerprint,
+    finish,
+    read_artifact,
+    shown,
+)
 from orchestrator.config import Stage
 from orchestrator.jobs.table import JOBS
 from orchestrator.lineage import parents_of
@@ -66,7 +72,7 @@ def _report_finished(run: Run, stage: Stage, key: str, folder: Path, *, reused: 
             job=stage.job,
             seconds=artifact.seconds,
             reused=reused,
-            folder=os.path.relpath(folder),
+            folder=shown(folder),
             metrics=artifact.metrics,
         )
     )

@@ -120,6 +120,17 @@ def stop(name: str) -> None:
         logging.getLogger(__name__).info("reward %s was gone already: %s", name, error)
 
 
+def leave() -> None:
+    """End Serve on a cluster that lives on, unless somebody's application runs there."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        found = serve.status().applications.values()
+        if all(each.status == ApplicationStatus.DELETING for each in found):
+            serve.shutdown()
+    except (RayServeException, RayError) as error:
+        logging.getLogger(__name__).info("Serve was gone already: %s", error)
+
+
 def cause_of(message: str) -> str:
     """The last error line in Serve's account of a failed start, which is a whole traceback."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
