@@ -102,7 +102,6 @@ async def _run(job: Job, name: str, folder: Path, recorder: Recorder) -> None:
 
 
 async def _stages(job: Job, run: Any) -> None:
-    from orchestrator.jobs.evaluate import evaluate, preferred_skills
     from orchestrator.references import resolve, with_seed
     from orchestrator.stage import run_stage
 
@@ -112,10 +111,14 @@ async def _stages(job: Job, run: Any) -> None:
         ready = with_seed(resolve(stage, made), job.seed)
         made[key] = await run_stage(ready, key, index, len(stages), run)
         if isinstance(job, RecipeJob) and job.evaluate and stage.job in _POLICY_JOBS:
+            from orchestrator.jobs.evaluate import evaluate, preferred_skills
+
             settings = resolve(job.evaluate, made)
             skills = preferred_skills([resolve(each, made) for each in stages.values()])
             await evaluate(key, str(made[key]), settings, job.engine, run, skills)
     if isinstance(job, EvaluateJob):
+        from orchestrator.jobs.evaluate import evaluate
+
         run.report(StageStarted(stage="policy", job=job.job, index=1, total=1))
         told = await evaluate("policy", job.policy, job.evaluation, job.engine, run, ())
         run.report(

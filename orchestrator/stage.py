@@ -13,7 +13,7 @@ from orchestrator.artifacts import (
     shown,
 )
 from orchestrator.config import Stage
-from orchestrator.jobs.table import JOBS
+from orchestrator.jobs.table import job_named
 from orchestrator.lineage import parents_of
 from orchestrator.preflight import check_inputs
 from orchestrator.work import Run, Work
@@ -46,7 +46,7 @@ async def run_stage(stage: Stage, key: str, index: int, total: int, run: Run) ->
     shutil.rmtree(work.out, ignore_errors=True)
     scratch.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    metrics = await JOBS[stage.job](stage, work)
+    metrics = await job_named(stage.job)(stage, work)
     artifact = Artifact(
         kind=stage.job,
         fingerprint=mark,

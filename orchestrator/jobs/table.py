@@ -1,24 +1,13 @@
 """The jobs: each module has `run(job, work) -> metrics` and fills `work.out`."""
 
+import importlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from orchestrator.jobs import (
-    demo_data,
-    offline_dpo,
-    online_dpo,
-    preferences,
-    pretrain,
-    reward_model,
-    sft,
-)
+Run = Callable[[Any, Any], Awaitable[dict[str, float]]]
 
-JOBS: dict[str, Callable[[Any, Any], Awaitable[dict[str, float]]]] = {
-    "demo_data": demo_data.run,
-    "pretrain": pretrain.run,
-    "sft": sft.run,
-    "preferences": preferences.run,
-    "reward_model": reward_model.run,
-    "offline_dpo": offline_dpo.run,
-    "online_dpo": online_dpo.run,
-}
+
+def job_named(name: str) -> Run:
+    """The `run` of orchestrator/jobs/<name>.py, imported now: training imports for seconds."""
+    run: Run = importlib.import_module(f"orchestrator.jobs.{name}").run
+    return run

@@ -120,6 +120,17 @@ def test_a_config_error_is_one_line_before_anything_starts(tmp_path: Path) -> No
     assert not (tmp_path / "tiny").exists()
 
 
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (taken := tmp_path / "file").touch()
+    command = [sys.executable, "orchestrator/run.py", "tests/e2e/tiny.yaml", f"output={taken}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"pairloop: 'output': nothing can be written to {taken}/tiny (Not a directory);"
+        " take another folder"
+    ]
+
+
 def test_a_dry_run_prints_a_config_that_reads_back(tmp_path: Path) -> None:
     for name in ("demo", "qwen2-0.5b", "qwen2-7b"):
         command = [sys.executable, "orchestrator/run.py", f"configs/{name}.yaml", "--dry-run"]
