@@ -32,7 +32,7 @@ from orchestrator.moves import (
     try_move,
 )
 from orchestrator.parts import Parts, Progress
-from services.errors import PairloopError, StallError
+from services.errors import PairloopError, StallError, StateError
 from services.telemetry.events import EpisodeFinished
 
 _LEARNER_NAMES = {"margin": "dpo_margin", "pairs": "trained_pairs"}
@@ -64,6 +64,11 @@ async def _publish_start(parts: Parts, settings: EpisodeSettings, progress: Prog
         return 1
     # The learner's checkpoint holds this episode; its last moves may be missing.
     last = await parts.episodes.get(weights.version)
+    if state_of(last) not in AFTER_SAMPLING:
+        raise StateError(
+            f"the learner's checkpoint holds episode {weights.version}, which Redis has as"
+            f" {state_of(last)}: Redis lost this run. Give it a new name to begin again: name=..."
+        )
     return weights.version + (1 if state_of(last) == "COMPLETED" else 0)
 
 

@@ -7,6 +7,7 @@ weight board are Ray processes; Redis is a server of its own; the loop and the a
 import asyncio
 import contextlib
 import json
+import uuid
 from collections.abc import Awaitable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -50,6 +51,9 @@ from services.weights.canary import canary_tokens, default_tolerance
 _START_S = 300.0
 """How long pairing and the reward may take to come up."""
 
+_KEPT_S = 86_400
+"""How long Redis keeps a finished run; the ledger is in the artifact."""
+
 
 @dataclass(frozen=True)
 class Services:
@@ -66,13 +70,16 @@ class Services:
 
 async def run(job: OnlineDPOJob, work: Work) -> dict[str, float]:
     """Run every episode; the artifact is the last version. An interrupted run goes on."""
-    name = f"{work.run.name}.{work.stage}.{work.fingerprint}"
+    # Ids have no attempt in them: the same run made again gives the same ids.
+    ids = f"{work.run.name}.{work.stage}.{work.fingerprint}"
+    name = f"{ids}.{_attempt(work.scratch)}"
     async with contextlib.AsyncExitStack() as stack:
         url = stack.enter_context(redis_address(job.queues, work.run.folder / "redis"))
         services = await _start(job, work, name, url, stack)
-        await supervise(_loop(job, work, name, services), _watched(services))
+        await supervise(_loop(job, work, ids, services), _watched(services))
         metrics = await _drained(services.learner)
         ledger = await services.queues.ledger()
+        await services.queues.expire(_KEPT_S)
     work.out.mkdir(parents=True, exist_ok=True)
     export = ray.remote(num_cpus=1)(export_checkpoint)
     await export.remote(job.policy, str(work.scratch / "learner" / "checkpoints"), str(work.out))
@@ -81,6 +88,18 @@ async def run(job: OnlineDPOJob, work: Work) -> dict[str, float]:
     if problems:
         raise WorkerError(f"the ledger does not add up: {problems[0]} ({len(problems)} problems)")
     return metrics | {"ledger_events": float(len(ledger))}
+
+
+def _attempt(scratch: Path) -> str:
+    """Part of the names of this attempt's keys in Redis.
+
+    Lies with the learner's checkpoints: a restart goes on with the same keys, and a stage that is
+    made anew, its artifact removed, does not find the episodes of the last time completed.
+    """
+    path = scratch / "attempt"
+    if not path.is_file() or not path.read_text(encoding="utf-8"):
+        path.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 async def _start(
@@ -186,7 +205,7 @@ async def _failure(learner: "asyncio.Future[dict[str, float]]") -> None:
     await asyncio.Event().wait()
 
 
-async def _loop(job: OnlineDPOJob, work: Work, name: str, services: Services) -> None:
+async def _loop(job: OnlineDPOJob, work: Work, ids: str, services: Services) -> None:
     rows = read_prompts(job.prompts)
 
     def prompts(episode: int) -> list[Prompt]:
@@ -194,7 +213,7 @@ async def _loop(job: OnlineDPOJob, work: Work, name: str, services: Services) ->
             rows,
             services.tokenizer,
             job.sampling,
-            run=name,
+            run=ids,
             episode=episode,
             count=job.episodes.prompts,
             seed=job.seed,

@@ -5,6 +5,7 @@ UnreachableError whose text never holds the password.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
@@ -92,6 +93,13 @@ class Client:
                 for key in keys:
                     pipe.hgetall(key)
                 return cast(list[Fields], await pipe.execute())
+
+    async def expire(self, prefix: str, seconds: int) -> None:
+        """Let every key that begins with `prefix` end after so many seconds."""
+        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
+        with _refusals(self._address):
+            async for key in self._redis.scan_iter(match=pattern, count=1000):
+                await self._redis.expire(key, seconds)
 
     async def close(self) -> None:
         """Close the connections."""

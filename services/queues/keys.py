@@ -11,8 +11,13 @@ class Keys:
 
     run: str
 
+    @property
+    def prefix(self) -> str:
+        """What every key of the run begins with."""
+        return f"pairloop:{{{self.run}}}:"
+
     def _key(self, *parts: str | int) -> str:
-        return ":".join((f"pairloop:{{{self.run}}}", *map(str, parts)))
+        return self.prefix + ":".join(map(str, parts))
 
     def stream(self, name: str) -> str:
         """Work stream "prompts" or "rollouts"."""

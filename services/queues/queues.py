@@ -202,6 +202,10 @@ class RunQueues:
             after = entries[-1][0]
         return events
 
+    async def expire(self, seconds: int) -> None:
+        """Let Redis forget the run, episodes included, after so many seconds."""
+        await self._client.expire(self._keys.prefix, seconds)
+
     async def dead_letters(self) -> list[DeadLetter]:
         """Every item that kept failing, oldest first."""
         letters: list[DeadLetter] = []

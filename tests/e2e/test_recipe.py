@@ -16,6 +16,7 @@ from pairloop.admin.v1.admin_pb2_grpc import AdminServiceStub
 from services.queues.ledger import LedgerEvent, ledger_audit
 
 ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = "model.safetensors"
 PAUSED = messages.EPISODE_STATE_PAUSED
 # gRPC waits up to two minutes between attempts to connect: longer than the loop of this test runs.
 IMPATIENT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
@@ -74,7 +75,15 @@ def pause_and_resume(run: "subprocess.Popen[str]", port: int) -> None:
         assert admin.ResumeEpisode(resume, timeout=5).episode.number == number
 
 
-def test_the_recipe_runs_whole_holds_when_paused_and_is_reused(tmp_path: Path) -> None:
+def ledger_of(artifact: Path) -> list[LedgerEvent]:
+    return [LedgerEvent(**json.loads(line)) for line in (artifact / "ledger.jsonl").open()]
+
+
+def trained(artifact: Path) -> list[str]:
+    return [event.id for event in ledger_of(artifact) if event.kind == "trained"]
+
+
+def test_the_recipe_runs_whole_holds_when_paused_and_repeats(tmp_path: Path) -> None:
     run = start(tmp_path, port := free_port())
     pause_and_resume(run, port)
     finish(run)
@@ -96,8 +105,7 @@ def test_the_recipe_runs_whole_holds_when_paused_and_is_reused(tmp_path: Path) -
     assert all(episode["metrics"]["sampler_gap"] < 1e-3 for episode in online["episodes"])
 
     artifact = folder / "online_dpo"
-    ledger = [LedgerEvent(**json.loads(line)) for line in (artifact / "ledger.jsonl").open()]
-    assert ledger_audit(ledger) == []
+    assert ledger_audit(ledger_of(artifact)) == []
     model = AutoModelForCausalLM.from_pretrained(artifact)
     assert len(AutoTokenizer.from_pretrained(artifact)) <= model.config.vocab_size
     report = (folder / "report.html").read_text()
@@ -107,6 +115,14 @@ def test_the_recipe_runs_whole_holds_when_paused_and_is_reused(tmp_path: Path) -
     again = finish(start(tmp_path, port))
     assert again.count("reused") >= 7
     assert "episode 1/2: SAMPLING" not in again
+
+    # Made anew, not gone on with; and the same seed gives the same weights and ids.
+    first = folder / "first"
+    artifact.rename(first)
+    anew = finish(start(tmp_path, port))
+    assert "episode 2/2: done" in anew
+    assert (artifact / WEIGHTS).read_bytes() == (first / WEIGHTS).read_bytes()
+    assert sorted(trained(artifact)) == sorted(trained(first))
 
 
 def test_a_config_error_is_one_line_before_anything_starts(tmp_path: Path) -> None:

@@ -273,6 +273,25 @@ async def test_states_and_counters_of_unknown_episodes(queues: RunQueues) -> Non
     assert (await queues.counters(7))["dispatched"] == 0
 
 
+async def test_a_run_expires_and_no_other_does(redis_url: str) -> None:
+    # As a pattern, the first name means the second as well.
+    names = ["run-[ab]*", "run-a", "run-[ab]*2"]
+    stores = [await EpisodeStore.open(redis_url, name, 5.0) for name in names]
+    runs = [await RunQueues.open(redis_url, name, SETTINGS) for name in names]
+    for store, queues in zip(stores, runs, strict=True):
+        await store.create(1, 2)
+        await store.move(1, State.SAMPLING)
+        await queues.dispatch(1, prompts(store.run, 2))
+    await runs[0].expire(0)
+    assert await stores[0].list() == []
+    assert await runs[0].ledger() == []
+    for store, queues in zip(stores[1:], runs[1:], strict=True):
+        assert [episode.dispatched for episode in await store.list()] == [2]
+        assert len(await queues.ledger()) == 2
+    for each in (*stores, *runs):
+        await each.close()
+
+
 async def test_a_silent_server_is_named_without_its_password() -> None:
     settings = QueueSettings(connect_timeout_s=0.5)
     with pytest.raises(UnreachableError) as caught:

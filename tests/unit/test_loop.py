@@ -178,3 +178,10 @@ async def test_a_restart_goes_on_after_the_learners_checkpoint() -> None:
     ]
     assert not {"dispatch 1", "publish 1", "dispatch 2"} & set(world.history)
     assert world.history[-1] == "COMPLETED 3"
+
+
+async def test_a_checkpoint_that_redis_knows_nothing_of_is_refused() -> None:
+    world = World(count=3, prompts=2, learned=2)
+    with pytest.raises(StateError, match=r"episode 2, which Redis has as PENDING.*name="):
+        await run_episodes(world.parts(), EpisodeSettings(count=3, prompts=2))
+    assert not any(move.startswith("dispatch") for move in world.history)
