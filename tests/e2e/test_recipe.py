@@ -117,7 +117,7 @@ def test_the_recipe_runs_whole_holds_when_paused_and_repeats(tmp_path: Path) -> 
     assert "episode 1/2: SAMPLING" not in again
 
     # Made anew, not gone on with; and the same seed gives the same weights and ids.
-    first = folder / "first"
+    first = tmp_path / "first"
     artifact.rename(first)
     anew = finish(start(tmp_path, port))
     assert "episode 2/2: done" in anew
