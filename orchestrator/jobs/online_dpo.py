@@ -29,7 +29,7 @@ from pairloop.data.v1.rollout_pb2 import Prompt
 from services.admin.server import AdminServer
 from services.data.chat import tokenizer_fingerprint
 from services.data.rows import read_prompts
-from services.errors import WorkerError
+from services.errors import StallError, WorkerError
 from services.learner import ray_train
 from services.learner.export import export_checkpoint
 from services.learner.models import load_tokenizer
@@ -51,6 +51,7 @@ from services.weights.canary import canary_tokens, default_tolerance
 _START_S = 300.0
 """How long pairing and the reward may take to come up."""
 
+_DRAIN_S = 120.0
 _KEPT_S = 86_400
 """How long Redis keeps a finished run; the ledger is in the artifact."""
 
@@ -251,7 +252,13 @@ async def _loop(job: OnlineDPOJob, work: Work, ids: str, services: Services) -> 
 
 async def _drained(learner: "asyncio.Future[dict[str, float]]") -> dict[str, float]:
     """The learner's last metrics; it returns once its last version is published."""
-    return await asyncio.wait_for(learner, 120.0)
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            return await learner
+    except TimeoutError:
+        raise StallError(
+            f"the learner did not end within {_DRAIN_S:.0f} s after its last version; see its log"
+        ) from None
 
 
 def _write_ledger(path: Path, events: Sequence[dict[str, Any]]) -> None:

@@ -33,4 +33,5 @@ async def changes(
         if last or (now and all(episode.state in _OVER for episode in now)):
             return
         with suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), poll_s)
+            async with asyncio.timeout(poll_s):
+                await ended.wait()

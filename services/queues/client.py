@@ -184,9 +184,17 @@ def _blocking(url: str, timeout_s: float) -> redis.Redis:
 
 @contextmanager
 def _refusals(address: str) -> Iterator[None]:
-    """redis-py's errors as ours."""
+    """redis-py's errors as ours, and the cancellations that it loses.
+
+    It sends by `asyncio.wait_for`, which before Python 3.12 returns when the command is sent at
+    the moment of a cancellation, and the cancellation is gone: a worker would work on.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
     try:
         yield
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
     except redis.AuthenticationError as error:
         raise UnreachableError(
             f"Redis at {address} refused the user or password: check queues.url or REDIS_URL"

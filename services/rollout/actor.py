@@ -36,7 +36,8 @@ class RolloutActor:
         self._worker = RolloutWorker(self._make_engine(self._worker_id), self._worker_id)
 
     async def start(self, connect: Connect) -> None:
-        """Connect to the queues."""
+        """Connect to the queues; nothing is sampled from them before `load_weights`."""
+        self._worker.hold()
         self._queue = await connect()
 
     async def run(self) -> None:
@@ -163,7 +164,8 @@ async def start_workers(
     ]
     up = asyncio.gather(*(handle.set_up() for handle in handles))
     try:
-        await asyncio.wait_for(up, settings.start_timeout_s)
+        async with asyncio.timeout(settings.start_timeout_s):
+            await up
     except TimeoutError:
         raise _late(settings, count) from None
     finally:

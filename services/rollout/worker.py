@@ -76,6 +76,7 @@ class RolloutWorker:
         self._waiting = 0
         self._samples = 1
         self._stopping = False
+        self._held = False
 
     @property
     def version(self) -> int:
@@ -86,10 +87,21 @@ class RolloutWorker:
         """End `run` once what is in flight is committed."""
         self._stopping = True
 
+    def hold(self) -> None:
+        """Let `run` take nothing before the next `load_weights`.
+
+        An interrupted attempt may have left prompts, and the engine may hold what another stage
+        put there.
+        """
+        self._held = True
+
     async def run(self, queue: PromptQueue[D]) -> None:
         """Sample from the queue until `stop`; an error of the engine or the queue ends it."""
         self._stopping = False
         while not self._stopping:
+            if self._held:
+                await asyncio.sleep(_IDLE_BLOCK_S)
+                continue
             async with self._turn:
                 await self._until_empty(queue)
             await asyncio.sleep(0)
@@ -121,7 +133,10 @@ class RolloutWorker:
     async def load_weights(self, manifest: WeightManifest, tensors: Tensors) -> Attestation:
         """Finish what is in flight, then load and attest."""
         async with self._exclusive():
-            return self._engine.load_weights(manifest, tensors)
+            attestation = self._engine.load_weights(manifest, tensors)
+            # Nor from weights that arrived damaged, until they are repaired.
+            self._held = bool(attestation.mismatches)
+            return attestation
 
     async def load_prepared(
         self, prepare: Callable[[], tuple[WeightManifest, Tensors]]

@@ -25,7 +25,8 @@ class EventSink:
         if not self._events:
             self._arrived.clear()
             try:
-                await asyncio.wait_for(self._arrived.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._arrived.wait()
             except TimeoutError:
                 return []
         events, self._events = self._events, []

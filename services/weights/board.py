@@ -50,12 +50,9 @@ class WeightBoard:
     async def wait(self, version: int, timeout_s: float) -> Held:
         """The newest version, once it is this one or later. Raises StallError past `timeout_s`."""
 
-        async def arrived() -> None:
-            async with self._changed:
-                await self._changed.wait_for(lambda: max(self._versions, default=-1) >= version)
-
         try:
-            await asyncio.wait_for(arrived(), timeout_s)
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(lambda: max(self._versions, default=-1) >= version)
         except TimeoutError:
             held = ", ".join(map(str, self._versions)) or "none"
             raise StallError(

@@ -83,7 +83,8 @@ async def attested(
     """
     for tries in range(2):
         try:
-            attestation = await asyncio.wait_for(load(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                attestation = await load()
         except TimeoutError:
             raise StallError(
                 f"worker {worker_id} did not attest its weights within {timeout_s:g} s; "

@@ -74,6 +74,7 @@ class World:
     events: list[Event] = field(default_factory=list)
     learned: int = 0
     trained: dict[int, list[str]] = field(default_factory=dict)
+    start_s: float = 0.0
 
     def prompts(self, episode: int) -> list[Prompt]:
         return [
@@ -95,6 +96,7 @@ class World:
 
     async def weights(self, version: int, timeout_s: float) -> Weights:
         """The learner's part of an episode."""
+        await asyncio.sleep(self.start_s)
         for episode in range(self.learned + 1, version + 1):
             assert await self.queues.episode_state(episode) == "TRAINING"
             self.trained[episode] = [pair.id for pair in await self.queues.pairs(episode)]
@@ -114,6 +116,8 @@ class World:
     async def play(self, settings: EpisodeSettings = EPISODES) -> None:
         """The loop beside its workers, until it ends."""
         rollout = [RolloutWorker(engine, engine.worker_id) for engine in self.engines]
+        for worker in rollout:
+            worker.hold()
         self.holders = [
             Holder(worker, engine.worker_id)
             for worker, engine in zip(rollout, self.engines, strict=True)
@@ -209,6 +213,31 @@ async def test_a_loop_that_is_cut_off_goes_on_without_losing_or_repeating(
             counters["trained"] + sum(n for k, n in counters.items() if k.startswith("dropped:"))
             for counters in [await here.queues.counters(n) for n in (1, 2, 3)]
         ]
+
+
+async def test_what_a_cut_off_attempt_left_is_sampled_from_its_own_version(
+    redis_url: str, run_name: str
+) -> None:
+    async with world(redis_url, run_name, FakeEngine(worker_id="rollout-0", steps=40)) as here:
+        playing = asyncio.create_task(here.play())
+        while not (await here.store.get(2)).in_flight:
+            await asyncio.sleep(0.005)
+        playing.cancel()
+        await asyncio.gather(playing, return_exceptions=True)
+        assert (await here.store.get(2)).in_flight
+        learned = here.learned
+    # A new engine holds version 0 until the loop publishes.
+    async with world(redis_url, run_name, FakeEngine(worker_id="rollout-0")) as here:
+        here.learned = learned
+        here.start_s = 0.5  # a real learner takes longer to come up than the workers
+        await here.play()
+        events = await here.queues.ledger()
+    assert {(e.episode, e.detail) for e in events if e.kind == "paired"} == {
+        (1, "0-0"),
+        (2, "1-1"),
+        (3, "2-2"),
+    }
+    assert {e.detail for e in events if e.kind == "dropped"} <= {"TIE", "SINGLE_ANSWER", "MARGIN"}
 
 
 async def test_a_pause_holds_the_run_and_a_resume_lets_it_finish(

@@ -1,12 +1,14 @@
 """Addresses are shown without their secrets; keys of a run share a hash tag."""
 
+import asyncio
+import contextlib
 import subprocess
 import sys
 
 import pytest
 
 from services.errors import ConfigError
-from services.queues.client import address_of
+from services.queues.client import Client, address_of
 from services.queues.keys import Keys
 
 
@@ -48,3 +50,18 @@ def test_settings_items_and_ledger_do_not_import_redis() -> None:
         "sys.exit('redis' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+async def test_a_cancellation_that_the_library_loses_ends_the_call() -> None:
+    class Deaf:
+        async def get(self, key: str) -> bytes:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(10)
+            return b"sent all the same"
+
+    client = Client(Deaf(), "redis://here:1")  # type: ignore[arg-type]
+    asked = asyncio.create_task(client.get("key"))
+    await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asked, 5)

@@ -159,6 +159,23 @@ async def test_an_idle_worker_loads_at_once_and_from_a_thread() -> None:
     await asyncio.wait_for(running, 10.0)
 
 
+async def test_a_held_worker_takes_nothing_before_sound_weights() -> None:
+    engine, queue = FakeEngine(bad_loads=1), queue_of(prompt(0))
+    worker = RolloutWorker(engine, "w0")
+    worker.hold()
+    running = asyncio.create_task(worker.run(queue))
+    await asyncio.sleep(0.3)
+    assert (await worker.load_weights(*manifest(3))).mismatches
+    await asyncio.sleep(0.3)
+    assert not engine.admitted
+    assert not (await worker.load_weights(*manifest(3))).mismatches
+    await asyncio.wait_for(queue.empty.wait(), 10.0)
+    worker.stop()
+    await asyncio.wait_for(running, 10.0)
+    (rollout,) = queue.rollouts.values()
+    assert {span.version for s in rollout.samples for span in s.policy_versions} == {3}
+
+
 async def test_generate_keeps_the_order_and_is_deterministic() -> None:
     prompts = [prompt(i, n=1 + i % 5) for i in range(30)]
     small = await RolloutWorker(FakeEngine(max_num_seqs=6), "w0").generate(prompts)
