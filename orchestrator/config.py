@@ -79,6 +79,19 @@ class SFTJob(_Job):
     train: TrainSettings = TrainSettings()
 
 
+def check_sampling(sampling: SamplingSettings, engine: EngineSettings) -> None:
+    """ValueError for samples that no pair can be made of, or that do not fit the engine."""
+    if sampling.n < 2:
+        raise ValueError("sampling.n is 1: a pair needs two answers to choose from")
+    if sampling.temperature == 0:
+        raise ValueError("sampling.temperature is 0: every answer to a prompt would be the same")
+    if sampling.max_tokens >= engine.max_model_len:
+        raise ValueError(
+            f"sampling.max_tokens {sampling.max_tokens} leaves no room for a prompt in"
+            f" engine.max_model_len {engine.max_model_len}"
+        )
+
+
 class PreferencesJob(_Job):
     """Sample answers from a policy, score them, write preference pairs."""
 
@@ -93,6 +106,11 @@ class PreferencesJob(_Job):
     heldout: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of the prompts whose pairs go to heldout.jsonl instead of pairs.jsonl."""
     engine: EngineSettings = EngineSettings()
+
+    @model_validator(mode="after")
+    def _samples_make_pairs(self) -> "PreferencesJob":
+        check_sampling(self.sampling, self.engine)
+        return self
 
 
 class RewardModelJob(_Job):
@@ -164,6 +182,11 @@ class OnlineDPOJob(_Job):
     sync: SyncSettings = SyncSettings()
     queues: QueueSettings = QueueSettings()
     admin: AdminSettings = AdminSettings()
+
+    @model_validator(mode="after")
+    def _samples_make_pairs(self) -> "OnlineDPOJob":
+        check_sampling(self.sampling, self.engine)
+        return self
 
     @model_validator(mode="after")
     def _credits_cover_episodes(self) -> "OnlineDPOJob":

@@ -3,9 +3,6 @@
 They run before any heavy import, and raise the first error as one line.
 """
 
-import importlib.util
-import os
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -28,8 +25,9 @@ from orchestrator.lineage import (
     reference_of,
     reward_models,
 )
+from orchestrator.reward_checks import check_answers, check_function
 from services.data.settings import DataSource
-from services.errors import ConfigError, DataError
+from services.errors import ConfigError
 from services.reward.settings import CheckerReward, FunctionReward
 
 Kind = Literal["texts", "conversations", "prompts", "pairs"]
@@ -93,9 +91,9 @@ def check_inputs(stage: Stage) -> None:
     if isinstance(stage, PreferencesJob | OnlineDPOJob):
         for term in stage.reward.parts:
             if isinstance(term, CheckerReward):
-                _check_answers(stage.prompts)
+                check_answers(stage.prompts)
             elif isinstance(term, FunctionReward):
-                _check_function(term.path)
+                check_function(term.path)
     heldout = getattr(stage, "heldout", None)
     if isinstance(heldout, DataSource):
         _check_source(heldout, "texts" if stage.job == "pretrain" else "pairs")
@@ -113,36 +111,6 @@ def _check_source(source: object, kind: Kind) -> None:
         check_rows(source, kind)
 
 
-def _check_function(path: str) -> None:
-    """That the module is there; importing it, which may take long, is left to the service."""
-    module = path.split(":")[0]
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        found = importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        found = False
-    if not found:
-        raise ConfigError(
-            f"'reward.parts.path': there is no module '{module}' (looked in the current folder and"
-            " in the environment)"
-        )
-
-
-def _check_answers(source: DataSource) -> None:
-    """The checker needs something to check against, in every prompt."""
-    from services.data.rows import read_prompts
-
-    if not Path(source.path).exists():
-        return
-    for number, row in enumerate(read_prompts(source), start=1):
-        if not {"answer", "pattern"} & row.metadata.keys():
-            raise DataError(
-                f"{source.path}: prompt {number} has neither 'answer' nor 'pattern', which the"
-                " checker needs; add one, or take another reward"
-            )
-
-
 def _check_evaluation(evaluation: EvaluationSettings, made: list[str]) -> None:
     for role, source in (("prompts", evaluation.prompts), ("texts", evaluation.texts)):
         if source is not None and source.path.startswith("@"):
@@ -150,7 +118,7 @@ def _check_evaluation(evaluation: EvaluationSettings, made: list[str]) -> None:
         else:
             _check_source(source, _KINDS[role])
             if source is not None and role == "prompts":
-                _check_answers(source)
+                check_answers(source)
 
 
 def _references(stage: Stage) -> list[str]:

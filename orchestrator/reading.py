@@ -43,7 +43,11 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Job:
     lines = _lines(node, (), path)
     origin: dict[Key, str] = {key: f"{path}, line {line}" for key, line in lines.items()}
     for override in overrides:
-        origin[_override(data, override)] = f"override '{override}'"
+        key = _override(data, override)
+        below = [place for place in origin if place[: len(key)] == key]
+        for place in below:
+            del origin[place]
+        origin[key] = f"override '{_shown(key, override)}'"
     return _validate(data, origin, str(path))
 
 
@@ -96,6 +100,11 @@ def _override(data: dict[str, Any], override: str) -> Key:
     return (*path, last)
 
 
+def _shown(key: Key, override: str) -> str:
+    """As it was typed, but for an address, which may hold a password."""
+    return f"{override.partition('=')[0]}=..." if key[-1] == "url" else override
+
+
 def _validate(data: dict[str, Any], origin: dict[Key, str], file: str) -> Job:
     try:
         return _JOB.validate_python(data)
@@ -125,7 +134,9 @@ def _explain(detail: ErrorDetails, data: Any, origin: dict[Key, str], file: str)
     if not key:
         return f"{where}: {message}"
     value = detail["input"]
-    shown = f", not {value!r}" if isinstance(value, str | int | float | bool | None) else ""
+    plain = isinstance(value, str | int | float | bool | None)
+    # Our own checks say themselves what is wrong, and what may be shown.
+    shown = f", not {value!r}" if plain and kind != "value_error" else ""
     return f"{where}: '{dotted}': {message[0].lower()}{message[1:]}{shown}"
 
 

@@ -147,6 +147,8 @@ class _Cells:
         """Messages, or the one user message that a string stands for."""
         if isinstance(value, str):
             return [{"role": "user", "content": self.text(name, value)}]
+        if not isinstance(value, list):
+            raise self.error(f"'{name}' must be a text or a list of messages")
         return self.messages(name, value)
 
     def metadata(self) -> dict[str, str]:

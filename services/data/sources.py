@@ -68,9 +68,12 @@ def _jsonl_rows(file: Path) -> Iterator[RawRow]:
                 continue
             where = f"{file}, line {number}"
             try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip())
             except UnicodeDecodeError as error:
                 raise DataError(f"{where}: not UTF-8 text ({error.reason})") from error
+            except json.JSONDecodeError as error:
+                at = f"{error.msg} at column {error.pos + 1}"
+                raise DataError(f"{where}: not JSON ({at})") from error
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{where}: not JSON ({error})") from error
             if not isinstance(row, dict):

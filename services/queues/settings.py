@@ -1,8 +1,9 @@
 """Settings of the work queues."""
 
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_serializer, field_validator
 
 from services.settings import Settings
 
@@ -21,3 +22,19 @@ class QueueSettings(Settings):
     reclaim_idle_s: float = Field(300.0, gt=0.0)
     """An item a worker has held this long is given to another; above the slowest handler."""
     connect_timeout_s: float = Field(5.0, gt=0.0)
+
+    @field_validator("url")
+    @classmethod
+    def _is_redis(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme not in ("redis", "rediss"):
+            # Nothing of the address is shown: a mistyped one may hold the password anywhere.
+            raise ValueError("no Redis address: write redis://host:port or rediss://host:port")
+        return url
+
+    @field_serializer("url", when_used="json")
+    def _without_password(self, url: str | None) -> str | None:
+        """Configs are written to files: the password stays in REDIS_URL or on the command line."""
+        parts = urlsplit(url or "")
+        if not url or parts.password is None:
+            return url
+        return url.replace(f":{parts.password}@", ":***@", 1)

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from services.errors import ConfigError, WorkerError
 
@@ -44,11 +45,13 @@ def call_function(
         raise WorkerError(
             f"reward function {path} failed on {prompt_id}: {_one_line(error)}"
         ) from error
-    if not isinstance(value, int | float):
+    try:
+        # Scalars of numpy and torch are numbers as well, a text is not.
+        return float(cast(Any, value).__float__())
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise WorkerError(
             f"reward function {path} gave {type(value).__name__} for {prompt_id}, not a number"
-        )
-    return float(value)
+        ) from error
 
 
 def _one_line(error: BaseException) -> str:

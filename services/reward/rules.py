@@ -46,16 +46,23 @@ def _normal(text: str) -> str:
     return " ".join(text.split())
 
 
-def _matches(prompt_id: str, pattern: str, answer: str) -> bool:
+def check_pattern(prompt_id: str, pattern: str) -> None:
+    """DataError for a pattern that is too long or no regular expression."""
     if len(pattern) > MAX_PATTERN:
         raise DataError(
             f"{prompt_id}: the pattern in its metadata has {len(pattern)} characters, "
             f"above {MAX_PATTERN}"
         )
     try:
-        return regex.fullmatch(pattern, answer, timeout=MATCH_TIMEOUT_S) is not None
+        regex.compile(pattern)
     except regex.error as error:
         raise DataError(f"{prompt_id}: the pattern in its metadata is broken: {error}") from error
+
+
+def _matches(prompt_id: str, pattern: str, answer: str) -> bool:
+    check_pattern(prompt_id, pattern)  # compiled once: regex keeps it
+    try:
+        return regex.fullmatch(pattern, answer, timeout=MATCH_TIMEOUT_S) is not None
     except TimeoutError as error:
         raise DataError(
             f"{prompt_id}: the pattern in its metadata took over {MATCH_TIMEOUT_S:g} s on one "

@@ -87,6 +87,35 @@ def test_a_reward_function_that_is_nowhere(tmp_path: Path) -> None:
     check(online(tmp_path, reward={"parts": [{"kind": "function", "path": "math:sqrt"}]}))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def score(p, a, m):\n    return 1\n", ""),
+        ("from math import sqrt as score\n", ""),
+        ("if True:\n    score = abs\n", ""),
+        ("def scores(p, a, m):\n    return 1\n", "defines no 'score'"),
+        ("x = 1\ndef score(:\n", "line 2: invalid syntax"),
+    ],
+)
+def test_a_reward_function_is_looked_for_in_the_text_of_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    name = f"rewards_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    job = online(tmp_path, reward={"parts": [{"kind": "function", "path": f"{name}:score"}]})
+    if said:
+        assert said in refused(job, ConfigError)
+    else:
+        check(job)
+
+
+def test_a_pattern_that_is_none(tmp_path: Path) -> None:
+    path = prompts(tmp_path, '{"prompt": "a", "pattern": "("}', name="broken.jsonl")
+    said = refused(online(tmp_path, prompts={"path": path}), DataError)
+    assert "prompt 1: the pattern in its metadata is broken: missing )" in said
+
+
 def test_a_reference_and_base_of_other_shapes(tmp_path: Path) -> None:
     said = refused(online(tmp_path, base=model(tmp_path / "wide", size=5)), LineageError)
     assert "tensor 'w' is (4,) in the reference and (5,) in the base" in said

@@ -86,5 +86,37 @@ def test_a_wrong_override_is_named_itself(tmp_path: Path) -> None:
     assert "override 'tarin.lr=1': unknown key 'tarin'" in refused(path, "tarin.lr=1")
 
 
+def test_what_is_wrong_inside_an_override_is_the_overrides(tmp_path: Path) -> None:
+    override = "reward.parts=[{kind: magic}]"
+    said = refused(write(tmp_path), override)
+    assert said.startswith(f"override '{override}': 'reward.parts.0.kind' must be one of")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sampling.n=1", "a pair needs two answers"),
+        ("sampling.temperature=0", "every answer to a prompt would be the same"),
+        ("sampling.max_tokens=2048", "leaves no room for a prompt in engine.max_model_len 2048"),
+        ("queues.credits=8", "no episode would ever be complete"),
+    ],
+)
+def test_settings_under_which_no_pair_could_come(tmp_path: Path, override: str, said: str) -> None:
+    assert said in refused(write(tmp_path), override)
+
+
+def test_a_password_is_in_no_message_and_in_no_resolved_config(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    for url in ("http://:s3cret@here", "redis.here:s3cret"):
+        said = refused(path, f"queues.url={url}")
+        assert said.startswith("override 'queues.url=...': 'queues.url': no Redis address")
+        assert "s3cret" not in said
+    job = read_config(path, ["queues.url=redis://me:s3cret@here:6379/1"])
+    assert isinstance(job, OnlineDPOJob)
+    assert job.queues.url == "redis://me:s3cret@here:6379/1"
+    assert "url: redis://me:***@here:6379/1" in to_yaml(job)
+    assert "s3cret" not in to_yaml(job)
+
+
 def test_a_missing_file_is_said_so(tmp_path: Path) -> None:
     assert "no such config file" in refused(tmp_path / "none.yaml")

@@ -129,7 +129,7 @@ def test_broken_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ('{"text": "a"', "not JSON"),
+        ('{"text": "a"', "not JSON (Expecting ',' delimiter at column 13)"),
         ("[1]", "a JSON object is needed, this is a list"),
         ({"id": 1, "body": "x"}, "no column 'text' or 'content'; the columns are: id, body"),
         ({"text": 3}, "'text' must be a string, this is int"),

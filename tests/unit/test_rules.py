@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from pairloop.data.v1.rollout_pb2 import (
     FINISH_REASON_LENGTH,
@@ -16,7 +18,7 @@ from pairloop.data.v1.rollout_pb2 import (
 from services.errors import ArtifactError, ConfigError, DataError, LineageError, WorkerError
 from services.reward import rules
 from services.reward.composite import Composite, Part, build, describe, find_model, part_names
-from services.reward.function import load_function
+from services.reward.function import call_function, load_function
 from services.reward.settings import RewardSettings
 
 FUNCTIONS = """
@@ -141,6 +143,15 @@ def test_a_failing_function_names_itself_and_the_prompt(
     with pytest.raises(WorkerError) as caught:
         reward.score(Prompt(id="r/e1/p0"), [Sample(index=4, text="x")])
     assert problem in str(caught.value)
+
+
+def test_scalars_of_numpy_and_torch_are_numbers() -> None:
+    for value in (np.float32(0.5), np.int64(2), torch.tensor(0.25), True):
+        given = call_function(lambda p, a, m, value=value: value, "f", "id", "", "", {})
+        assert given == float(value)
+    for value in (torch.ones(2), None, "1.0"):
+        with pytest.raises(WorkerError, match="not a number"):
+            call_function(lambda p, a, m, value=value: value, "f", "id", "", "", {})
 
 
 @pytest.mark.parametrize(
