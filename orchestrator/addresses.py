@@ -26,8 +26,6 @@ def check_addresses(job: Job, stages: Sequence[Stage]) -> None:
 
 def _reachable(url: str, what: str, key: str, default_port: int) -> None:
     parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return
     try:
         host, port = parts.hostname or "127.0.0.1", parts.port or default_port
     except ValueError:
