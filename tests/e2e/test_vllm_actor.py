@@ -90,6 +90,10 @@ async def test_workers_sample_and_change_weights_while_they_run(
         assert await worker.ping() == 0
         await worker.start(partial(_open, queue))
         running = asyncio.create_task(worker.run())
+        await asyncio.sleep(1.0)
+        assert not list(queue.glob("*.rollout"))  # it waits for weights of this run
+        manifest, tensors = snapshot_folder(first, "float32", 0)
+        await broadcast([worker], manifest.SerializeToString(), ray.put(tensors), timeout_s=120.0)
         rollouts = await _written(queue, 10)
         assert [len(rollout.samples) for rollout in rollouts] == [4] * 10
         assert {rollout.worker_id for rollout in rollouts} == {"rollout-0"}
