@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
 from pairloop.data.v1.rollout_pb2 import Sample
@@ -12,21 +13,30 @@ from services.learner.worker import Worker
 
 
 def divergence(
+    pairs: Sequence[PreferencePair],
     policy: Mapping[str, AnswerLogprobs],
     reference: Mapping[str, AnswerLogprobs],
     worker: Worker,
 ) -> dict[str, float]:
-    """The metric "kl", in nats an answer; both hold this worker's share of the pairs.
+    """The metric "kl", in nats an answer; both maps hold this worker's share of the pairs.
 
     The mean over both answers of all pairs of sum_t [exp(d_t) - 1 - d_t], with
-    d_t = log ref(y_t) - log pi(y_t) and pi the policy before the episode's update: an estimate of
+    d_t = log ref(y_t) - log pi(y_t) and pi the policy that sampled the answer: an estimate of
     KL(pi || ref) that is never negative (Schulman's k3). It stands for all samples as well as
     chosen and rejected do; they are the best and the worst of each group.
+
+    pi is the sampler's record; `policy`, the learner's, where a sample has none. With stale
+    samples the learner's would be the wrong one: exp(d_t) has no bound where pi has moved away
+    from what it once sampled.
     """
     terms = [
-        float(torch.expm1(base - answer).sub(base - answer).sum())
-        for pair, answers in policy.items()
-        for answer, base in zip(answers, reference[pair], strict=True)
+        float(torch.expm1(base - of_sampler).sub(base - of_sampler).sum())
+        for pair in pairs
+        if pair.id in policy
+        for sample, learners, base in zip(
+            (pair.chosen, pair.rejected), policy[pair.id], reference[pair.id], strict=True
+        )
+        for of_sampler in [_recorded(sample, learners)]
     ]
     total, count = worker.sum_values([sum(terms), len(terms)])
     return {"kl": total / count}
@@ -61,6 +71,13 @@ def changed_values(
 ) -> dict[str, int]:
     """Values that differ between two versions, by tensor."""
     return {name: int(np.count_nonzero(before[name] != after[name])) for name in after}
+
+
+def _recorded(sample: Sample, learners: Tensor) -> Tensor:
+    """The sampler's log-probabilities of an answer's tokens, or the learner's without them."""
+    if len(sample.logprobs) != len(learners):
+        return learners
+    return torch.tensor(list(sample.logprobs), dtype=learners.dtype)
 
 
 def _sampled_from(sample: Sample, version: int) -> bool:

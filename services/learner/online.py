@@ -182,7 +182,7 @@ class _Learner:
         """What is measured under the policy before the update, each worker doing a share."""
         worker = self._worker
         policy = share_of_logprobs(self._model, pairs, self._pad, self._spec.train.dtype, worker)
-        return divergence(policy, reference, worker) | sampler_gap(
+        return divergence(kept, policy, reference, worker) | sampler_gap(
             kept, policy, self.version, worker
         )
 

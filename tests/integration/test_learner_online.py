@@ -1,5 +1,6 @@
 """The online learner on fake queues and a fake board: order of events, crashes, determinism."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,6 @@ def test_the_sampler_gap_compares_tokens_of_the_current_version_alone(tmp_path: 
     metrics = online_learner(spec, lambda _: None, source.open, parts.FakeBoard(source.history))
     assert metrics["sampler_gap"] == pytest.approx(0.5, abs=1e-4)
     assert metrics["sampler_gap_mean"] < 0.1
+    # The reference is the policy, so the two changed tokens alone differ: k3 of d = -0.5 and -9.
+    k3 = (math.expm1(-0.5) + 0.5) + (math.expm1(-9.0) + 9.0)
+    assert metrics["kl"] == pytest.approx(k3 / 16, rel=1e-3)
