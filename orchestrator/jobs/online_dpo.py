@@ -1,4 +1,4 @@
-"""Online DPO: start every service, run the loop, export the last version.
+"""Online DPO: start every service, run the loop, keep the last version.
 
 What runs where: rollout engines, pairing, the reward's replicas and gateway, the learner and the
 weight board are Ray processes; Redis is a server of its own; the loop and the admin API are here.
@@ -7,6 +7,7 @@ weight board are Ray processes; Redis is a server of its own; the loop and the a
 import asyncio
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import Awaitable, Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +32,6 @@ from services.data.chat import tokenizer_fingerprint
 from services.data.rows import read_prompts
 from services.errors import StallError, WorkerError
 from services.learner import ray_train
-from services.learner.export import export_checkpoint
 from services.learner.models import load_tokenizer
 from services.learner.online import online_learner
 from services.learner.specs import OnlineSpec
@@ -43,6 +43,7 @@ from services.queues.queues import RunQueues
 from services.reward.client import GrpcScorer
 from services.reward.launch import launch
 from services.telemetry.events import Note
+from services.telemetry.format import duration
 from services.telemetry.sink import Reporter
 from services.weights.board import start_board
 from services.weights.broadcaster import broadcast
@@ -51,7 +52,6 @@ from services.weights.canary import canary_tokens, default_tolerance
 _START_S = 300.0
 """How long pairing and the reward may take to come up."""
 
-_DRAIN_S = 120.0
 _KEPT_S = 86_400
 """How long Redis keeps a finished run; the ledger is in the artifact."""
 
@@ -78,12 +78,9 @@ async def run(job: OnlineDPOJob, work: Work) -> dict[str, float]:
         url = stack.enter_context(redis_address(job.queues, work.run.folder / "redis"))
         services = await _start(job, work, name, url, stack)
         await supervise(_loop(job, work, ids, services), _watched(services))
-        metrics = await _drained(services.learner)
+        metrics = await _drained(services.learner, job.episodes.timeout_s)
         ledger = await services.queues.ledger()
         await services.queues.expire(_KEPT_S)
-    work.out.mkdir(parents=True, exist_ok=True)
-    export = ray.remote(num_cpus=1)(export_checkpoint)
-    await export.remote(job.policy, str(work.scratch / "learner" / "checkpoints"), str(work.out))
     _write_ledger(work.out / "ledger.jsonl", [asdict(event) for event in ledger])
     problems = ledger_audit(ledger)
     if problems:
@@ -115,7 +112,10 @@ async def _start(
     admin = AdminServer()
     address = await admin.start(job.admin, store)
     stack.push_async_callback(admin.stop)
-    work.run.report(Note(text=f"admin API at {address} (gRPC, reflection on)"))
+    work.run.report(
+        Note(text=f"admin API at {address} (gRPC, reflection on); the services are starting")
+    )
+    began = time.monotonic()
 
     board = start_board()
     if job.engine.num_gpus:
@@ -147,6 +147,9 @@ async def _start(
             for number, actor in enumerate(pairing)
         )
     )
+    work.run.report(
+        Note(text=f"engines, reward and pairing up in {duration(time.monotonic() - began)}")
+    )
     return Services(queues, store, engines, pairing, board, learner, tokenizer)
 
 
@@ -168,6 +171,7 @@ def _start_learner(
         prompts_per_episode=job.episodes.prompts,
         max_staleness=job.episodes.max_staleness,
         folder=str(work.scratch / "learner"),
+        out=str(work.out),
         canary_tokens=canary_tokens(vocabulary, job.seed),
         canary_tolerance=job.sync.canary_tolerance or default_tolerance(job.engine.dtype),
         timeout_s=job.episodes.timeout_s,
@@ -250,14 +254,17 @@ async def _loop(job: OnlineDPOJob, work: Work, ids: str, services: Services) -> 
     await run_episodes(parts, job.episodes)
 
 
-async def _drained(learner: "asyncio.Future[dict[str, float]]") -> dict[str, float]:
-    """The learner's last metrics; it returns once its last version is published."""
+async def _drained(
+    learner: "asyncio.Future[dict[str, float]]", timeout_s: float
+) -> dict[str, float]:
+    """The learner's last metrics; it returns once it has written its last version."""
     try:
-        async with asyncio.timeout(_DRAIN_S):
+        async with asyncio.timeout(timeout_s):
             return await learner
     except TimeoutError:
         raise StallError(
-            f"the learner did not end within {_DRAIN_S:.0f} s after its last version; see its log"
+            f"the learner did not write its last version within {timeout_s:.0f} s; see its log, or"
+            " raise episodes.timeout_s"
         ) from None
 
 

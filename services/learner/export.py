@@ -5,10 +5,8 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from services.errors import ArtifactError
-from services.learner.checkpoint import latest, load_checkpoint, restore_model
 from services.learner.durable import replaced_folder
-from services.learner.models import load_policy, load_tokenizer, special_ids
+from services.learner.models import special_ids
 
 
 def export_model(model: Any, tokenizer: Any, out: Path) -> None:
@@ -23,16 +21,3 @@ def export_model(model: Any, tokenizer: Any, out: Path) -> None:
     with replaced_folder(out) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-
-
-def export_checkpoint(policy: str, checkpoints: str, out: str) -> None:
-    """The newest checkpoint's weights, with the config and tokenizer of the policy it began as.
-
-    Raises ArtifactError when there is no complete checkpoint.
-    """
-    found = latest(Path(checkpoints))
-    if found is None:
-        raise ArtifactError(f"{checkpoints}: no complete checkpoint to export")
-    model = load_policy(policy)
-    restore_model(model, load_checkpoint(found).tensors["model"])
-    export_model(model, load_tokenizer(policy), Path(out))

@@ -29,6 +29,7 @@ from services.learner.checkpoint import (
 from services.learner.episode_metrics import changed_values, divergence, sampler_gap
 from services.learner.episode_wait import EpisodeQueues
 from services.learner.examples import EncodedPair, sampled_pairs
+from services.learner.export import export_model
 from services.learner.forward import each_row_logprobs
 from services.learner.models import load_frozen, load_policy, load_tokenizer, special_ids
 from services.learner.objectives import DirectPreference
@@ -45,6 +46,8 @@ def online_learner(
     spec: OnlineSpec, report: Report, connect: Connect, publish: Publisher
 ) -> dict[str, float]:
     """Train every episode of a run; returns the last episode's metrics and `version`.
+
+    The last version is then in `spec.out`, as a Hugging Face folder.
 
     Raises StallError, StateError, LineageError, ArtifactError, UnreachableError, and WorkerError
     when a loss is not finite.
@@ -65,6 +68,7 @@ def online_learner(
             worker.wait_for_all()
         else:
             queues.wait_for_completion(spec.episodes)
+            learner.export()
     finally:
         queues.close()
     return learner.metrics | {"version": float(learner.version)}
@@ -88,7 +92,8 @@ class _Learner:
         self, spec: OnlineSpec, report: Report, publish: Publisher, worker: Worker
     ) -> None:
         self._spec, self._publish, self._worker = spec, publish, worker
-        _, self._pad = special_ids(load_tokenizer(spec.policy))
+        self._tokenizer = load_tokenizer(spec.policy)
+        _, self._pad = special_ids(self._tokenizer)
         self._reference = load_frozen(spec.reference, worker.device)
         tau = reference_delta(self._reference, spec.base, spec.train, worker)
         self._model = prepared(load_policy(spec.policy), spec.train, worker).eval()
@@ -134,6 +139,12 @@ class _Learner:
                 metrics=self.metrics,
             )
         )
+
+    def export(self) -> None:
+        """Write the model folder; the leading worker alone does it."""
+        if self._worker.leads:
+            export_model(self._model, self._tokenizer, Path(self._spec.out))
+        self._worker.wait_for_all()
 
     def _episode(self, episode: int, kept: list[PreferencePair]) -> dict[str, float]:
         spec, train = self._spec, self._spec.train

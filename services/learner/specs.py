@@ -85,6 +85,8 @@ class OnlineSpec(_Spec):
     max_staleness: int = Field(0, ge=0)
     folder: str
     """Checkpoints are kept in <folder>/checkpoints; on storage every worker sees."""
+    out: str
+    """Folder the last version is written to."""
     canary_tokens: list[int]
     """A fixed text; its log-probabilities go out with every version."""
     canary_tolerance: float = Field(5e-4, gt=0.0)

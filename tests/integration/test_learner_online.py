@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from pairloop.data.v1.rollout_pb2 import VersionSpan
 from services.errors import StallError, StateError
@@ -34,6 +35,7 @@ def setting(tmp_path: Path, folder: str, **changes: object) -> OnlineSpec:
             "episodes": 3,
             "prompts_per_episode": 8,
             "folder": str(tmp_path / folder),
+            "out": str(tmp_path / folder / "out"),
             "canary_tokens": [5, 6, 7, 8],
             "seed": 11,
             "timeout_s": 5.0,
@@ -73,6 +75,9 @@ def test_episodes_are_checkpointed_then_committed_then_published(tmp_path: Path)
     assert metrics["version"] == 3
     assert metrics["pairs"] == 7
     assert metrics["kl"] != 0
+    written = load_file(tmp_path / "a" / "out" / "model.safetensors")
+    for name, value in board.versions[3].tensors.items():
+        assert np.array_equal(written[name], value)
     first = board.versions[1].metrics
     # Before the first update the policy is the reference.
     assert first["kl"] == pytest.approx(0.0, abs=1e-5)

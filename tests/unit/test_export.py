@@ -4,12 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from services.errors import ArtifactError, LineageError
-from services.learner.checkpoint import model_tensors, save_checkpoint
+from services.errors import LineageError
 from services.learner.examples import EncodedPair
-from services.learner.export import export_checkpoint, export_model
+from services.learner.export import export_model
 from services.learner.forward import each_row_logprobs
-from services.learner.models import load_policy, new_model, new_reward_model, special_ids
+from services.learner.models import new_model, new_reward_model, special_ids
 from services.learner.optimizer import reference_vector
 from tests.unit import learner_parts as parts
 
@@ -35,19 +34,6 @@ def test_new_models_depend_on_their_seed_alone() -> None:
     name = "model.layers.0.mlp.up_proj.weight"
     assert torch.equal(first.get_parameter(name), again.get_parameter(name))
     assert not torch.equal(first.get_parameter(name), other.get_parameter(name))
-
-
-def test_the_newest_checkpoint_is_exported(tmp_path: Path) -> None:
-    held = parts.tokenizer()
-    source = parts.policy(tmp_path / "policy")
-    with pytest.raises(ArtifactError, match="no complete checkpoint"):
-        export_checkpoint(source, str(tmp_path / "ck"), str(tmp_path / "out"))
-    trained = new_model(parts.SHAPE, held, 9)
-    save_checkpoint(tmp_path / "ck", 1, {"model": model_tensors(trained)}, {})
-    export_checkpoint(source, str(tmp_path / "ck"), str(tmp_path / "out"))
-    found = load_policy(str(tmp_path / "out"))
-    for name, value in model_tensors(trained).items():
-        assert torch.equal(found.get_parameter(name), value)
 
 
 def test_row_logprobs_are_those_of_a_plain_forward_pass() -> None:
