@@ -1,14 +1,34 @@
-"""Peak memory of a run on this machine: the driver and every process below it."""
+"""Memory of this machine: what a run would take, and the peak of what it took."""
 
 import threading
+from collections.abc import Iterable
 
 import psutil
 
+from services.errors import ResourceError
+from services.rollout.settings import EngineSettings
+
+_GIB = 2**30
+
+
+def check_kv_cache(engines: Iterable[EngineSettings]) -> None:
+    """ResourceError when CPU engines ask for more KV cache than this machine has memory."""
+    total = psutil.virtual_memory().total / _GIB
+    for engine in engines:
+        wanted = engine.workers * engine.kv_cache_gib
+        if not engine.num_gpus and wanted > total:
+            raise ResourceError(
+                f"engine.workers={engine.workers} x engine.kv_cache_gib={engine.kv_cache_gib:g} is"
+                f" {wanted:g} GiB of KV cache, this machine has {total:.0f} GiB of memory; lower"
+                " one of them"
+            )
+
 
 class MemoryWatch:
-    """`with MemoryWatch() as memory: ...; memory.peak_bytes`. Looks every two seconds.
+    """Of the driver and every process below it.
 
-    Sums the proportional set size, which counts a page shared by n processes once, not n times.
+    `with MemoryWatch() as memory: ...; memory.peak_bytes`. Looks every two seconds; sums the
+    proportional set size, which counts a page shared by n processes once, not n times.
     """
 
     def __init__(self, every_s: float = 2.0) -> None:

@@ -3,6 +3,7 @@
 They run before any heavy import, and raise the first error as one line.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from orchestrator.config import (
     Job,
     OnlineDPOJob,
     PreferencesJob,
+    PretrainJob,
     RecipeJob,
     Stage,
 )
@@ -25,10 +27,12 @@ from orchestrator.lineage import (
     reference_of,
     reward_models,
 )
+from orchestrator.memory import check_kv_cache
 from orchestrator.reward_checks import check_answers, check_function
 from services.data.settings import DataSource
 from services.errors import ConfigError
 from services.reward.settings import CheckerReward, FunctionReward
+from services.rollout.fit import check_fit, check_head_size
 
 Kind = Literal["texts", "conversations", "prompts", "pairs"]
 
@@ -57,8 +61,18 @@ def check(job: Job, *, addresses: bool = True) -> None:
         _check_evaluation(evaluation, made)
     if isinstance(job, EvaluateJob):
         check_model_folder(job.policy, "policy")
+        check_fit(job.policy, job.engine)
+    if isinstance(job, RecipeJob) and job.evaluate and not job.engine.num_gpus:
+        for key, stage in stages:
+            if isinstance(stage, PretrainJob):
+                shape = stage.model
+                check_head_size(f"'stages.{key}.model'", shape.hidden_size // shape.heads)
     if addresses:
         check_addresses(job, list(stages_of(job).values()))
+        if not (job.ray.address or os.environ.get("RAY_ADDRESS")):
+            check_kv_cache(
+                each.engine for each in (job, *stages_of(job).values()) if hasattr(each, "engine")
+            )
 
 
 def stages_of(job: Job) -> dict[str, Stage]:
@@ -89,6 +103,7 @@ def check_inputs(stage: Stage) -> None:
     for role, kind in _KINDS.items():
         _check_source(getattr(stage, role, None), kind)
     if isinstance(stage, PreferencesJob | OnlineDPOJob):
+        check_fit(stage.policy, stage.engine)
         for term in stage.reward.parts:
             if isinstance(term, CheckerReward):
                 check_answers(stage.prompts)

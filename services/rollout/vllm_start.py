@@ -1,6 +1,5 @@
 """Bring up one vLLM engine, quietly, and say in one line why it did not come up."""
 
-import json
 import os
 import re
 import warnings
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from services.errors import ArtifactError, PairloopError, ResourceError, WorkerError
 from services.rollout.environment import engine_environment, engine_threads
+from services.rollout.fit import check_fit
 from services.rollout.settings import EngineSettings
 from services.rollout.vllm_plugin import BACKEND, register
 
@@ -17,14 +17,12 @@ if TYPE_CHECKING:
 
 _GIB = 2**30
 _LEAST_BATCHED_TOKENS = 2048
-CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 
 
 def start(model: str, settings: EngineSettings, seed: int) -> "LLMEngine":
     """The engine, in this process. Raises ResourceError, ArtifactError or WorkerError."""
     _check_folder(model)
-    if settings.num_gpus == 0:
-        _check_head_size(model)
+    check_fit(model, settings)
     os.environ.update(engine_environment(settings, model))
     # It is an older setting in whole GiB, and would win over ours.
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
@@ -115,20 +113,6 @@ def _check_folder(model: str) -> None:
         raise ArtifactError(f"{model}: no config.json; this is not a Hugging Face model folder")
     if not folder.is_dir() and (folder.is_absolute() or model.startswith(".")):
         raise ArtifactError(f"{model}: there is no such model folder")
-
-
-def _check_head_size(model: str) -> None:
-    """The CPU's attention kernels are built for these alone, and say so at the first token."""
-    path = Path(model) / "config.json"
-    if not path.is_file():
-        return
-    config = json.loads(path.read_text(encoding="utf-8"))
-    size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    if size not in CPU_HEAD_SIZES:
-        raise ArtifactError(
-            f"{model}: vLLM's CPU attention has no kernel for heads of {size} values; use one of"
-            f" {', '.join(map(str, CPU_HEAD_SIZES))} (hidden_size over heads)"
-        )
 
 
 def local_folder(model: str) -> Path:

@@ -15,6 +15,7 @@ from services.errors import (
     DataError,
     LineageError,
     PairloopError,
+    ResourceError,
     UnreachableError,
 )
 
@@ -65,6 +66,38 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     assert "'policy'" in said
     assert "no config.json" in said
     assert "no such folder" in refused(online(tmp_path, policy="/no/where"), ArtifactError)
+
+
+CONFIG = {"num_attention_heads": 2, "hidden_size": 128, "num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("config", "engine", "kind", "said"),
+    [
+        (CONFIG, {}, None, ""),
+        ({"model_type": "another"}, {}, None, ""),
+        (CONFIG | {"num_attention_heads": 8}, {}, ArtifactError, "no kernel for heads of 16"),
+        (CONFIG | {"head_dim": 48}, {}, ArtifactError, "no kernel for heads of 48 values"),
+        (CONFIG | {"head_dim": 48}, {"num_gpus": 1}, None, ""),
+        # 2 x 2 layers x 2 heads x 64 values x 4 bytes x 2,048 tokens = 4 MiB.
+        (CONFIG, {"kv_cache_gib": 0.0039}, ResourceError, "max_model_len=2048 tokens (it takes"),
+        (CONFIG, {"kv_cache_gib": 0.004}, None, ""),
+        (CONFIG | {"num_key_value_heads": 1}, {"kv_cache_gib": 0.002}, None, ""),
+    ],
+)
+def test_a_policy_that_does_not_fit_its_engine(
+    tmp_path: Path,
+    config: dict[str, object],
+    engine: dict[str, object],
+    kind: type[PairloopError] | None,
+    said: str,
+) -> None:
+    job = online(tmp_path, engine=engine)
+    (tmp_path / "policy" / "config.json").write_text(json.dumps(config))
+    if kind is None:
+        check(job)
+    else:
+        assert said in refused(job, kind)
 
 
 def test_a_bad_line_is_named_with_its_number(tmp_path: Path) -> None:
@@ -164,6 +197,30 @@ def test_addresses_that_do_not_answer(tmp_path: Path) -> None:
     assert "secret" not in said
     ray = {"address": f"127.0.0.1:{port}"}
     assert "Ray does not answer" in refused(online(tmp_path, ray=ray), UnreachableError)
+
+
+def test_a_kv_cache_larger_than_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    large = {"kv_cache_gib": 50_000, "workers": 2}
+    said = refused(online(tmp_path, engine=large), ResourceError)
+    assert said.startswith("engine.workers=2 x engine.kv_cache_gib=50000 is 100000 GiB of KV cache")
+    check(online(tmp_path, engine=large), addresses=False)
+    check(online(tmp_path, engine=large | {"num_gpus": 1}))
+
+
+def test_a_new_model_that_no_engine_could_evaluate(tmp_path: Path) -> None:
+    texts = {"path": prompts(tmp_path, '{"text": "some words"}', name="texts.jsonl")}
+    stages = {
+        "pretrain": {"job": "pretrain", "texts": texts, "model": {"hidden_size": 128, "heads": 8}}
+    }
+    recipe = {"stages": stages, "evaluate": {"texts": texts}}
+    said = refused(RecipeJob.model_validate(recipe), ArtifactError)
+    assert said.startswith(
+        "'stages.pretrain.model': vLLM's CPU attention has no kernel for heads of 16"
+    )
+    check(RecipeJob.model_validate(recipe | {"engine": {"num_gpus": 1}}))
 
 
 def test_a_stage_that_refers_to_a_later_one() -> None:
