@@ -10,13 +10,24 @@ def cluster() -> Iterator[None]:
     """A small real Ray on this machine."""
     import ray
 
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        num_cpus=8,
-        object_store_memory=200 * 2**20,
-        logging_level="error",
-        log_to_driver=False,
-    )
+    def start() -> None:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            num_cpus=8,
+            object_store_memory=200 * 2**20,
+            logging_level="error",
+            log_to_driver=False,
+        )
+
+    try:
+        start()
+    except Exception as error:
+        # Ray forks its servers and runs Python in them before exec. From a process with as many
+        # threads as this one has, that was seen to hang once: Ray gives up after 30 s.
+        if "timed out during startup" not in str(error):
+            raise
+        ray.shutdown()
+        start()
     yield
     ray.shutdown()
