@@ -117,7 +117,7 @@ def test_the_recipe_runs_whole_holds_when_paused_and_repeats(tmp_path: Path) -> 
     first = tmp_path / "first"
     artifact.rename(first)
     again = finish(start(tmp_path, port))
-    assert again.count("reused") == 6
+    assert again.count(": reused") == 6
     assert "episode 2/2: done" in again
     assert (artifact / WEIGHTS).read_bytes() == (first / WEIGHTS).read_bytes()
     assert sorted(trained(artifact)) == sorted(trained(first))
