@@ -17,7 +17,7 @@ def check_addresses(job: Job, stages: Sequence[Stage]) -> None:
     for stage in stages:
         if stage.job != "online_dpo":
             continue
-        url = stage.queues.url or os.environ.get("REDIS_URL")
+        url = stage.queues.configured_url
         if url:
             _reachable(url, "Redis", "queues.url or REDIS_URL", 6379)
         _port_free(stage.admin.host, stage.admin.port, "admin.port")

@@ -1,6 +1,5 @@
 """What several nodes need and one does not: addresses, and a folder, that all of them reach."""
 
-import os
 import time
 import uuid
 from collections.abc import Sequence
@@ -41,7 +40,7 @@ def refuse_loopback(stages: Sequence[Stage], machines: int) -> None:
     for stage in stages:
         if not isinstance(stage, OnlineDPOJob):
             continue
-        url = stage.queues.url or os.environ.get("REDIS_URL", "")
+        url = stage.queues.configured_url or ""
         if (urlsplit(url).hostname or "localhost") in _LOOPBACK:
             raise ConfigError(
                 f"'queues.url': the cluster has {machines} machines and Redis would answer on this"

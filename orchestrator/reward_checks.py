@@ -56,7 +56,7 @@ def _names_in(origin: str | None) -> set[str] | None:
 def check_answers(source: DataSource) -> None:
     """DataError unless the checker has something to check against, in every prompt."""
     from services.data.rows import read_prompts
-    from services.reward.rules import check_pattern
+    from services.reward.rules import compiled
 
     if not Path(source.path).exists():
         return
@@ -67,4 +67,4 @@ def check_answers(source: DataSource) -> None:
                 " checker needs; add one, or take another reward"
             )
         if "pattern" in row.metadata:
-            check_pattern(f"{source.path}: prompt {number}", row.metadata["pattern"])
+            compiled(f"{source.path}: prompt {number}", row.metadata["pattern"])

@@ -30,13 +30,12 @@ def divergence(
     from what it once sampled.
     """
     terms = [
-        float(torch.expm1(base - of_sampler).sub(base - of_sampler).sum())
+        _k3(_recorded(sample, learners), base)
         for pair in pairs
         if pair.id in policy
         for sample, learners, base in zip(
             (pair.chosen, pair.rejected), policy[pair.id], reference[pair.id], strict=True
         )
-        for of_sampler in [_recorded(sample, learners)]
     ]
     total, count = worker.sum_values([sum(terms), len(terms)])
     return {"kl": total / count}
@@ -71,6 +70,11 @@ def changed_values(
 ) -> dict[str, int]:
     """Values that differ between two versions, by tensor."""
     return {name: int(np.count_nonzero(before[name] != after[name])) for name in after}
+
+
+def _k3(policy: Tensor, reference: Tensor) -> float:
+    gap = reference - policy
+    return float(torch.expm1(gap).sub(gap).sum())
 
 
 def _recorded(sample: Sample, learners: Tensor) -> Tensor:

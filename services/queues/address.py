@@ -1,6 +1,5 @@
 """Which Redis a run uses."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ def redis_address(settings: QueueSettings, folder: Path | str) -> Iterator[str]:
 
     Raises UnreachableError when the embedded server does not come up.
     """
-    url = settings.url or os.environ.get("REDIS_URL")
+    url = settings.configured_url
     if url:
         yield url
         return

@@ -1,5 +1,6 @@
 """Settings of the work queues."""
 
+import os
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -22,6 +23,11 @@ class QueueSettings(Settings):
     reclaim_idle_s: float = Field(300.0, gt=0.0)
     """An item a worker has held this long is given to another; above the slowest handler."""
     connect_timeout_s: float = Field(5.0, gt=0.0)
+
+    @property
+    def configured_url(self) -> str | None:
+        """`url`, or REDIS_URL; without either the embedded server is meant."""
+        return self.url or os.environ.get("REDIS_URL")
 
     @field_validator("url")
     @classmethod

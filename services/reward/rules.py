@@ -1,6 +1,7 @@
 """Rewards that need no model: pure functions of one answer."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import regex  # type: ignore[import-untyped]
 
@@ -46,23 +47,23 @@ def _normal(text: str) -> str:
     return " ".join(text.split())
 
 
-def check_pattern(prompt_id: str, pattern: str) -> None:
-    """DataError for a pattern that is too long or no regular expression."""
+def compiled(prompt_id: str, pattern: str) -> Any:
+    """The regular expression; DataError for a pattern that is too long or none."""
     if len(pattern) > MAX_PATTERN:
         raise DataError(
             f"{prompt_id}: the pattern in its metadata has {len(pattern)} characters, "
             f"above {MAX_PATTERN}"
         )
     try:
-        regex.compile(pattern)
+        return regex.compile(pattern)  # regex keeps it
     except regex.error as error:
         raise DataError(f"{prompt_id}: the pattern in its metadata is broken: {error}") from error
 
 
 def _matches(prompt_id: str, pattern: str, answer: str) -> bool:
-    check_pattern(prompt_id, pattern)  # compiled once: regex keeps it
+    expression = compiled(prompt_id, pattern)
     try:
-        return regex.fullmatch(pattern, answer, timeout=MATCH_TIMEOUT_S) is not None
+        return expression.fullmatch(answer, timeout=MATCH_TIMEOUT_S) is not None
     except TimeoutError as error:
         raise DataError(
             f"{prompt_id}: the pattern in its metadata took over {MATCH_TIMEOUT_S:g} s on one "
