@@ -20,7 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pairloop.admin.v1.admin_pb2 import Change, Episode
 from services.errors import StateError, UnknownEpisodeError
-from services.queues.episodes import Answer, EpisodeRecords
+from services.queues.episode_records import Answer, EpisodeRecords
 
 _RACES = 10
 """Times a change is tried again because the state moved under it."""

@@ -21,8 +21,9 @@ loop of a restarted run is the same loop.
 import asyncio
 import time
 
-from orchestrator.config import EpisodeSettings
-from orchestrator.moves import (
+from orchestrator.config.settings import EpisodeSettings
+from orchestrator.online.ports import LoopPorts, Progress
+from orchestrator.online.transitions import (
     AFTER_SAMPLING,
     POLL_S,
     advance,
@@ -31,15 +32,14 @@ from orchestrator.moves import (
     state_of,
     try_move,
 )
-from orchestrator.parts import Parts, Progress
 from services.errors import PairloopError, StallError, StateError
-from services.telemetry.events import EpisodeFinished
+from services.telemetry.record.events import EpisodeFinished
 
 _LEARNER_NAMES = {"margin": "dpo_margin", "pairs": "trained_pairs"}
 """The learner's margin is DPO's implicit one; the pairs' own is the reward's."""
 
 
-async def run_episodes(parts: Parts, settings: EpisodeSettings) -> None:
+async def run_episodes(parts: LoopPorts, settings: EpisodeSettings) -> None:
     """Every episode, first to last. The first error of either coroutine ends both."""
     progress = Progress()
     first = await _publish_start(parts, settings, progress)
@@ -51,7 +51,7 @@ async def run_episodes(parts: Parts, settings: EpisodeSettings) -> None:
         raise errors.exceptions[0] from None
 
 
-async def _publish_start(parts: Parts, settings: EpisodeSettings, progress: Progress) -> int:
+async def _publish_start(parts: LoopPorts, settings: EpisodeSettings, progress: Progress) -> int:
     """Bring the engines to the learner's version; returns the first episode to run.
 
     On a fresh run that is version 0, the starting policy, so that even the first sample comes
@@ -72,7 +72,9 @@ async def _publish_start(parts: Parts, settings: EpisodeSettings, progress: Prog
     return weights.version + (1 if state_of(last) == "COMPLETED" else 0)
 
 
-async def _sample(parts: Parts, settings: EpisodeSettings, progress: Progress, first: int) -> None:
+async def _sample(
+    parts: LoopPorts, settings: EpisodeSettings, progress: Progress, first: int
+) -> None:
     for number in range(first, settings.count + 1):
         wanted = number - 1 - settings.max_staleness
         await progress.until(lambda wanted=wanted: progress.published >= wanted)  # type: ignore[misc]
@@ -82,7 +84,7 @@ async def _sample(parts: Parts, settings: EpisodeSettings, progress: Progress, f
         await progress.sample(number)
 
 
-async def sample_episode(parts: Parts, settings: EpisodeSettings, number: int) -> None:
+async def sample_episode(parts: LoopPorts, settings: EpisodeSettings, number: int) -> None:
     """Dispatch an episode's prompts and wait until each is paired or dropped.
 
     A pause holds it here: PAUSING until nothing is in flight, then PAUSED until resumed.
@@ -119,14 +121,16 @@ async def sample_episode(parts: Parts, settings: EpisodeSettings, number: int) -
         await asyncio.sleep(POLL_S)
 
 
-async def _train(parts: Parts, settings: EpisodeSettings, progress: Progress, first: int) -> None:
+async def _train(
+    parts: LoopPorts, settings: EpisodeSettings, progress: Progress, first: int
+) -> None:
     for number in range(first, settings.count + 1):
         await progress.until(lambda number=number: progress.sampled >= number)  # type: ignore[misc]
         await train_episode(parts, settings, progress, number)
 
 
 async def train_episode(
-    parts: Parts, settings: EpisodeSettings, progress: Progress, number: int
+    parts: LoopPorts, settings: EpisodeSettings, progress: Progress, number: int
 ) -> None:
     """Let the learner train an episode, put its weights on every engine, and close it."""
     episode = await advance(parts.episodes, number, "TRAINING")

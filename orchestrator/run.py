@@ -20,8 +20,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "protos")]
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status. Heavy imports wait until all checks are through."""
-    from orchestrator.preflight import check
-    from orchestrator.reading import read_config, to_yaml
+    from orchestrator.checks.preflight import check
+    from orchestrator.config.reading import read_config, to_yaml
     from services.errors import PairloopError
 
     options = _parser().parse_args(arguments)
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         if options.dry_run:
             sys.stdout.write(to_yaml(job))
             return 0
-        from orchestrator.application import run
+        from orchestrator.stages.run import run
 
         run(job)
     except PairloopError as error:

@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Iterator
 
-from services.telemetry.events import (
+from services.telemetry.record.events import (
     EpisodeChanged,
     EpisodeFinished,
     Evaluated,

@@ -10,17 +10,17 @@ from statistics import fmean
 
 import ray
 
-from orchestrator.config import EvaluationSettings, Stage
-from orchestrator.prompts import make_prompt
-from orchestrator.work import Run
+from orchestrator.config.settings import EvaluationSettings, Stage
+from orchestrator.online.prompts import make_prompt
+from orchestrator.stages.context import RunContext
 from pairloop.data.v1.rollout_pb2 import Rollout
 from services.data.rows import read_prompts
 from services.data.settings import DataSource
-from services.learner.evaluate_lm import evaluate_texts
-from services.learner.models import load_tokenizer
+from services.learner.jobs.evaluate_lm import evaluate_texts
+from services.learner.model.load import load_tokenizer
 from services.reward.rules import checker
 from services.rollout.settings import EngineSettings, SamplingSettings
-from services.telemetry.events import Evaluated, SkillAccuracy
+from services.telemetry.record.events import Evaluated, SkillAccuracy
 
 ANY = "all"
 """The skill of prompts that name none."""
@@ -31,7 +31,7 @@ async def evaluate(
     policy: str,
     settings: EvaluationSettings,
     engine: EngineSettings,
-    run: Run,
+    run: RunContext,
     preferred: Collection[str],
 ) -> Evaluated:
     """Measure and report; a policy measured before in the same way is not measured again.
@@ -75,14 +75,14 @@ async def _held_out_loss(policy: str, settings: EvaluationSettings) -> tuple[flo
 
 
 async def _answers(
-    policy: str, settings: EvaluationSettings, engine: EngineSettings, run: Run
+    policy: str, settings: EvaluationSettings, engine: EngineSettings, run: RunContext
 ) -> tuple[list[Rollout], list[Rollout]] | None:
     """Sampled and greedy rollouts of every held-out prompt."""
     if settings.prompts is None:
         return None
     rows = read_prompts(settings.prompts)
     tokenizer = load_tokenizer(policy)
-    workers = await run.samplers.holding(policy, engine)
+    workers = await run.engines.with_weights(policy, engine)
     sampled = SamplingSettings(n=settings.samples, max_tokens=settings.max_tokens)
     greedy = SamplingSettings(n=1, temperature=0.0, max_tokens=settings.max_tokens)
     prompts = [
@@ -99,7 +99,7 @@ async def _answers(
         for name, sampling in (("sampled", sampled), ("greedy", greedy))
         for index, row in enumerate(rows)
     ]
-    rollouts = await run.samplers.generate(workers, prompts)
+    rollouts = await run.engines.generate(workers, prompts)
     return rollouts[: len(rows)], rollouts[len(rows) :]
 
 

@@ -1,20 +1,20 @@
 """DPO on a fixed preference set."""
 
-from orchestrator.config import OfflineDPOJob
+from orchestrator.artifacts.lineage import base_of, reference_of
+from orchestrator.config.settings import OfflineDPOJob
 from orchestrator.jobs.training import train
-from orchestrator.lineage import base_of, reference_of
-from orchestrator.work import Work
-from services.learner.offline_dpo import train_offline_dpo
-from services.learner.specs import OfflineDPOSpec
+from orchestrator.stages.context import StageContext
+from services.learner.jobs.offline_dpo import train_offline_dpo
+from services.learner.jobs.specs import OfflineDPOSpec
 
 
-async def run(job: OfflineDPOJob, work: Work) -> dict[str, float]:
+async def run(job: OfflineDPOJob, context: StageContext) -> dict[str, float]:
     """Train the policy against its frozen reference; returns the learner's metrics."""
     spec = OfflineDPOSpec(
-        stage=work.stage,
+        stage=context.stage,
         seed=job.seed,
         train=job.train,
-        out=str(work.out),
+        out=str(context.out),
         policy=job.policy,
         reference=reference_of(job),
         base=base_of(job),
@@ -22,4 +22,4 @@ async def run(job: OfflineDPOJob, work: Work) -> dict[str, float]:
         heldout=job.heldout,
         dpo=job.dpo,
     )
-    return await train(train_offline_dpo, spec, job.train, work)
+    return await train(train_offline_dpo, spec, job.train, context)

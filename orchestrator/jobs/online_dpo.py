@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import OnlineDPOJob
-from orchestrator.jobs.online_services import Services, start_services, watched
+from orchestrator.config.settings import OnlineDPOJob
 from orchestrator.loop import run_episodes
-from orchestrator.parts import Parts, Weights
-from orchestrator.prompts import episode_prompts
-from orchestrator.supervision import supervise
-from orchestrator.work import Work
+from orchestrator.online.ports import LoopPorts, Weights
+from orchestrator.online.prompts import episode_prompts
+from orchestrator.online.services import Services, start_services, watched
+from orchestrator.online.supervision import supervise
+from orchestrator.stages.context import StageContext
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.data.rows import read_prompts
 from services.errors import StallError, WorkerError
@@ -28,19 +28,19 @@ _KEPT_S = 86_400
 """How long Redis keeps a finished run; the ledger is in the artifact."""
 
 
-async def run(job: OnlineDPOJob, work: Work) -> dict[str, float]:
+async def run(job: OnlineDPOJob, context: StageContext) -> dict[str, float]:
     """Run every episode; the artifact is the last version. An interrupted run goes on."""
     # Ids have no attempt in them: the same run made again gives the same ids.
-    ids = f"{work.run.name}.{work.stage}.{work.fingerprint}"
-    name = f"{ids}.{_attempt(work.scratch)}"
+    ids = f"{context.run.name}.{context.stage}.{context.fingerprint}"
+    name = f"{ids}.{_attempt(context.scratch)}"
     async with contextlib.AsyncExitStack() as stack:
-        url = stack.enter_context(redis_address(job.queues, work.run.folder / "redis"))
-        services = await start_services(job, work, name, url, stack)
-        await supervise(_loop(job, work, ids, services), watched(services))
+        url = stack.enter_context(redis_address(job.queues, context.run.folder / "redis"))
+        services = await start_services(job, context, name, url, stack)
+        await supervise(_loop(job, context, ids, services), watched(services))
         metrics = await _drained(services.learner, job.episodes.timeout_s)
         ledger = await services.queues.ledger()
         await services.queues.expire(_KEPT_S)
-    _write_ledger(work.out / "ledger.jsonl", [asdict(event) for event in ledger])
+    _write_ledger(context.out / "ledger.jsonl", [asdict(event) for event in ledger])
     problems = ledger_audit(ledger)
     if problems:
         raise WorkerError(f"the ledger does not add up: {problems[0]} ({len(problems)} problems)")
@@ -59,7 +59,7 @@ def _attempt(scratch: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-async def _loop(job: OnlineDPOJob, work: Work, ids: str, services: Services) -> None:
+async def _loop(job: OnlineDPOJob, context: StageContext, ids: str, services: Services) -> None:
     rows = read_prompts(job.prompts)
 
     def prompts(episode: int) -> list[Prompt]:
@@ -85,20 +85,20 @@ async def _loop(job: OnlineDPOJob, work: Work, ids: str, services: Services) -> 
         manifest, refs = version.payload
         event = await broadcast(services.engines, manifest, refs[0], job.sync.timeout_s)
         await services.queues.published(version.version, version.version)
-        work.run.report(event)
+        context.run.report(event)
 
     async def statistics(episode: int) -> dict[str, float]:
         found = await asyncio.gather(*(a.stats.remote(episode) for a in services.pairing))
         return merge(found)
 
-    parts = Parts(
+    parts = LoopPorts(
         episodes=services.store,
         prompts=prompts,
         dispatch=dispatch,
         weights=weights,
         publish=publish,
         statistics=statistics,
-        report=work.run.report,
+        report=context.run.report,
     )
     await run_episodes(parts, job.episodes)
 

@@ -11,22 +11,22 @@ from typing import Any
 
 import ray
 
-from orchestrator.config import PreferencesJob
-from orchestrator.prompts import make_prompt
-from orchestrator.work import Work
+from orchestrator.config.settings import PreferencesJob
+from orchestrator.online.prompts import make_prompt
+from orchestrator.stages.context import StageContext
 from pairloop.data.v1.pair_pb2 import DropReason, Score
 from pairloop.data.v1.rollout_pb2 import Rollout
 from services.data.rows import read_prompts
 from services.errors import DataError
-from services.learner.models import load_tokenizer
+from services.learner.model.load import load_tokenizer
 from services.pairs.select import Selection, all_pairs, select
 from services.reward.settings import RewardSettings
-from services.telemetry.events import PairExample
+from services.telemetry.record.events import PairExample
 
 _EXAMPLES = 6
 
 
-async def run(job: PreferencesJob, work: Work) -> dict[str, float]:
+async def run(job: PreferencesJob, context: StageContext) -> dict[str, float]:
     """Fill the artifact with pairs.jsonl and heldout.jsonl; returns counts and mean rewards."""
     tokenizer = load_tokenizer(job.policy)
     prompts = [
@@ -34,7 +34,7 @@ async def run(job: PreferencesJob, work: Work) -> dict[str, float]:
             row,
             tokenizer,
             job.sampling,
-            run=work.stage,
+            run=context.stage,
             episode=0,
             index=index,
             dataset_row=index,
@@ -42,10 +42,10 @@ async def run(job: PreferencesJob, work: Work) -> dict[str, float]:
         )
         for index, row in enumerate(read_prompts(job.prompts))
     ]
-    workers = await work.run.samplers.holding(job.policy, job.engine)
-    rollouts = await work.run.samplers.generate(workers, prompts)
+    workers = await context.run.engines.with_weights(job.policy, job.engine)
+    rollouts = await context.run.engines.generate(workers, prompts)
     scores = await _score(job.reward, rollouts)
-    return await asyncio.to_thread(_write, job, work, rollouts, scores)
+    return await asyncio.to_thread(_write, job, context, rollouts, scores)
 
 
 async def _score(reward: RewardSettings, rollouts: Sequence[Rollout]) -> list[list[Score]]:
@@ -69,16 +69,16 @@ def score_rollouts(reward: RewardSettings, folder: str, rollouts: list[bytes]) -
 
 
 def _write(
-    job: PreferencesJob, work: Work, rollouts: list[Rollout], scores: list[list[Score]]
+    job: PreferencesJob, context: StageContext, rollouts: list[Rollout], scores: list[list[Score]]
 ) -> dict[str, float]:
     counts: Counter[str] = Counter()
     held = set(random.Random(f"held/{job.seed}").sample(
         range(len(rollouts)), int(len(rollouts) * job.heldout)
     ))  # fmt: skip
-    work.out.mkdir(parents=True, exist_ok=True)
+    context.out.mkdir(parents=True, exist_ok=True)
     with (
-        (work.out / "pairs.jsonl").open("w", encoding="utf-8") as train,
-        (work.out / "heldout.jsonl").open("w", encoding="utf-8") as heldout,
+        (context.out / "pairs.jsonl").open("w", encoding="utf-8") as train,
+        (context.out / "heldout.jsonl").open("w", encoding="utf-8") as heldout,
     ):
         for index, (rollout, group) in enumerate(zip(rollouts, scores, strict=True)):
             for selection in _select(job, rollout, group, index, counts):
@@ -86,11 +86,11 @@ def _write(
                 file, name = (heldout, "heldout_pairs") if index in held else (train, "pairs")
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 if counts["pairs"] < _EXAMPLES and name == "pairs":
-                    work.run.report(_example(work.stage, rollout, group, selection))
+                    context.run.report(_example(context.stage, rollout, group, selection))
                 counts[name] += 1
     if not counts["pairs"]:
         raise DataError(
-            f"{work.stage}: none of the {len(rollouts)} prompts gave a pair"
+            f"{context.stage}: none of the {len(rollouts)} prompts gave a pair"
             f" ({dict(counts)}); the policy's answers may all be alike: see sampling and pairs"
         )
     totals = [score.total for group in scores for score in group]

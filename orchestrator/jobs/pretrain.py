@@ -6,40 +6,40 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.config import PretrainJob
+from orchestrator.config.settings import PretrainJob
 from orchestrator.jobs.training import train
-from orchestrator.work import Work
+from orchestrator.stages.context import StageContext
 from services.data.filters import clean
 from services.data.rows import read_texts
 from services.data.settings import DataSource
 from services.data.tokenizer import train_tokenizer
 from services.errors import DataError
-from services.learner.lm import train_lm
-from services.learner.specs import LMSpec
-from services.telemetry.events import Note
+from services.learner.jobs.lm import train_lm
+from services.learner.jobs.specs import LMSpec
+from services.telemetry.record.events import Note
 
 
-async def run(job: PretrainJob, work: Work) -> dict[str, float]:
+async def run(job: PretrainJob, context: StageContext) -> dict[str, float]:
     """Clean the texts, train the tokenizer unless one is given, train the model."""
-    corpus = work.scratch / "corpus"
+    corpus = context.scratch / "corpus"
     counts, dropped = await asyncio.to_thread(_prepare, job, corpus)
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()) if count)
-    work.run.report(
-        Note(text=f"{work.stage}: kept {counts['texts']:.0f} texts; dropped {reasons or 'none'}")
+    context.run.report(
+        Note(text=f"{context.stage}: kept {counts['texts']:.0f} texts; dropped {reasons or 'none'}")
     )
     tokenizer = job.tokenizer if isinstance(job.tokenizer, str) else str(corpus / "tokenizer")
     spec = LMSpec(
-        stage=work.stage,
+        stage=context.stage,
         seed=job.seed,
         train=job.train,
-        out=str(work.out),
+        out=str(context.out),
         shape=job.model,
         tokenizer=tokenizer,
         texts=DataSource(path=str(corpus / "texts.jsonl")),
         heldout=DataSource(path=str(corpus / "heldout.jsonl")),
         sequence_length=job.sequence_length,
     )
-    metrics = await train(train_lm, spec, job.train, work)
+    metrics = await train(train_lm, spec, job.train, context)
     return metrics | counts | {f"dropped_{key}": float(n) for key, n in dropped.items()}
 
 

@@ -1,21 +1,21 @@
 """A reward model from preference pairs."""
 
-from orchestrator.config import RewardModelJob
+from orchestrator.config.settings import RewardModelJob
 from orchestrator.jobs.training import train
-from orchestrator.work import Work
-from services.learner.reward_model import train_reward_model
-from services.learner.specs import RewardModelSpec
+from orchestrator.stages.context import StageContext
+from services.learner.jobs.reward_model import train_reward_model
+from services.learner.jobs.specs import RewardModelSpec
 
 
-async def run(job: RewardModelJob, work: Work) -> dict[str, float]:
+async def run(job: RewardModelJob, context: StageContext) -> dict[str, float]:
     """Put a scalar head on the policy and train it; returns loss and held-out accuracy."""
     spec = RewardModelSpec(
-        stage=work.stage,
+        stage=context.stage,
         seed=job.seed,
         train=job.train,
-        out=str(work.out),
+        out=str(context.out),
         policy=job.policy,
         pairs=job.pairs,
         heldout=job.heldout,
     )
-    return await train(train_reward_model, spec, job.train, work)
+    return await train(train_reward_model, spec, job.train, context)

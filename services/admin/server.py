@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1 import admin_pb2_grpc
-from services.admin.episodes import Episodes
+from services.admin.ports import Episodes
 from services.admin.settings import AdminSettings
 from services.admin.watch import changes
 from services.errors import StateError, UnknownEpisodeError, UnreachableError

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
-from services.admin.episodes import Episodes
+from services.admin.ports import Episodes
 
 _OVER = (
     EpisodeState.EPISODE_STATE_COMPLETED,

@@ -9,7 +9,7 @@ from services.errors import StateError
 from services.pairs.settings import PairSettings
 from services.pairs.worker import PairWorker, Queues
 from services.reward.scorer import Scorer
-from services.telemetry.sink import Reporter
+from services.telemetry.record.sink import Reporter
 
 
 class Closable(Protocol):
@@ -65,7 +65,7 @@ class PairActor:
         )
 
     async def run(self) -> None:
-        """Work until `stop`, then disconnect; raises what ended the work."""
+        """StageContext until `stop`, then disconnect; raises what ended the work."""
         worker = self._started()
         try:
             await worker.run()

@@ -19,12 +19,12 @@ from pairloop.data.v1.pair_pb2 import DROP_REASON_STALE, DropReason, PreferenceP
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
 from services.errors import DataError, LineageError, UnreachableError
 from services.pairs.build import make_pair, stale
-from services.pairs.examples import Examples
+from services.pairs.sampled_examples import Examples
 from services.pairs.select import Selection, select
 from services.pairs.settings import PairSettings
 from services.pairs.stats import EpisodeStats, group_row
 from services.reward.scorer import Scorer
-from services.telemetry.events import Event
+from services.telemetry.record.events import Event
 
 POLL_S = 0.5
 """How long one look at the queue blocks: bounds how late a stop or a failure is seen."""
@@ -84,7 +84,7 @@ class PairWorker:
         self._examples = Examples(stage)
 
     async def run(self) -> None:
-        """Work until `stop`; what is in flight is finished first.
+        """StageContext until `stop`; what is in flight is finished first.
 
         Raises UnreachableError when the reward or the queues stop answering, LineageError when
         the reward model reads another tokenizer than the policy's.

@@ -12,8 +12,8 @@ from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
 from pairloop.data.v1.weights_pb2 import Attestation, WeightManifest
 from services.errors import PairloopError, ResourceError, StallError, WorkerError
 from services.rollout.engine import Engine
-from services.rollout.environment import engine_environment
 from services.rollout.settings import EngineSettings
+from services.rollout.vllm.environment import engine_environment
 from services.rollout.worker import PromptQueue, RolloutWorker
 
 Connect = Callable[[], Awaitable[PromptQueue[Any]]]
@@ -205,6 +205,6 @@ def _one_line(error: BaseException) -> str:
 
 
 def _vllm_engine(model: str, settings: EngineSettings, seed: int, worker_id: str) -> Engine:
-    from services.rollout.vllm_engine import VllmEngine
+    from services.rollout.vllm.engine import VllmEngine
 
     return VllmEngine(model, settings, worker_id=worker_id, seed=seed)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from pairloop.data.v1.weights_pb2 import Attestation, TensorManifest, WeightManifest
 from services.errors import AttestationError, StallError
-from services.telemetry.events import WeightsPublished
+from services.telemetry.record.events import WeightsPublished
 
 _WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 

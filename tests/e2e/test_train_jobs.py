@@ -8,13 +8,13 @@ import pytest
 
 from services.data.settings import DataSource
 from services.errors import DataError, WorkerError
-from services.learner.evaluate_lm import evaluate_texts
-from services.learner.lm import train_lm
-from services.learner.offline_dpo import train_offline_dpo
-from services.learner.ray_train import fit, start
-from services.learner.reward_model import train_reward_model
+from services.learner.jobs.evaluate_lm import evaluate_texts
+from services.learner.jobs.lm import train_lm
+from services.learner.jobs.offline_dpo import train_offline_dpo
+from services.learner.jobs.reward_model import train_reward_model
+from services.learner.jobs.specs import LMSpec, OfflineDPOSpec, RewardModelSpec
 from services.learner.settings import AdamWSettings, OnDARESettings, TrainSettings
-from services.learner.specs import LMSpec, OfflineDPOSpec, RewardModelSpec
+from services.learner.train.ray_train import fit, start
 from tests.unit import learner_parts as parts
 
 pytestmark = pytest.mark.e2e

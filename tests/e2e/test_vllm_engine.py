@@ -44,7 +44,7 @@ def answer(engine: Any, prompts: list[Prompt]) -> list[Rollout]:
 
 
 def start(folder: str, settings: EngineSettings = SETTINGS) -> Any:
-    from services.rollout.vllm_engine import VllmEngine
+    from services.rollout.vllm.engine import VllmEngine
 
     return VllmEngine(folder, settings, worker_id="rollout-0", seed=7)
 

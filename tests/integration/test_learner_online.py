@@ -9,13 +9,13 @@ from safetensors.numpy import load_file
 
 from pairloop.data.v1.rollout_pb2 import VersionSpan
 from services.errors import StallError, StateError
-from services.learner.examples import sampled_pairs
-from services.learner.models import load_policy
-from services.learner.online import online_learner
-from services.learner.reference import pair_logprobs
+from services.learner.jobs.specs import OnlineSpec
+from services.learner.model.load import load_policy
+from services.learner.model.reference import pair_logprobs
+from services.learner.online.learner import online_learner
 from services.learner.settings import OnDARESettings, TrainSettings
-from services.learner.specs import OnlineSpec
-from services.telemetry.events import Event, TrainProgress
+from services.learner.train.encoding import sampled_pairs
+from services.telemetry.record.events import Event, TrainProgress
 from tests.unit import learner_parts as parts
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from services.learner.examples import EncodedPair, EncodedText
-from services.learner.models import new_model, special_ids
-from services.learner.objectives import DirectPreference, LanguageModelling
+from services.learner.losses.objectives import DirectPreference, LanguageModelling
+from services.learner.model.load import new_model, special_ids
 from services.learner.settings import DPOSettings, OnDARESettings, TrainSettings
-from services.learner.training import run_offline
-from services.learner.worker import Worker
+from services.learner.train.distributed import Worker
+from services.learner.train.encoding import EncodedPair, EncodedText
+from services.learner.train.offline import run_offline
 from tests.unit import learner_parts as parts
 
 

@@ -17,8 +17,8 @@ from services.reward.composite import build
 from services.reward.gateway import Gateway
 from services.reward.serve_app import score_request
 from services.reward.settings import RewardSettings
-from services.telemetry.events import PairExample
-from services.telemetry.sink import parse, start_sink
+from services.telemetry.record.events import PairExample
+from services.telemetry.record.sink import parse, start_sink
 
 REWARD = RewardSettings.model_validate({"parts": [{"kind": "checker"}], "attempts": 1})
 QUEUES = QueueSettings()

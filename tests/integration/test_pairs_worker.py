@@ -14,7 +14,7 @@ from services.pairs.worker import PairWorker, Queues
 from services.queues.items import Item
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
-from services.telemetry.events import Event, PairExample
+from services.telemetry.record.events import Event, PairExample
 
 SETTINGS = QueueSettings(credits=64, max_deliveries=3, reclaim_idle_s=300.0)
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from orchestrator.config import EpisodeSettings
+from orchestrator.config.settings import EpisodeSettings
 from orchestrator.episodes import EpisodeStore
 from orchestrator.loop import run_episodes
-from orchestrator.parts import Parts, Weights
-from orchestrator.supervision import supervise
+from orchestrator.online.ports import LoopPorts, Weights
+from orchestrator.online.supervision import supervise
 from pairloop.admin.v1.admin_pb2 import Change
 from pairloop.data.v1.pair_pb2 import Score
 from pairloop.data.v1.rollout_pb2 import Prompt, Sample, SamplingSettings
@@ -29,7 +29,7 @@ from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 from services.reward.rules import checker
 from services.rollout.worker import RolloutWorker
-from services.telemetry.events import EpisodeFinished, Event, WeightsPublished
+from services.telemetry.record.events import EpisodeFinished, Event, WeightsPublished
 from services.weights.broadcaster import broadcast
 from services.weights.manifest import build_manifest
 from tests.fake_engine import FakeEngine
@@ -135,7 +135,7 @@ class World:
         async def statistics(episode: int) -> dict[str, float]:
             return pairing.stats(episode)
 
-        parts = Parts(
+        parts = LoopPorts(
             episodes=self.store,
             prompts=self.prompts,
             dispatch=self.dispatch,

@@ -11,10 +11,10 @@ from pairloop.data.v1.pair_pb2 import PreferencePair
 from services.data.chat import encode_answer, render_prompt
 from services.data.settings import TokenizerSettings
 from services.data.tokenizer import train_tokenizer
-from services.learner.boundaries import WeightVersion
-from services.learner.export import export_model
-from services.learner.models import new_model
-from services.learner.shape import ModelShape
+from services.learner.model.export import export_model
+from services.learner.model.load import new_model
+from services.learner.model.shape import ModelShape
+from services.learner.online.ports import WeightVersion
 from services.queues.settings import QueueSettings
 
 SHAPE = ModelShape(

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.artifacts import (
+from orchestrator.artifacts.links import resolve, with_seed
+from orchestrator.artifacts.store import (
     Artifact,
     ancestor,
     find_reusable,
@@ -11,8 +12,7 @@ from orchestrator.artifacts import (
     finish,
     read_artifact,
 )
-from orchestrator.config import SFTJob
-from orchestrator.references import resolve, with_seed
+from orchestrator.config.settings import SFTJob
 from services.data.settings import DataSource
 from services.errors import ArtifactError
 

@@ -3,7 +3,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.learner.batches import micro_batches, pack, permutation, plan_batches, shard
+from services.learner.train.batches import micro_batches, pack, permutation, plan_batches, shard
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.sampled_from([0.5, 1.0, 2.0, 2.5]))

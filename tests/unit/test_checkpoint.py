@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from services.errors import ArtifactError
-from services.learner.checkpoint import latest, load_checkpoint, save_checkpoint
-from services.learner.durable import replaced_folder
+from services.learner.train.checkpoint import latest, load_checkpoint, save_checkpoint
+from services.learner.train.durable import replaced_folder
 
 
 def save(folder: Path, number: int) -> Path:

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from services.learner.bradley_terry import bradley_terry_loss
-from services.learner.dpo import dpo_loss
+from services.learner.losses.bradley_terry import bradley_terry_loss
+from services.learner.losses.dpo import dpo_loss
 from services.learner.settings import DPOSettings
 
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from services.errors import LineageError
-from services.learner.examples import EncodedPair
-from services.learner.export import export_model
-from services.learner.forward import each_row_logprobs
-from services.learner.models import new_model, new_reward_model, special_ids
-from services.learner.optimizer import reference_vector
+from services.learner.model.export import export_model
+from services.learner.model.forward import each_row_logprobs
+from services.learner.model.load import new_model, new_reward_model, special_ids
+from services.learner.optim.build import reference_vector
+from services.learner.train.encoding import EncodedPair
 from tests.unit import learner_parts as parts
 
 
@@ -51,7 +51,7 @@ def test_row_logprobs_are_those_of_a_plain_forward_pass() -> None:
 
 
 def test_a_reward_model_reads_the_last_token_whatever_the_padding(tmp_path: Path) -> None:
-    from services.learner.forward import scores
+    from services.learner.model.forward import scores
 
     held = parts.tokenizer()
     model = new_reward_model(parts.policy(tmp_path / "policy"), held, 5).eval()

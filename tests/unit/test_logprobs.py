@@ -1,6 +1,6 @@
 import torch
 
-from services.learner.logprobs import summed_by_row, token_logprobs
+from services.learner.model.logprobs import summed_by_row, token_logprobs
 
 
 def test_chunks_give_the_values_and_gradients_of_the_whole() -> None:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from orchestrator.config import EpisodeSettings
+from orchestrator.config.settings import EpisodeSettings
 from orchestrator.loop import run_episodes
-from orchestrator.parts import Parts, Weights
+from orchestrator.online.ports import LoopPorts, Weights
 from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.errors import StallError, StateError, WorkerError
-from services.telemetry.events import EpisodeFinished, Event
+from services.telemetry.record.events import EpisodeFinished, Event
 
 AFTER = {
     "PENDING": {"SAMPLING", "PAUSED"},
@@ -71,8 +71,8 @@ class World:
     async def statistics(self, number: int) -> dict[str, float]:
         return {"reward_mean": float(number)}
 
-    def parts(self) -> Parts:
-        return Parts(
+    def parts(self) -> LoopPorts:
+        return LoopPorts(
             episodes=self,
             prompts=lambda number: [Prompt(index=i) for i in range(self.episodes[number].prompts)],
             dispatch=self.dispatch,

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.artifacts import shown
-from orchestrator.config import OnlineDPOJob, SFTJob
-from orchestrator.nodes import _sees, refuse_loopback
+from orchestrator.artifacts.store import shown
+from orchestrator.checks.nodes import _sees, refuse_loopback
+from orchestrator.config.settings import OnlineDPOJob, SFTJob
 from services.errors import ConfigError
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from services.learner.checkpoint import optimizer_tensors, restore_optimizer
-from services.learner.merging import (
+from services.learner.optim.merging import (
     mask_seed,
     ondare,
     ondare_official,
@@ -14,8 +13,9 @@ from services.learner.merging import (
     random_mask,
     top_fraction,
 )
-from services.learner.omo import OnlineMerging
+from services.learner.optim.omo import OnlineMerging
 from services.learner.settings import OnDARESettings, OnTIESSettings
+from services.learner.train.checkpoint import optimizer_tensors, restore_optimizer
 
 
 class Net(torch.nn.Module):
@@ -50,7 +50,7 @@ def run(net: Net, optimizer: torch.optim.Optimizer, steps: range) -> None:
 
 
 def adam_steps(grads: list[np.ndarray], s: OnDARESettings | OnTIESSettings) -> list[np.ndarray]:
-    """-lr m_hat / (sqrt(v_hat) + eps) for each gradient in turn, in float64."""
+    """-lr m_hat / (sqrt(v_hat) + eps) for each gradient in signal, in float64."""
     m = v = np.zeros_like(grads[0])
     out = []
     for t, g in enumerate(grads, start=1):

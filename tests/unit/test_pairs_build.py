@@ -16,7 +16,7 @@ from pairloop.data.v1.rollout_pb2 import (
 )
 from services.errors import DataError
 from services.pairs.build import make_pair, stale
-from services.pairs.examples import Examples
+from services.pairs.sampled_examples import Examples
 from services.pairs.select import Selection
 from services.pairs.stats import EpisodeStats, group_row, merge
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from orchestrator.artifacts import Artifact, finish
-from orchestrator.config import OnlineDPOJob, RecipeJob
-from orchestrator.preflight import check
+from orchestrator.artifacts.store import Artifact, finish
+from orchestrator.checks.preflight import check
+from orchestrator.config.settings import OnlineDPOJob, RecipeJob
 from services.errors import (
     ArtifactError,
     ConfigError,

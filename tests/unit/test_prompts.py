@@ -1,6 +1,6 @@
 from collections import Counter
 
-from orchestrator.prompts import rows_of_episode
+from orchestrator.online.prompts import rows_of_episode
 
 
 def test_every_row_once_a_pass_across_episodes() -> None:

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import OnlineDPOJob
-from orchestrator.reading import read_config, to_yaml
+from orchestrator.config.reading import read_config, to_yaml
+from orchestrator.config.settings import OnlineDPOJob
 from services.errors import ConfigError
 from services.learner.settings import AdamWSettings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.telemetry.events import (
+from services.telemetry.record.events import (
     EpisodeChanged,
     Event,
     Note,
@@ -15,8 +15,8 @@ from services.telemetry.events import (
     StageStarted,
     TrainProgress,
 )
-from services.telemetry.recorder import Recorder, read_line
-from services.telemetry.state import RunState, apply
+from services.telemetry.record.recorder import Recorder, read_line
+from services.telemetry.record.state import RunState, apply
 from tests.sample_events import EPISODES, STAGES, run_events
 
 

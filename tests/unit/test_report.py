@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.telemetry.axes import axis
-from services.telemetry.events import PairExample, StageFinished, StageStarted
-from services.telemetry.examples import differences, shown_episodes
-from services.telemetry.figures import curve, training_figures
-from services.telemetry.online_figures import online_figures
-from services.telemetry.plots import Dot, DotRow, Series, dot_plot, line_plot, stacked_bars
-from services.telemetry.report import render_report, write_report
-from services.telemetry.state import Point, RunState, apply
+from services.telemetry.record.events import PairExample, StageFinished, StageStarted
+from services.telemetry.record.state import Point, RunState, apply
+from services.telemetry.report.axes import axis
+from services.telemetry.report.figures import curve, training_figures
+from services.telemetry.report.online_figures import online_figures
+from services.telemetry.report.plots import Dot, DotRow, Series, dot_plot, line_plot, stacked_bars
+from services.telemetry.report.report import render_report, write_report
+from services.telemetry.report.shown_pairs import differences, shown_episodes
 from tests.sample_events import EXTRA_CONFIG, run_events, training_events
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from pairloop.data.v1.weights_pb2 import Attestation, Canary, WeightManifest
 from services.errors import AttestationError, StallError
-from services.weights.board import WeightBoard
 from services.weights.broadcaster import broadcast
 from services.weights.manifest import build_manifest
+from services.weights.version_store import VersionStore
 from tests.fake_engine import FakeEngine
 
 
@@ -75,7 +75,7 @@ async def test_a_slow_worker_is_named_and_the_others_do_not_linger() -> None:
 
 
 async def test_the_board_gives_the_newest_version_to_who_waits_for_one_before() -> None:
-    board = WeightBoard()
+    board = VersionStore()
     waiter = asyncio.create_task(board.wait(3, timeout_s=5.0))
     for number in (1, 2, 3):
         await board.publish(number, f"m{number}".encode(), [number], {"loss": float(number)})
@@ -87,7 +87,7 @@ async def test_the_board_gives_the_newest_version_to_who_waits_for_one_before() 
 
 
 async def test_a_version_that_never_comes_is_a_stall() -> None:
-    board = WeightBoard()
+    board = VersionStore()
     await board.publish(1, b"", [], {})
     with pytest.raises(StallError, match=r"version 2 was not published within 0.01 s; held: 1"):
         await board.wait(2, timeout_s=0.01)

@@ -1,7 +1,7 @@
 import pytest
 
-from services.learner.advice import optimizer_advice
-from services.learner.schedule import lr_factor
+from services.learner.optim.schedule import lr_factor
+from services.learner.optim.warnings import optimizer_advice
 from services.learner.settings import AdamWSettings, OnDARESettings, ScheduleSettings
 
 

@@ -5,13 +5,13 @@ import json
 
 import pytest
 
-from services.telemetry.estimate import run_left, stage_left, tokens_per_second
-from services.telemetry.events import Evaluated, StageFinished, StageStarted, TrainProgress
 from services.telemetry.format import count, duration, number, sparkline
-from services.telemetry.state import RunState, apply
-from services.telemetry.summary import summary
-from services.telemetry.tables import write_final_table
-from services.telemetry.verdict import interval, verdict
+from services.telemetry.record.events import Evaluated, StageFinished, StageStarted, TrainProgress
+from services.telemetry.record.state import RunState, apply
+from services.telemetry.report.summary import summary
+from services.telemetry.report.verdict import interval, verdict
+from services.telemetry.views.estimate import run_left, stage_left, tokens_per_second
+from services.telemetry.views.tables import write_final_table
 from tests.sample_events import run_events
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from services.telemetry.events import EpisodeChanged, Event, Note, StageStarted
-from services.telemetry.plain import PlainView
-from services.telemetry.recorder import Recorder
-from services.telemetry.screen import screen
-from services.telemetry.state import RunState, apply
-from services.telemetry.view import Drawing, LiveView, view_for
+from services.telemetry.record.events import EpisodeChanged, Event, Note, StageStarted
+from services.telemetry.record.recorder import Recorder
+from services.telemetry.record.state import RunState, apply
+from services.telemetry.views.live import Drawing, LiveView, view_for
+from services.telemetry.views.plain import PlainView
+from services.telemetry.views.screen import screen
 from tests.sample_events import run_events
 
 

@@ -1,0 +1,81 @@
+"""What several nodes need and one does not: addresses, and a folder, that all of them reach."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.config.settings import OnlineDPOJob, Stage
+from services.errors import ConfigError
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+_ANSWER_S = 30.0
+_LOOK_S = 5.0
+
+
+def check_nodes(stages: Sequence[Stage], folder: Path) -> list[str]:
+    """Warnings about this cluster; none on a single node.
+
+    Raises ConfigError when a service of a stage would listen where other nodes cannot reach it.
+    """
+    nodes = {n["NodeID"]: n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]}
+    refuse_loopback(stages, len(set(nodes.values())))
+    blind = _blind(nodes, folder) if len(nodes) > 1 else []
+    if not blind:
+        return []
+    return [
+        f"{', '.join(blind)} of {len(nodes)} nodes do not see {folder.resolve()}: workers there"
+        " will find no model; set output to a folder that every node shares"
+    ]
+
+
+def refuse_loopback(stages: Sequence[Stage], machines: int) -> None:
+    """ConfigError when Redis or the reward gateway would answer on one machine of several."""
+    if machines < 2:
+        return
+    for stage in stages:
+        if not isinstance(stage, OnlineDPOJob):
+            continue
+        url = stage.queues.configured_url or ""
+        if (urlsplit(url).hostname or "localhost") in _LOOPBACK:
+            raise ConfigError(
+                f"'queues.url': the cluster has {machines} machines and Redis would answer on this"
+                " one alone; set REDIS_URL to one that every node reaches"
+            )
+        if stage.reward.host in _LOOPBACK:
+            raise ConfigError(
+                f"'reward.host': the cluster has {machines} machines and the reward's gateway would"
+                f" answer on one alone ({stage.reward.host}); inside a network you trust set it to"
+                " 0.0.0.0"
+            )
+
+
+def _blind(nodes: dict[str, str], folder: Path) -> list[str]:
+    """The addresses of nodes that do not see the run's folder."""
+    mark, text = folder.resolve() / ".seen", uuid.uuid4().hex
+    mark.write_text(text, encoding="utf-8")
+    look = ray.remote(num_cpus=0, max_retries=0)(_sees)
+    seen = {
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            str(mark), text
+        ): address
+        for node, address in nodes.items()
+    }
+    done, _ = ray.wait(list(seen), num_returns=len(seen), timeout=_ANSWER_S)
+    mark.unlink()
+    return sorted(seen[answer] for answer in done if not ray.get(answer))
+
+
+def _sees(mark: str, text: str) -> bool:
+    """Whether the file is here; a network file system may take a moment."""
+    until = time.monotonic() + _LOOK_S
+    while time.monotonic() < until:
+        try:
+            return Path(mark).read_text(encoding="utf-8") == text
+        except OSError:
+            time.sleep(0.2)
+    return False

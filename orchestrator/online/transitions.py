@@ -1,0 +1,65 @@
+"""How the loop moves an episode while an admin may pause it at any moment."""
+
+import asyncio
+
+from orchestrator.online.ports import Episodes
+from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
+from services.errors import StateError
+from services.telemetry.record.events import EpisodeChanged
+
+POLL_S = 0.05
+AFTER_SAMPLING = ("TRAINING", "PUBLISHING", "COMPLETED")
+
+
+async def advance(episodes: Episodes, number: int, to: str) -> Episode:
+    """Move an episode on, once no pause holds it; one that is there or further stays."""
+    while True:
+        episode = await episodes.get(number)
+        state = state_of(episode)
+        refuse_ended(episode)
+        if state in AFTER_SAMPLING and AFTER_SAMPLING.index(state) >= AFTER_SAMPLING.index(to):
+            return episode
+        if state == "PAUSING":
+            await episodes.settle(number)
+        elif state != "PAUSED":
+            moved = await try_move(episodes, number, to)
+            if moved is not None:
+                return moved
+        await asyncio.sleep(POLL_S)
+
+
+async def try_move(episodes: Episodes, number: int, to: str) -> Episode | None:
+    """The moved episode, or None when a pause or a resume came first."""
+    try:
+        return await episodes.move(number, to)
+    except StateError:
+        if state_of(await episodes.get(number)) in ("PAUSING", "PAUSED", "PENDING", "SAMPLING"):
+            return None
+        raise
+
+
+def state_of(episode: Episode) -> str:
+    """The state's short name."""
+    return EpisodeState.Name(episode.state).removeprefix("EPISODE_STATE_")
+
+
+def refuse_ended(episode: Episode) -> None:
+    """StateError for an episode that will not go on."""
+    if state_of(episode) in ("FAILED", "CANCELLED"):
+        cause = f": {episode.error}" if episode.error else ""
+        raise StateError(f"episode {episode.number} is {state_of(episode)}{cause}; start a new run")
+
+
+def changed(episode: Episode, total: int) -> EpisodeChanged:
+    """The event of an episode as it is now."""
+    return EpisodeChanged(
+        number=episode.number,
+        total=total,
+        state=state_of(episode),
+        prompts=episode.prompts,
+        dispatched=episode.dispatched,
+        in_flight=episode.in_flight,
+        paired=episode.paired,
+        dropped=dict(episode.dropped),
+        reason=episode.last_change.reason,
+    )

@@ -1,0 +1,84 @@
+"""Connect to Ray: the configured cluster, RAY_ADDRESS, or a local one started for this run."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.settings import RaySettings
+from services.errors import UnreachableError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+_MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
+    "MALLOC_TOP_PAD_": str(256 * 2**20),
+}
+
+# Actors of a job at most: the local Ray's CPUs are only a count that scheduling reads, and
+# threads are set on purpose in each actor, so small machines get enough for every actor.
+_LOCAL_CPUS = 16
+
+
+@contextlib.contextmanager
+def ray_cluster(settings: RaySettings) -> Iterator[None]:
+    """Ray, connected; shut down at the end. UnreachableError when it does not answer."""
+    # Every process of the run finds the code, also where the project is not installed.
+    paths = [str(ROOT), str(ROOT / "protos"), os.environ.get("PYTHONPATH", "")]
+    pythonpath = os.pathsep.join(filter(None, paths))
+    # Each freed tensor would go back to the kernel and be fetched again: on a CPU that costs a
+    # training step more than its arithmetic does.
+    for name, value in _MALLOC.items():
+        os.environ.setdefault(name, value)
+    os.environ |= {
+        "PYTHONPATH": pythonpath,
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # By default workers are niced: beside any other work they would starve.
+        "RAY_worker_niceness": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    }
+    address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"address": address, "log_to_driver": False}
+    options["logging_level"] = logging.ERROR
+    options["configure_logging"] = True
+    if address == "local":
+        options["num_cpus"] = settings.num_cpus or max(_LOCAL_CPUS, os.cpu_count() or 1)
+        options["object_store_memory"] = int(settings.object_store_gib * 2**30)
+        options["include_dashboard"] = False
+        options["_node_ip_address"] = "127.0.0.1"
+    else:
+        options["runtime_env"] = {"env_vars": {"PYTHONPATH": pythonpath, **_MALLOC}}
+    import ray  # reads its settings from the environment
+
+    # In this thread: the servers of a local Ray die with the thread that started them.
+    # Ray puts its own handler of SIGTERM in place, which ends the process without its results.
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**options)
+        signal.signal(signal.SIGTERM, terminate)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        token = "" if address == "local" else "; if it asks for a token, set RAY_AUTH_MODE=token"
+        raise UnreachableError(f"Ray at '{address}': {first}{token}") from None
+    try:
+        yield
+    finally:
+        # A failing Ray must not hide the error that is on its way.
+        if sys.exc_info()[0] is None and address != "local":
+            _stop_serve()
+        ray.shutdown()
+
+
+def _stop_serve() -> None:
+    """Serve's controller is detached: on a cluster that outlives this run it must be told."""
+    if "ray.serve" in sys.modules:
+        from services.reward.serve_app import leave
+
+        leave()

@@ -1,0 +1,106 @@
+"""Models in and out of Hugging Face folders; master weights are float32."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from services.errors import ArtifactError
+from services.learner.model.shape import ModelShape
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+def load_tokenizer(source: str) -> Any:
+    """The tokenizer of a folder or hub name. Raises ArtifactError when there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{source}: no tokenizer ({_one_line(error)})") from error
+
+
+def special_ids(tokenizer: Any) -> tuple[list[int], int]:
+    """Ids that end an answer (<|im_end|>, <|endoftext|>) and the padding id."""
+    vocabulary = tokenizer.get_vocab()
+    ends = [vocabulary[name] for name in ("<|im_end|>", "<|endoftext|>") if name in vocabulary]
+    ends = ends or [tokenizer.eos_token_id]
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[-1]
+    return [int(token) for token in ends], int(pad)
+
+
+def new_model(shape: ModelShape, tokenizer: Any, seed: int) -> nn.Module:
+    """A Qwen2 model with random weights that depend on shape, vocabulary and seed alone."""
+    ends, pad = special_ids(tokenizer)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        max_position_embeddings=shape.max_positions,
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+        tie_word_embeddings=shape.tied_embeddings,
+        initializer_range=shape.initializer_range,
+        attn_implementation="sdpa",
+        dtype=torch.float32,
+        eos_token_id=ends[0],
+        pad_token_id=pad,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = Qwen2ForCausalLM(config)
+    return model
+
+
+def load_policy(source: str) -> Any:
+    """A causal language model in float32. Raises ArtifactError when it cannot be read or used."""
+    model = _load(AutoModelForCausalLM, source)
+    if getattr(model.config, "final_logit_softcapping", None):
+        raise ArtifactError(
+            f"{source}: a model that caps its logits is not supported; its log-probabilities "
+            "would be wrong"
+        )
+    return model
+
+
+def load_frozen(source: str, device: torch.device) -> Any:
+    """A policy whose weights never change, in evaluation mode on `device`."""
+    return load_policy(source).to(device).eval().requires_grad_(False)
+
+
+def new_reward_model(policy: str, tokenizer: Any, seed: int) -> Any:
+    """The policy's body with a scalar head (new, from `seed`), read at the last non-pad token."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _load(AutoModelForSequenceClassification, policy, num_labels=1)
+    ends, pad = special_ids(tokenizer)
+    model.config.pad_token_id = pad
+    model.config.eos_token_id = ends[0]
+    return model
+
+
+def _load(loader: Any, source: str, **options: Any) -> Any:
+    if source.startswith((".", "/")) and not (Path(source) / "config.json").is_file():
+        raise ArtifactError(f"{source}: no model here (config.json is missing)")
+    try:
+        return loader.from_pretrained(
+            source, dtype=torch.float32, attn_implementation="sdpa", **options
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ArtifactError(f"{source}: the model cannot be loaded ({_one_line(error)})") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

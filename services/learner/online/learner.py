@@ -1,0 +1,245 @@
+"""The online learner: one training phase an episode, on the pairs the run sampled itself.
+
+    wait until the episode is TRAINING
+      -> its pairs -> log-probabilities under policy and reference -> `epochs` passes of DPO
+      -> checkpoint -> commit_trained -> publish the weights as version e
+
+A crash anywhere in between is safe: what is not in the checkpoint is trained again from the same
+kept pairs, and what is in it is only committed and published again. A stop is a return.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pairloop.data.v1.pair_pb2 import PreferencePair
+from services.learner.jobs.specs import OnlineSpec
+from services.learner.losses.objectives import DirectPreference
+from services.learner.model.export import export_model
+from services.learner.model.forward import each_row_logprobs
+from services.learner.model.load import load_frozen, load_policy, load_tokenizer, special_ids
+from services.learner.model.reference import AnswerLogprobs, share_of_logprobs, summed
+from services.learner.online.episode_wait import EpisodeQueues
+from services.learner.online.metrics import changed_values, divergence, sampler_gap
+from services.learner.online.ports import Connect, Publisher, WeightVersion
+from services.learner.optim.build import make_optimizer
+from services.learner.optim.schedule import lr_factor
+from services.learner.train.batches import plan_batches
+from services.learner.train.checkpoint import (
+    latest,
+    load_checkpoint,
+    model_tensors,
+    optimizer_tensors,
+    restore_model,
+    restore_optimizer,
+    save_checkpoint,
+)
+from services.learner.train.distributed import Worker
+from services.learner.train.encoding import EncodedPair, sampled_pairs
+from services.learner.train.loop import Progress, Report, train_phase
+from services.learner.train.offline import prepared, reference_delta
+
+
+def online_learner(
+    spec: OnlineSpec, report: Report, connect: Connect, publish: Publisher
+) -> dict[str, float]:
+    """Train every episode of a run; returns the last episode's metrics and `version`.
+
+    The last version is then in `spec.out`, as a Hugging Face folder.
+
+    Raises StallError, StateError, LineageError, ArtifactError, UnreachableError, and WorkerError
+    when a loss is not finite.
+    """
+    worker = Worker.current(spec.train.num_gpus)
+    learner = _Learner(spec, report, publish, worker)
+    queues = EpisodeQueues(spec, connect, worker)
+    try:
+        if learner.version:
+            queues.commit_trained(learner.version)
+        learner.publish()
+        for episode in range(learner.version + 1, spec.episodes + 1):
+            if not queues.wait_for_training(episode):
+                break
+            learner.train(episode, queues.pairs(episode))
+            queues.commit_trained(episode)
+            learner.publish()
+            worker.barrier()
+        else:
+            queues.wait_for_completion(spec.episodes)
+            learner.export()
+    finally:
+        queues.close()
+    return learner.metrics | {"version": float(learner.version)}
+
+
+def planned_steps(spec: OnlineSpec) -> int:
+    """Steps an episode takes when every prompt gives a pair: the room the schedule plans for.
+
+    `max_steps`, when set, is the number of steps of each episode.
+    """
+    train = spec.train
+    if train.max_steps is not None:
+        return train.max_steps
+    return max(1, math.ceil(round(spec.prompts_per_episode * train.epochs) / train.batch_size))
+
+
+class _Learner:
+    """Policy, frozen reference and optimizer, and the version they have come to."""
+
+    def __init__(
+        self, spec: OnlineSpec, report: Report, publish: Publisher, worker: Worker
+    ) -> None:
+        self._spec, self._publish, self._worker = spec, publish, worker
+        self._tokenizer = load_tokenizer(spec.policy)
+        _, self._pad = special_ids(self._tokenizer)
+        self._reference = load_frozen(spec.reference, worker.device)
+        tau = reference_delta(self._reference, spec.base, spec.train, worker)
+        self._model = prepared(load_policy(spec.policy), spec.train, worker).eval()
+        self._optimizer = make_optimizer(self._model, spec.train.optimizer, tau=tau, seed=spec.seed)
+        self._checkpoints = Path(spec.folder) / "checkpoints"
+        self.version = 0
+        self.metrics: dict[str, float] = {}
+        self._changed = dict.fromkeys(model_tensors(self._model), 0)
+        steps_done = self._restore()
+        self._progress = Progress(
+            report, spec.stage, planned_steps(spec) * spec.episodes, steps_done
+        )
+        self._weights = self._snapshot()
+
+    def train(self, episode: int, pairs: list[PreferencePair]) -> None:
+        """One episode's passes, then the checkpoint that holds them."""
+        self.metrics = self._episode(episode, pairs)
+        before, self._weights = self._weights, self._snapshot()
+        self._changed = changed_values(before, self._weights)
+        values = sum(array.size for array in self._weights.values())
+        self.metrics["changed_fraction"] = sum(self._changed.values()) / values
+        self.version = episode
+        if self._worker.is_main:
+            self._save([pair.id for pair in pairs])
+        self._worker.barrier()
+
+    def publish(self) -> None:
+        """Hand out the current version; the leading worker alone does it."""
+        spec = self._spec
+        if not self._worker.is_main:
+            return
+        canary = each_row_logprobs(self._model, [(spec.canary_tokens, 1)], self._pad, "float32")[0]
+        self._publish(
+            WeightVersion(
+                run=spec.run,
+                version=self.version,
+                base_version=max(0, self.version - 1),
+                tensors=self._weights,
+                changed=self._changed,
+                canary_tokens=spec.canary_tokens,
+                canary_logprobs=canary.tolist(),
+                canary_tolerance=spec.canary_tolerance,
+                metrics=self.metrics,
+            )
+        )
+
+    def export(self) -> None:
+        """Write the model folder; the leading worker alone does it."""
+        if self._worker.is_main:
+            export_model(self._model, self._tokenizer, Path(self._spec.out))
+        self._worker.barrier()
+
+    def _episode(self, episode: int, kept: list[PreferencePair]) -> dict[str, float]:
+        spec, train = self._spec, self._spec.train
+        pairs, too_long = sampled_pairs(kept, train.max_length)
+        counts = {"pairs": float(len(pairs)), "too_long": float(too_long)}
+        if not pairs:
+            return counts | {"tokens": 0.0, "seconds": 0.0, "steps": 0.0}
+        share = share_of_logprobs(self._reference, pairs, self._pad, train.dtype, self._worker)
+        reference = summed(pairs, share, self._worker)
+        before = self._measured_before(kept, pairs, share)
+        batches = plan_batches(
+            len(pairs),
+            train.batch_size,
+            epochs=train.epochs,
+            key=(spec.seed, episode),
+            max_steps=train.max_steps,
+        )
+        result = train_phase(
+            self._model,
+            self._optimizer,
+            DirectPreference(self._model, self._pad, train.dtype, spec.dpo, reference),
+            pairs,
+            batches,
+            train,
+            lr_at=lambda step: self._lr(episode, step / len(batches)),
+            worker=self._worker,
+            progress=self._progress,
+        )
+        return (
+            result.mean()
+            | counts
+            | before
+            | {
+                "tokens": float(result.tokens),
+                "seconds": result.seconds,
+                "steps": float(len(batches)),
+            }
+        )
+
+    def _measured_before(
+        self,
+        kept: list[PreferencePair],
+        pairs: list[EncodedPair],
+        reference: dict[str, AnswerLogprobs],
+    ) -> dict[str, float]:
+        """What is measured under the policy before the update, each worker doing a share."""
+        worker = self._worker
+        policy = share_of_logprobs(self._model, pairs, self._pad, self._spec.train.dtype, worker)
+        return divergence(kept, policy, reference, worker) | sampler_gap(
+            kept, policy, self.version, worker
+        )
+
+    def _lr(self, episode: int, done: float) -> float:
+        """An episode spans its planned steps whatever was dropped, so the schedule always ends."""
+        planned = planned_steps(self._spec)
+        at = (episode - 1 + done) * planned
+        schedule = self._spec.train.schedule
+        peak = self._spec.train.optimizer.lr
+        return peak * lr_factor(schedule, at, planned * self._spec.episodes)
+
+    def _snapshot(self) -> dict[str, np.ndarray]:
+        return {
+            name: value.to("cpu", copy=True).numpy()
+            for name, value in model_tensors(self._model).items()
+        }
+
+    def _save(self, pair_ids: list[str]) -> None:
+        save_checkpoint(
+            self._checkpoints,
+            self.version,
+            {
+                "model": model_tensors(self._model),
+                "optimizer": optimizer_tensors(self._model, self._optimizer),
+                "rng": {"torch": torch.get_rng_state()},
+            },
+            {
+                "run": self._spec.run,
+                "episode": self.version,
+                "step": self._progress.step,
+                "pairs": pair_ids,
+                "metrics": self.metrics,
+                "changed": self._changed,
+            },
+        )
+
+    def _restore(self) -> int:
+        """Go back to the last checkpoint, if there is one; returns the steps it has behind it."""
+        path = latest(self._checkpoints)
+        if path is None:
+            return 0
+        checkpoint = load_checkpoint(path)
+        restore_model(self._model, checkpoint.tensors["model"])
+        restore_optimizer(self._model, self._optimizer, checkpoint.tensors["optimizer"])
+        torch.set_rng_state(checkpoint.tensors["rng"]["torch"])
+        self.version = int(checkpoint.state["episode"])
+        self._changed = {name: int(v) for name, v in checkpoint.state["changed"].items()}
+        self.metrics = {name: float(v) for name, v in checkpoint.state["metrics"].items()}
+        return int(checkpoint.state["step"])

@@ -1,0 +1,102 @@
+"""Examples as token ids: what a training phase is given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pairloop.data.v1.pair_pb2 import PreferencePair
+from services.data.chat import encode_answer, encode_dialogue, render_prompt
+from services.data.rows import Conversation, PairRow
+from services.learner.model.forward import Row
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """Token ids and which of them are learnt: 1 counts; the first token never does."""
+
+    id: str
+    ids: Sequence[int]
+    mask: Sequence[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return len(self.ids)
+
+    @property
+    def learnt(self) -> int:
+        """Tokens that are learnt."""
+        return sum(self.mask[1:])
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """A prompt and its two answers, as token ids."""
+
+    id: str
+    prompt: Sequence[int]
+    chosen: Sequence[int]
+    rejected: Sequence[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longer of the two rows."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+    def rows(self) -> tuple[Row, Row]:
+        """Prompt and chosen, prompt and rejected; the answers' log-probabilities count."""
+        prompt = list(self.prompt)
+        start = len(prompt)
+        return (prompt + list(self.chosen), start), (prompt + list(self.rejected), start)
+
+
+def encode_conversations(
+    tokenizer: Any, conversations: Sequence[Conversation], max_length: int
+) -> list[EncodedText]:
+    """Dialogues cut at `max_length`; what has no token to learn left is left out."""
+    encoded = []
+    for at, conversation in enumerate(conversations):
+        ids, mask = encode_dialogue(tokenizer, conversation.messages)
+        example = EncodedText(f"dialogue {at}", ids[:max_length], mask[:max_length])
+        if example.learnt:
+            encoded.append(example)
+    return encoded
+
+
+def encode_rows(rows: Sequence[Sequence[int]]) -> list[EncodedText]:
+    """Packed rows of a corpus: every token is learnt."""
+    return [EncodedText(f"row {at}", row, [1] * len(row)) for at, row in enumerate(rows)]
+
+
+def encode_pairs(
+    tokenizer: Any, pairs: Sequence[PairRow], max_length: int
+) -> tuple[list[EncodedPair], int]:
+    """Pairs within `max_length`, and how many were longer and left out."""
+    encoded = []
+    for at, pair in enumerate(pairs):
+        _, prompt = render_prompt(tokenizer, pair.messages)
+        chosen = encode_answer(tokenizer, pair.chosen)
+        rejected = encode_answer(tokenizer, pair.rejected)
+        encoded.append(EncodedPair(f"pair {at}", prompt, chosen, rejected))
+    return _within(encoded, max_length)
+
+
+def sampled_pairs(
+    pairs: Sequence[PreferencePair], max_length: int
+) -> tuple[list[EncodedPair], int]:
+    """As `encode_pairs`, from the very tokens that were sampled."""
+    encoded = [
+        EncodedPair(
+            pair.id,
+            list(pair.prompt.token_ids),
+            list(pair.chosen.token_ids),
+            list(pair.rejected.token_ids),
+        )
+        for pair in pairs
+    ]
+    return _within(encoded, max_length)
+
+
+def _within(pairs: list[EncodedPair], max_length: int) -> tuple[list[EncodedPair], int]:
+    kept = [pair for pair in pairs if pair.length <= max_length]
+    return kept, len(pairs) - len(kept)

@@ -1,0 +1,200 @@
+"""One training phase: batches through an objective into optimizer steps.
+
+batch -> this worker's share -> micro-batches -> gradients, summed over workers -> clip -> step
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from services.errors import WorkerError
+from services.learner.losses.objectives import Objective
+from services.learner.optim.build import set_lr
+from services.learner.optim.omo import OnlineMerging
+from services.learner.settings import TrainSettings
+from services.learner.train.batches import micro_batches, shard
+from services.learner.train.distributed import Worker
+from services.telemetry.record.events import Event, TrainProgress
+
+Example = TypeVar("Example")
+Report = Callable[[Event], None]
+_REPORT_EVERY_S = 0.5
+_METRICS = ("loss", "accuracy", "margin", "chosen_reward", "rejected_reward")
+
+
+class Progress:
+    """Steps and tokens of a stage so far; reports about twice a second, and each phase's end."""
+
+    def __init__(self, report: Report, stage: str, steps: int, first_step: int = 0) -> None:
+        self._report, self._stage, self._steps = report, stage, steps
+        self.step = first_step
+        self._tokens = 0
+        self._started = time.monotonic()
+        self._reported = -math.inf
+
+    @property
+    def due(self) -> bool:
+        """Whether the step now beginning will be reported."""
+        return time.monotonic() - self._reported >= _REPORT_EVERY_S
+
+    def advance(self, tokens: int, metrics: dict[str, float], *, report: bool) -> None:
+        """Count one step."""
+        self.step += 1
+        self._tokens += tokens
+        if not report:
+            return
+        self._reported = time.monotonic()
+        self._report(
+            TrainProgress(
+                stage=self._stage,
+                step=self.step,
+                steps=max(self._steps, self.step),
+                tokens=self._tokens,
+                seconds=self._reported - self._started,
+                metrics=metrics,
+            )
+        )
+
+
+@dataclass
+class PhaseResult:
+    """What a phase did: metrics of every step, tokens over all workers, seconds."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+    steps: list[dict[str, float]] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+    def mean(self, last: int | None = None) -> dict[str, float]:
+        """Metrics averaged over the steps (the `last` ones), each by its batch's weight."""
+        steps, weights = self.steps[-(last or 0) :], self.weights[-(last or 0) :]
+        if not steps:
+            return {}
+        total = sum(weights)
+        names = [name for name in steps[0] if all(name in step for step in steps)]
+        return {
+            name: sum(step[name] * w for step, w in zip(steps, weights, strict=True)) / total
+            for name in names
+        }
+
+
+def train_phase(
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    objective: Objective[Example],
+    examples: Sequence[Example],
+    batches: Sequence[Sequence[int]],
+    settings: TrainSettings,
+    *,
+    lr_at: Callable[[int], float],
+    worker: Worker,
+    progress: Progress,
+) -> PhaseResult:
+    """Take one optimizer step a batch; `batches` index `examples`, the same on every worker.
+
+    The gradient is that of (sum of losses over the batch) / (the batch's weight), whatever the
+    number of workers and micro-batches. `lr_at` gives the learning rate of the i-th batch. Raises
+    WorkerError naming step and examples when the loss or the gradient is not finite.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    lengths = [objective.length(example) for example in examples]
+    result = PhaseResult()
+    started = time.monotonic()
+    model.train()
+    for at, batch in enumerate(batches):
+        due = worker.is_main and (progress.due or at + 1 == len(batches))
+        if isinstance(optimizer, OnlineMerging):
+            optimizer.count_changes = due
+        set_lr(optimizer, lr_at(at))
+        share = shard(batch, lengths, worker.rank, worker.world)
+        parts = micro_batches(share, lengths, settings.micro_batch_size)
+        weight = sum(objective.weight(examples[i]) for i in batch)
+        metrics = _gradients(
+            objective, [[examples[i] for i in part] for part in parts], parameters, weight, worker
+        )
+        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        metrics |= {"grad_norm": float(norm), "lr": lr_at(at)}
+        _check_finite(metrics, progress.step + 1, [objective.name(examples[i]) for i in batch])
+        optimizer.step()
+        if isinstance(optimizer, OnlineMerging) and due:
+            values = sum(p.numel() for p in parameters)
+            metrics["changed_fraction"] = optimizer.changed_values / values
+        tokens = sum(objective.tokens(examples[i]) for i in batch)
+        progress.advance(tokens, metrics, report=due)
+        result.steps.append(metrics)
+        result.weights.append(weight)
+        result.tokens += tokens
+    model.eval()
+    result.seconds = time.monotonic() - started
+    return result
+
+
+def evaluate_sums(
+    objective: Objective[Example],
+    examples: Sequence[Example],
+    worker: Worker,
+    size: int = 64,
+) -> dict[str, float]:
+    """The objective's mean loss and metrics over examples, without gradients."""
+    lengths = [objective.length(example) for example in examples]
+    share = shard(range(len(examples)), lengths, worker.rank, worker.world)
+    totals: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for part in micro_batches(share, lengths, size):
+            loss, sums = objective.sums([examples[i] for i in part])
+            _add(totals, {"loss": loss, **sums})
+    weight = sum(objective.weight(example) for example in examples)
+    return _means(totals, weight, worker)
+
+
+def _gradients(
+    objective: Objective[Example],
+    parts: Sequence[Sequence[Example]],
+    parameters: Sequence[Tensor],
+    weight: float,
+    worker: Worker,
+) -> dict[str, float]:
+    """Fill every gradient with that of the whole batch's mean; returns its metrics."""
+    for parameter in parameters:
+        parameter.grad = None
+    totals: dict[str, Tensor] = {}
+    for part in parts:
+        loss, sums = objective.sums(part)
+        (loss / weight).backward()
+        _add(totals, {"loss": loss.detach(), **sums})
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    worker.all_reduce_([p.grad for p in parameters if p.grad is not None])
+    return _means(totals, weight, worker)
+
+
+def _add(totals: dict[str, Tensor], sums: dict[str, Tensor]) -> None:
+    for name, value in sums.items():
+        totals[name] = totals[name] + value if name in totals else value
+
+
+def _means(totals: dict[str, Tensor], weight: float, worker: Worker) -> dict[str, float]:
+    # A worker without a share knows no metric's name, so all speak of the same list.
+    values = worker.all_reduce_values([float(totals.get(name, 0.0)) for name in _METRICS])
+    held = worker.all_reduce_values([float(name in totals) for name in _METRICS])
+    return {
+        name: value / weight
+        for name, value, count in zip(_METRICS, values, held, strict=True)
+        if count
+    }
+
+
+def _check_finite(metrics: dict[str, float], step: int, names: Sequence[str]) -> None:
+    for what in ("loss", "grad_norm"):
+        if not math.isfinite(metrics[what]):
+            shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+            raise WorkerError(
+                f"{what} is {metrics[what]} at step {step} ({shown}); lower the learning rate, "
+                "or look at these examples"
+            )

@@ -1,0 +1,99 @@
+"""What the offline training jobs share: set a model up, run one phase, write the result."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from services.errors import DataError
+from services.learner.losses.objectives import Objective
+from services.learner.model.export import export_model
+from services.learner.model.load import load_frozen
+from services.learner.optim.build import make_optimizer, reference_vector
+from services.learner.optim.schedule import lr_factor
+from services.learner.settings import AdamWSettings, TrainSettings
+from services.learner.train.batches import plan_batches
+from services.learner.train.distributed import Worker
+from services.learner.train.loop import PhaseResult, Progress, Report, train_phase
+
+Example = TypeVar("Example")
+
+
+def prepared(model: Any, settings: TrainSettings, worker: Worker) -> Any:
+    """The model on the worker's device, with gradient checkpointing when asked for."""
+    model = model.to(worker.device)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def reference_delta(
+    reference: Any, base: str | None, settings: TrainSettings, worker: Worker
+) -> dict[str, Any] | None:
+    """tau_r for OMO, or None when the optimizer needs none."""
+    if isinstance(settings.optimizer, AdamWSettings) or settings.optimizer.alpha == 0:
+        return None
+    if base is None:
+        return None
+    return reference_vector(reference, load_frozen(base, worker.device))
+
+
+def run_offline(
+    model: Any,
+    objective: Objective[Example],
+    examples: Sequence[Example],
+    settings: TrainSettings,
+    *,
+    stage: str,
+    seed: int,
+    tau: dict[str, Any] | None,
+    worker: Worker,
+    report: Report,
+) -> PhaseResult:
+    """All steps of an offline job. Raises DataError when there is no example."""
+    if not examples:
+        raise DataError(f"{stage}: no example is left to train on; see max_length and the data")
+    batches = plan_batches(
+        len(examples),
+        settings.batch_size,
+        epochs=settings.epochs,
+        key=(seed,),
+        max_steps=settings.max_steps,
+    )
+    optimizer = make_optimizer(model, settings.optimizer, tau=tau, seed=seed)
+    peak = settings.optimizer.lr
+    return train_phase(
+        model,
+        optimizer,
+        objective,
+        examples,
+        batches,
+        settings,
+        lr_at=lambda step: peak * lr_factor(settings.schedule, step, len(batches)),
+        worker=worker,
+        progress=Progress(report, stage, len(batches)),
+    )
+
+
+def finish(
+    model: Any,
+    tokenizer: Any,
+    out: str,
+    result: PhaseResult,
+    heldout: dict[str, float],
+    worker: Worker,
+) -> dict[str, float]:
+    """Write the model and return the job's metrics: the last tenth of the steps, averaged."""
+    if worker.is_main:
+        export_model(model, tokenizer, Path(out))
+    worker.barrier()
+    metrics = result.mean(last=max(1, len(result.steps) // 10))
+    metrics.pop("lr", None)
+    return (
+        metrics
+        | heldout
+        | {
+            "steps": float(len(result.steps)),
+            "tokens": float(result.tokens),
+            "seconds": result.seconds,
+        }
+    )

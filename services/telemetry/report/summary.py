@@ -1,0 +1,95 @@
+"""runs/<name>/summary.json: the run in numbers, for scripts."""
+
+from typing import Any, TypedDict
+
+from services.telemetry.record.state import Episode, RunState, Stage, total_drops
+from services.telemetry.report.verdict import verdict
+
+
+class Extra(TypedDict, total=False):
+    """What the events do not tell; every key may be missing."""
+
+    name: str
+    seed: int
+    seconds: float
+    """Of the whole run; by default from the first event to the last."""
+    peak_memory_bytes: int
+    versions: dict[str, str]
+    config: str
+    """The resolved configuration, as YAML."""
+    error: str
+    """Why the run ended early."""
+
+
+def summary(state: RunState, extra: Extra) -> dict[str, Any]:
+    """JSON-able; accuracies are shares, times seconds, losses nats a token."""
+    wall = round(state.last_at - state.started_at, 3)
+    return {
+        "run": {
+            "name": extra.get("name", ""),
+            "verdict": " ".join(verdict(state)),
+            "seconds": extra.get("seconds", wall),
+            "peak_memory_bytes": extra.get("peak_memory_bytes"),
+            "seed": extra.get("seed"),
+            "versions": dict(extra.get("versions", {})),
+            "error": extra.get("error"),
+            "warnings": [note.text for note in state.notes if note.level == "warning"],
+        },
+        "stages": {stage.name: _stage(stage) for stage in state.ordered()},
+    }
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    told = {
+        "job": stage.job,
+        "index": stage.index,
+        "finished": stage.finished,
+        "seconds": stage.seconds,
+        "reused": stage.reused,
+        "folder": stage.folder,
+        "metrics": stage.metrics,
+        "training": _training(stage),
+        "evaluation": None,
+        "online": _online(stage) if stage.episodes else None,
+    }
+    if stage.evaluation is not None:
+        told["evaluation"] = stage.evaluation.model_dump(mode="json", exclude={"kind", "stage"})
+    return told
+
+
+def _training(stage: Stage) -> dict[str, Any] | None:
+    """The last point of the curve."""
+    if not stage.curve:
+        return None
+    last = stage.curve[-1]
+    return {"step": last.step, "steps": last.steps, "tokens": last.tokens, **last.metrics}
+
+
+def _online(stage: Stage) -> dict[str, Any]:
+    episodes = [episode for _, episode in sorted(stage.episodes.items())]
+    weights = list(stage.weights.values())
+    return {
+        "pairs": sum(e.paired for e in episodes),
+        "prompts": sum(e.prompts for e in episodes),
+        "dropped": total_drops(episodes),
+        "weights": {
+            "published": len(weights),
+            "attestations": sum(w.workers for w in weights),
+            "repaired": sum(w.repaired for w in weights),
+            "max_canary_difference": max((w.max_canary_difference for w in weights), default=None),
+            "bytes": sum(w.bytes for w in weights),
+        },
+        "episodes": [_episode(episode) for episode in episodes],
+    }
+
+
+def _episode(episode: Episode) -> dict[str, Any]:
+    return {
+        "number": episode.number,
+        "state": episode.state,
+        "version": episode.version if episode.finished else None,
+        "prompts": episode.prompts,
+        "pairs": episode.paired,
+        "dropped": episode.dropped,
+        "metrics": episode.metrics,
+    }

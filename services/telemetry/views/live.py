@@ -1,0 +1,228 @@
+"""The run on a terminal: stages, progress, the online loop, the last notes."""
+
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from typing import IO
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.text import Text
+
+from services.telemetry.format import duration, number, sparkline
+from services.telemetry.record.events import Event
+from services.telemetry.record.state import RunState
+from services.telemetry.views.plain import PlainView
+from services.telemetry.views.screen import EpisodeLine, Online, Progress, Screen, StageLine, screen
+
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_FRAMES_PER_SECOND = 4
+
+Row = tuple[int, Text]
+"""How soon a line gives way when the terminal is low (0: last), and the line."""
+
+
+class LiveView:
+    """Draws about four times a second in a thread, so that a busy run never looks hung."""
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        name: str = "",
+        resume_hint: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._console = console if console is not None else Console()
+        self._drawing = Drawing(name, resume_hint, clock)
+        self._live = Live(
+            self._drawing,
+            console=self._console,
+            refresh_per_second=_FRAMES_PER_SECOND,
+            vertical_overflow="crop",
+        )
+
+    def start(self) -> None:
+        """Take the terminal's lower end; what is printed meanwhile scrolls above."""
+        self._live.start(refresh=True)
+
+    def handle(self, event: Event, state: RunState) -> None:
+        """Keep what the next frame shows."""
+        self._drawing.show(screen(state))
+
+    def stop(self) -> None:
+        """Draw the last frame and leave it there."""
+        self._drawing.end()
+        self._live.stop()
+
+
+def view_for(
+    stream: IO[str] | None = None, name: str = "", resume_hint: str = ""
+) -> "LiveView | PlainView":
+    """The live view on a terminal, the plain one elsewhere."""
+    console = Console(file=stream if stream is not None else sys.stdout)
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveView(console, name, resume_hint)
+    return PlainView(stream, resume_hint=resume_hint)
+
+
+class Drawing:
+    """The current screen, as rich draws it: one line a row, cut to the width."""
+
+    def __init__(self, name: str, resume_hint: str, clock: Callable[[], float]) -> None:
+        self._name = name
+        self._resume_hint = resume_hint
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._screen = Screen(at=0.0, started_at=0.0)
+        self._ended = False
+
+    def show(self, shown: Screen) -> None:
+        """From now on."""
+        with self._lock:
+            self._screen = shown
+
+    def end(self) -> None:
+        """Nothing runs any more: the last frame shows no spinner."""
+        with self._lock:
+            self._ended = True
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The lines that fit."""
+        with self._lock:
+            shown, ended = self._screen, self._ended
+        height = (options.height or console.height) - 1
+        now = shown.at if ended else self._clock()
+        rows = draw(shown, now, options.max_width, self._name, self._resume_hint, ended)
+        for line in fit(rows, height):
+            shown_line = Text(_ascii(line.plain)) if options.ascii_only else line
+            shown_line.no_wrap = True
+            shown_line.overflow = "crop" if options.ascii_only else "ellipsis"
+            yield shown_line
+
+
+def draw(
+    shown: Screen, now: float, width: int, name: str, resume_hint: str, ended: bool = False
+) -> list[Row]:
+    """Every line of the screen at this moment."""
+    rows = [_header(shown, now, name, ended)]
+    rows += [_stage(line, now, ended) for line in shown.stages]
+    if not ended and all(line.mark != "running" for line in shown.stages):
+        what = "between stages" if shown.stages else "starting"
+        rows.append((1, Text.assemble((f" {_spin(now)} ", "cyan"), (what, "dim"))))
+    rows += _unseen(shown)
+    if shown.progress is not None:
+        left = _countdown(shown.progress.left, shown, now)
+        rows += [(5, Text()), *_progress(shown.progress, left, width)]
+    if shown.online is not None:
+        rows += [(5, Text()), *_online(shown.online, now, width, resume_hint)]
+    if shown.notes:
+        rows.append((5, Text()))
+        rows += [(3, _note(level, text)) for level, text in shown.notes]
+    return rows
+
+
+def fit(rows: list[Row], height: int) -> list[Text]:
+    """At most `height` lines: blank ones go first, then old ones of the least need."""
+    kept = list(rows)
+    while len(kept) > max(1, height):
+        first = max(range(len(kept)), key=lambda index: (kept[index][0], -index))
+        del kept[first]
+    return [line for _, line in kept]
+
+
+def _header(shown: Screen, now: float, name: str, ended: bool) -> Row:
+    elapsed = now - shown.started_at if shown.started_at else 0.0
+    left = "" if ended else f", {duration(_countdown(shown.left, shown, now))} left"
+    line = Text.assemble(("Pairloop", "bold"), f" {name}" if name else "")
+    line.append(f"   {duration(elapsed)} elapsed{left}", "dim")
+    return 0, line
+
+
+def _countdown(left: float | None, shown: Screen, now: float) -> float | None:
+    """What is left by now; unknown again once the estimate has proved too short."""
+    if left is None:
+        return None
+    by_now = left - max(0.0, now - shown.at)
+    return by_now if by_now > 0 else None
+
+
+def _stage(line: StageLine, now: float, ended: bool) -> Row:
+    running = line.mark == "running"
+    spinner = ("■", "yellow") if ended else (_spin(now), "cyan")
+    signs = {"done": ("✓", "green"), "running": spinner, "stopped": ("·", "dim")}
+    sign, style = signs[line.mark]
+    took = now - line.started_at if running else line.seconds
+    text = Text.assemble((f" {sign} ", style), (f"{line.name:<14}", "bold" if running else ""))
+    text.append(f"{duration(took):>9}  ", "dim")
+    if line.reused:
+        text.append("reused  ", "blue")
+    text.append(line.result)
+    return (1 if running else 4), text
+
+
+def _unseen(shown: Screen) -> list[Row]:
+    total = max((line.total for line in shown.stages), default=0)
+    missing = total - len(shown.stages)
+    if missing <= 0:
+        return []
+    return [(4, Text(f" · {missing} more stage{'s' if missing > 1 else ''}", "dim"))]
+
+
+def _progress(progress: Progress, left: float | None, width: int) -> list[Row]:
+    tail = f" {progress.done:4.0%}  {duration(left)} left"
+    label = f" {progress.label}  "
+    cells = max(4, min(48, width - len(label) - len(tail) - 1))
+    full = round(min(1.0, max(0.0, progress.done)) * cells)
+    bar = Text.assemble((label, "bold"), ("━" * full, "cyan"), ("─" * (cells - full), "dim"), tail)
+    return [(1, bar), (2, Text(f" {progress.facts}"))]
+
+
+def _online(online: Online, now: float, width: int, resume_hint: str) -> list[Row]:
+    rows: list[Row] = []
+    for episode in online.episodes[:3]:
+        rows += _episode(episode, now, width, resume_hint)
+    if online.rewards:
+        text = Text(f" reward   {number(online.rewards[-1])}  ")
+        text.append(sparkline(online.rewards), "green")
+        text.append(f"  from {number(online.rewards[0])} in episode 1", "dim")
+        rows.append((2, text))
+    if online.pairs:
+        rows.append((3, Text(f" pairs    {online.pairs}")))
+    if online.policy:
+        rows.append((3, Text(f" policy   {online.policy}")))
+    return rows
+
+
+def _episode(episode: EpisodeLine, now: float, width: int, resume_hint: str) -> list[Row]:
+    head = f" episode {episode.number}/{episode.total} "
+    since = duration(now - episode.changed_at)
+    if episode.state == "PAUSED":
+        line = Text.assemble(head, (" PAUSED ", "bold black on yellow"))
+        line.append(f" for {since}: {episode.reason or 'no reason given'}", "yellow")
+        kept = Text("   waits until it is resumed, nothing is lost. To go on:")
+        told = textwrap.wrap(resume_hint or "ResumeEpisode of the admin API", max(8, width - 4))
+        return [(0, line), (0, kept), *((0, Text(f"   {part}", "bold")) for part in told)]
+    if episode.state == "PAUSING":
+        line = Text.assemble(head, (" PAUSING ", "bold black on yellow"))
+        line.append(f" {episode.in_flight} prompts in flight finish, no new ones start", "yellow")
+        return [(0, line), (2, Text(f"   {episode.facts}"))]
+    line = Text.assemble(head, (episode.state, "bold cyan"), f" {since}  ")
+    if episode.state == "SAMPLING":
+        line.append(episode.facts)
+    return [(1, line)]
+
+
+def _note(level: str, text: str) -> Text:
+    return Text(f" ! {text}", "yellow") if level == "warning" else Text(f"   {text}", "dim")
+
+
+def _spin(now: float) -> str:
+    return _SPINNER[int(now * _FRAMES_PER_SECOND) % len(_SPINNER)]
+
+
+def _ascii(text: str) -> str:
+    """For terminals that cannot show more."""
+    table = str.maketrans({"✓": "+", "·": ".", "━": "#", "─": "-", "…": "~", "■": "x"})
+    return text.translate(table).encode("ascii", "replace").decode("ascii").replace("?", "*")

@@ -1,0 +1,143 @@
+"""The run as lines of a log, for output that is no terminal: no control characters."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import IO
+
+from services.telemetry.format import count, duration, number, one_line, reasons, share
+from services.telemetry.record.events import (
+    EpisodeChanged,
+    EpisodeFinished,
+    Evaluated,
+    Event,
+    Note,
+    StageFinished,
+    StageStarted,
+    TrainProgress,
+    WeightsPublished,
+)
+from services.telemetry.record.state import RunState
+from services.telemetry.views.estimate import stage_left, tokens_per_second
+
+_REMIND_S = 60.0
+"""How often a pause is told again."""
+
+
+class PlainView:
+    """One line a stage's start and end, an episode, an evaluation, a note; a few of training."""
+
+    def __init__(
+        self,
+        stream: IO[str] | None = None,
+        every_s: float = 8.0,
+        resume_hint: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream if stream is not None else sys.stdout
+        self._every_s = every_s
+        self._resume_hint = resume_hint
+        self._clock = clock
+        self._told_at = clock()
+        self._states: dict[int, str] = {}
+
+    def start(self) -> None:
+        """Nothing to set up."""
+
+    def stop(self) -> None:
+        """Leave nothing in the buffer."""
+        self._stream.flush()
+
+    def handle(self, event: Event, state: RunState) -> None:
+        """Write the event's line, where it has one."""
+        match event:
+            case StageStarted():
+                self._states.clear()
+                self._line(f"[{event.index}/{event.total}] {event.stage}: started")
+            case StageFinished():
+                done = "reused" if event.reused else f"done in {duration(event.seconds)}"
+                self._line(f"{event.stage}: {done}{_numbers(event.metrics)} -> {event.folder}")
+            case TrainProgress():
+                if self._clock() - self._told_at >= self._every_s:
+                    self._progress(event, state)
+            case EpisodeChanged():
+                self._episode_changed(event)
+            case EpisodeFinished():
+                self._episode_finished(event)
+            case WeightsPublished() if event.repaired:
+                self._line(
+                    f"warning: version {event.version}: {event.repaired} of {event.workers} "
+                    "workers needed a second full sync"
+                )
+            case Evaluated():
+                self._evaluated(event)
+            case Note():
+                mark = "warning: " if event.level == "warning" else ""
+                self._line(mark + event.text)
+
+    def _line(self, text: str) -> None:
+        self._stream.write(one_line(text) + "\n")
+        self._stream.flush()
+        self._told_at = self._clock()
+
+    def _progress(self, event: TrainProgress, state: RunState) -> None:
+        stage = state.stages[event.stage]
+        pace = tokens_per_second(stage)
+        left = stage_left(stage)
+        self._line(
+            f"{event.stage}: step {event.step}/{event.steps}{_numbers(event.metrics)}"
+            + (f" {count(pace)} tokens/s" if pace else "")
+            + (f", {duration(left)} left" if left is not None else "")
+        )
+
+    def _episode_changed(self, event: EpisodeChanged) -> None:
+        """Pauses and failures at once; counters as often as training progress."""
+        head = f"episode {event.number}/{event.total}: {event.state}"
+        before = self._states.get(event.number)
+        moved = before != event.state
+        self._states[event.number] = event.state
+        if event.state == "PAUSED" and moved:
+            hint = f"; to go on: {self._resume_hint}" if self._resume_hint else ""
+            self._line(f"{head} ({event.reason or 'no reason given'}){hint}")
+        elif event.state == "PAUSED" and self._clock() - self._told_at >= _REMIND_S:
+            self._line(f"{head}: still waiting to be resumed")
+        elif event.state == "PAUSING" and (moved or self._due()):
+            self._line(f"{head}: {event.in_flight} prompts in flight finish, no new ones start")
+        elif moved and before == "PAUSED":
+            self._line(f"{head}, resumed")
+        elif moved and event.state in ("FAILED", "CANCELLED"):
+            self._line(f"{head} {event.reason}")
+        elif event.state == "SAMPLING" and self._due():
+            self._line(
+                f"{head}: {event.dispatched}/{event.prompts} prompts sent, {event.paired} pairs, "
+                f"{sum(event.dropped.values())} dropped, {event.in_flight} in flight"
+            )
+
+    def _due(self) -> bool:
+        return self._clock() - self._told_at >= self._every_s
+
+    def _episode_finished(self, event: EpisodeFinished) -> None:
+        dropped = reasons(event.dropped)
+        self._line(
+            f"episode {event.number}/{event.total}: done, version {event.version},"
+            f" {event.pairs} pairs"
+            + (f" (dropped: {dropped})" if dropped else "")
+            + _numbers(event.metrics, ("reward_mean", "margin", "length_gap", "kl", "loss"))
+        )
+
+    def _evaluated(self, event: Evaluated) -> None:
+        parts = []
+        if event.sampled is not None:
+            parts.append(f"sampled {share(event.sampled)} (n={event.sampled_n})")
+        if event.greedy is not None:
+            parts.append(f"greedy {share(event.greedy)} (n={event.greedy_n})")
+        if event.lm_loss is not None:
+            parts.append(f"held-out loss {number(event.lm_loss)}")
+        self._line(f"{event.stage}: evaluated: " + ", ".join(parts))
+
+
+def _numbers(
+    metrics: dict[str, float], names: tuple[str, ...] = ("loss", "accuracy", "margin", "kl")
+) -> str:
+    """ " loss 1.23 accuracy 0.71", of those that are there."""
+    return "".join(f" {name} {number(metrics[name])}" for name in names if name in metrics)
