@@ -1,19 +1,10 @@
-"""The episodes of a run: one table of moves, one durable store.
+"""The episodes of a run: a durable store whose moves are those of the table in services/states.py.
 
-    PENDING -> SAMPLING -> TRAINING -> PUBLISHING -> COMPLETED
-       |         |  ^
-       |      PAUSING | resume
-       |         v  |
-       +------> PAUSED          FAILED and CANCELLED end an episode from where TRANSITIONS says
-
-`TRANSITIONS` decides every move. A move is a compare-and-set in Redis, so two that race cannot
-both succeed. One step is not asked for by anyone: PAUSING becomes PAUSED in the same script that
-brings `in_flight` to zero, so it needs no live orchestrator.
+A move is a compare-and-set in Redis, so two that race cannot both succeed.
 """
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
 from typing import Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -21,48 +12,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pairloop.admin.v1.admin_pb2 import Change, Episode
 from services.errors import StateError, UnknownEpisodeError
 from services.queues.episode_records import Answer, EpisodeRecords
+from services.states import HELD, OVER, PAUSE, TRANSITIONS, State, message_state
 
 _RACES = 10
 """Times a change is tried again because the state moved under it."""
 
-
-class State(StrEnum):
-    """Of an episode; equal to the name in EpisodeState without its prefix."""
-
-    PENDING = "PENDING"
-    SAMPLING = "SAMPLING"
-    PAUSING = "PAUSING"
-    PAUSED = "PAUSED"
-    TRAINING = "TRAINING"
-    PUBLISHING = "PUBLISHING"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-
-
-TRANSITIONS: Mapping[State, tuple[State, ...]] = {
-    State.PENDING: (State.SAMPLING, State.PAUSED, State.FAILED, State.CANCELLED),
-    State.SAMPLING: (State.PAUSING, State.TRAINING, State.FAILED, State.CANCELLED),
-    State.PAUSING: (State.PAUSED, State.SAMPLING, State.FAILED, State.CANCELLED),
-    State.PAUSED: (State.SAMPLING, State.PENDING, State.FAILED, State.CANCELLED),
-    State.TRAINING: (State.PUBLISHING, State.FAILED),
-    State.PUBLISHING: (State.COMPLETED, State.FAILED),
-    State.COMPLETED: (),
-    State.FAILED: (),
-    State.CANCELLED: (),
-}
-"""Where an episode may go. A paused one goes back to what it was paused from."""
-
-_PAUSE = {State.PENDING: State.PAUSED, State.SAMPLING: State.PAUSING}
-"""What pausing means; in every other state it is refused."""
-_RESUMABLE = (State.PAUSED, State.PAUSING)
-_PAST_PAUSING = (
-    State.TRAINING,
-    State.PUBLISHING,
-    State.COMPLETED,
-    State.FAILED,
-    State.CANCELLED,
-)
 
 Rows = Sequence[Mapping[str, str]]
 """The hash of each episode, from number 1."""
@@ -114,16 +68,9 @@ class EpisodeStore:
         """
         rows = await self._records.read()
         if not number:
-            going = (n for n, row in enumerate(rows, start=1) if TRANSITIONS[_state(row)])
+            going = (n for n, row in enumerate(rows, start=1) if _state(row) not in OVER)
             number = next(going, len(rows))
         return self._episode(number, self._row(rows, number))
-
-    async def settle(self, number: int) -> Episode:
-        """The episode, PAUSED if it was pausing and nothing is in flight.
-
-        The commit that brings `in_flight` to zero makes that step itself, so this only looks.
-        """
-        return await self.get(number)
 
     async def move(self, number: int, to: str, change: Change | None = None) -> Episode:
         """Move an episode; the loop's own moves need no `change` and leave the last one shown.
@@ -153,13 +100,13 @@ class EpisodeStore:
         """
 
         def choose(rows: Rows) -> tuple[int, State]:
-            chosen = number or self._first(rows, lambda state: state not in _PAST_PAUSING, "pause")
+            chosen = number or self._first(rows, lambda state: state in (*PAUSE, *HELD), "pause")
             state = _state(self._row(rows, chosen))
-            if state not in _PAUSE:
+            if state not in PAUSE:
                 raise StateError(
-                    f"episode {chosen} is {state}: only a {' or '.join(_PAUSE)} one can be paused"
+                    f"episode {chosen} is {state}: only a {' or '.join(PAUSE)} one can be paused"
                 )
-            return chosen, _PAUSE[state]
+            return chosen, PAUSE[state]
 
         return await self._change(f"pause:{number}", change, choose)
 
@@ -170,11 +117,11 @@ class EpisodeStore:
         """
 
         def choose(rows: Rows) -> tuple[int, State]:
-            chosen = number or self._first(rows, lambda state: state in _RESUMABLE, "resume")
+            chosen = number or self._first(rows, lambda state: state in HELD, "resume")
             row = self._row(rows, chosen)
-            if _state(row) not in _RESUMABLE:
+            if _state(row) not in HELD:
                 raise StateError(
-                    f"episode {chosen} is {_state(row)}: only a {' or '.join(_RESUMABLE)} one "
+                    f"episode {chosen} is {_state(row)}: only a {' or '.join(HELD)} one "
                     "can be resumed"
                 )
             return chosen, State(row["paused_from"])
@@ -232,7 +179,7 @@ class EpisodeStore:
         episode = Episode(
             run=self.run,
             number=number,
-            state=f"EPISODE_STATE_{row['state']}",
+            state=message_state(row["state"]),
             prompts=int(row["planned"]),
             error=row.get("error", ""),
             weight_version=int(row.get("weight_version", 0)),

@@ -24,15 +24,14 @@ import time
 from orchestrator.config.settings import EpisodeSettings
 from orchestrator.online.ports import LoopPorts, Progress
 from orchestrator.online.transitions import (
-    AFTER_SAMPLING,
     POLL_S,
     advance,
     changed,
     refuse_ended,
-    state_of,
     try_move,
 )
 from services.errors import PairloopError, StallError, StateError
+from services.states import SAMPLED, State, state_of
 from services.telemetry.record.events import EpisodeFinished
 
 _LEARNER_NAMES = {"margin": "dpo_margin", "pairs": "trained_pairs"}
@@ -64,12 +63,12 @@ async def _publish_start(parts: LoopPorts, settings: EpisodeSettings, progress: 
         return 1
     # The learner's checkpoint holds this episode; its last moves may be missing.
     last = await parts.episodes.get(weights.version)
-    if state_of(last) not in AFTER_SAMPLING:
+    if state_of(last) not in SAMPLED:
         raise StateError(
             f"the learner's checkpoint holds episode {weights.version}, which Redis has as"
             f" {state_of(last)}: Redis lost this run. Give it a new name to begin again: name=..."
         )
-    return weights.version + (1 if state_of(last) == "COMPLETED" else 0)
+    return weights.version + (1 if state_of(last) == State.COMPLETED else 0)
 
 
 async def _sample(
@@ -95,22 +94,20 @@ async def sample_episode(parts: LoopPorts, settings: EpisodeSettings, number: in
     while True:
         episode = await parts.episodes.get(number)
         state = state_of(episode)
-        if state in AFTER_SAMPLING:
+        if state in SAMPLED:
             return
         refuse_ended(episode)
-        if state == "PENDING":
-            await try_move(parts.episodes, number, "SAMPLING")
-        elif state == "SAMPLING" and sent < len(prompts):
+        if state == State.PENDING:
+            await try_move(parts.episodes, number, State.SAMPLING)
+        elif state == State.SAMPLING and sent < len(prompts):
             room = max(0, settings.in_flight - episode.in_flight)
             sent += await parts.dispatch(number, prompts[sent : sent + room])
-        elif state == "SAMPLING" and episode.in_flight == 0:
+        elif state == State.SAMPLING and episode.in_flight == 0:
             return
-        elif state == "PAUSING":
-            await parts.episodes.settle(number)
         seen = changed(episode, settings.count)
         if seen != last_seen:
             parts.report(seen)
-        if seen != last_seen or state == "PAUSED":
+        if seen != last_seen or state == State.PAUSED:
             last_seen, last_change = seen, time.monotonic()
         elif time.monotonic() - last_change > settings.timeout_s:
             raise StallError(
@@ -133,15 +130,15 @@ async def train_episode(
     parts: LoopPorts, settings: EpisodeSettings, progress: Progress, number: int
 ) -> None:
     """Let the learner train an episode, put its weights on every engine, and close it."""
-    episode = await advance(parts.episodes, number, "TRAINING")
+    episode = await advance(parts.episodes, number, State.TRAINING)
     parts.report(changed(episode, settings.count))
     started = time.monotonic()
     weights = await parts.weights(number, settings.timeout_s)
     trained = time.monotonic()
-    episode = await advance(parts.episodes, number, "PUBLISHING")
+    episode = await advance(parts.episodes, number, State.PUBLISHING)
     parts.report(changed(episode, settings.count))
     await parts.publish(weights)
-    episode = await advance(parts.episodes, number, "COMPLETED")
+    episode = await advance(parts.episodes, number, State.COMPLETED)
     parts.report(changed(episode, settings.count))
     timings = {
         "sample_seconds": progress.sample_seconds.get(number, 0.0),

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from pairloop.admin.v1.admin_pb2 import Episode
 from pairloop.data.v1.rollout_pb2 import Prompt
+from services.states import State
 from services.telemetry.record.events import Event
 
 
@@ -16,11 +17,8 @@ class Episodes(Protocol):
     async def get(self, number: int) -> Episode:
         """The episode as it is now."""
 
-    async def move(self, number: int, to: str) -> Episode:
+    async def move(self, number: int, to: State) -> Episode:
         """Change its state, or StateError."""
-
-    async def settle(self, number: int) -> Episode:
-        """PAUSING becomes PAUSED once nothing is in flight."""
 
 
 @dataclass

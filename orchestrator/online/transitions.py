@@ -3,49 +3,42 @@
 import asyncio
 
 from orchestrator.online.ports import Episodes
-from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
+from pairloop.admin.v1.admin_pb2 import Episode
 from services.errors import StateError
+from services.states import ABORTED, HELD, SAMPLED, State, state_of
 from services.telemetry.record.events import EpisodeChanged
 
 POLL_S = 0.05
-AFTER_SAMPLING = ("TRAINING", "PUBLISHING", "COMPLETED")
 
 
-async def advance(episodes: Episodes, number: int, to: str) -> Episode:
+async def advance(episodes: Episodes, number: int, to: State) -> Episode:
     """Move an episode on, once no pause holds it; one that is there or further stays."""
     while True:
         episode = await episodes.get(number)
         state = state_of(episode)
         refuse_ended(episode)
-        if state in AFTER_SAMPLING and AFTER_SAMPLING.index(state) >= AFTER_SAMPLING.index(to):
+        if state in SAMPLED and SAMPLED.index(state) >= SAMPLED.index(to):
             return episode
-        if state == "PAUSING":
-            await episodes.settle(number)
-        elif state != "PAUSED":
+        if state not in HELD:
             moved = await try_move(episodes, number, to)
             if moved is not None:
                 return moved
         await asyncio.sleep(POLL_S)
 
 
-async def try_move(episodes: Episodes, number: int, to: str) -> Episode | None:
+async def try_move(episodes: Episodes, number: int, to: State) -> Episode | None:
     """The moved episode, or None when a pause or a resume came first."""
     try:
         return await episodes.move(number, to)
     except StateError:
-        if state_of(await episodes.get(number)) in ("PAUSING", "PAUSED", "PENDING", "SAMPLING"):
+        if state_of(await episodes.get(number)) in (State.PENDING, State.SAMPLING, *HELD):
             return None
         raise
 
 
-def state_of(episode: Episode) -> str:
-    """The state's short name."""
-    return EpisodeState.Name(episode.state).removeprefix("EPISODE_STATE_")
-
-
 def refuse_ended(episode: Episode) -> None:
     """StateError for an episode that will not go on."""
-    if state_of(episode) in ("FAILED", "CANCELLED"):
+    if state_of(episode) in ABORTED:
         cause = f": {episode.error}" if episode.error else ""
         raise StateError(f"episode {episode.number} is {state_of(episode)}{cause}; start a new run")
 

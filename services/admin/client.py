@@ -15,6 +15,7 @@ import grpc
 
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1.admin_pb2_grpc import AdminServiceStub
+from services.states import HELD, state_of
 
 _DEADLINE_S = 10.0
 
@@ -57,9 +58,9 @@ def _call(stub: AdminServiceStub, options: argparse.Namespace) -> None:
 
 
 def _show(episode: messages.Episode) -> None:
-    state = messages.EpisodeState.Name(episode.state).removeprefix("EPISODE_STATE_")
+    state = state_of(episode)
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(episode.dropped.items()))
-    why = f"  ({episode.last_change.reason})" if state in ("PAUSING", "PAUSED") else ""
+    why = f"  ({episode.last_change.reason})" if state in HELD else ""
     sys.stdout.write(
         f"episode {episode.number:>3}  {state:<10}  {episode.dispatched}/{episode.prompts} prompts"
         f"  {episode.in_flight} in flight  {episode.paired} pairs  dropped: {dropped or 'none'}"

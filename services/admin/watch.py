@@ -4,14 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
+from pairloop.admin.v1.admin_pb2 import Episode
 from services.admin.ports import Episodes
-
-_OVER = (
-    EpisodeState.EPISODE_STATE_COMPLETED,
-    EpisodeState.EPISODE_STATE_FAILED,
-    EpisodeState.EPISODE_STATE_CANCELLED,
-)
+from services.states import OVER, state_of
 
 
 async def changes(
@@ -30,7 +25,7 @@ async def changes(
             if shown.get(episode.number) != episode:
                 shown[episode.number] = episode
                 yield episode
-        if last or (now and all(episode.state in _OVER for episode in now)):
+        if last or (now and all(state_of(episode) in OVER for episode in now)):
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(poll_s):

@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from orchestrator.episodes import TRANSITIONS, EpisodeStore, State
+from orchestrator.episodes import EpisodeStore
 from pairloop.admin.v1.admin_pb2 import Change, Episode, EpisodeState
 from services.errors import StateError, UnknownEpisodeError
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
+from services.states import TRANSITIONS, State
 from tests.integration.test_queues import pair_of, prompts, rollout_of
 
 WAY_TO: dict[State, tuple[State, ...]] = {
@@ -124,7 +125,7 @@ async def test_a_pause_drains_what_is_in_flight(store: EpisodeStore, queues: Run
     paused = await store.pause(1, change("p1", "the reward looks off"))
     assert (state(paused), paused.in_flight) == ("PAUSING", 3)
     await finish_all(queues)
-    paused = await store.settle(1)
+    paused = await store.get(1)
     assert (state(paused), paused.in_flight, paused.paired) == ("PAUSED", 0, 3)
     assert paused.last_change.actor == "ada"
     assert paused.last_change.reason == "the reward looks off"

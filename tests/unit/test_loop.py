@@ -8,19 +8,11 @@ import pytest
 from orchestrator.config.settings import EpisodeSettings
 from orchestrator.loop import run_episodes
 from orchestrator.online.ports import LoopPorts, Weights
-from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
+from pairloop.admin.v1.admin_pb2 import Episode
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.errors import StallError, StateError, WorkerError
+from services.states import TRANSITIONS, State, message_state, state_of
 from services.telemetry.record.events import EpisodeFinished, Event
-
-AFTER = {
-    "PENDING": {"SAMPLING", "PAUSED"},
-    "SAMPLING": {"PAUSING", "TRAINING", "FAILED"},
-    "PAUSING": {"PAUSED"},
-    "PAUSED": {"SAMPLING"},
-    "TRAINING": {"PUBLISHING"},
-    "PUBLISHING": {"COMPLETED"},
-}
 
 
 class World:
@@ -40,19 +32,18 @@ class World:
         if self.pairing and episode.in_flight:
             episode.paired += episode.in_flight
             episode.in_flight = 0
+        if state_of(episode) == State.PAUSING and not episode.in_flight:
+            await self.move(number, State.PAUSED)
         return episode
 
-    async def move(self, number: int, to: str) -> Episode:
+    async def move(self, number: int, to: State) -> Episode:
         episode = self.episodes[number]
-        state = EpisodeState.Name(episode.state).removeprefix("EPISODE_STATE_")
-        if to not in AFTER[state]:
+        state = state_of(episode)
+        if to not in TRANSITIONS[state]:
             raise StateError(f"episode {number} is {state}")
-        episode.state = EpisodeState.Value(f"EPISODE_STATE_{to}")
+        episode.state = message_state(to)
         self.history.append(f"{to} {number}")
         return episode
-
-    async def settle(self, number: int) -> Episode:
-        return await self.move(number, "PAUSED")
 
     async def dispatch(self, number: int, prompts: Sequence[Prompt]) -> int:
         episode = self.episodes[number]
@@ -122,11 +113,11 @@ async def test_staleness_lets_sampling_run_ahead_but_no_further() -> None:
 
 async def test_a_pause_holds_dispatch_until_it_is_resumed() -> None:
     world = World(count=1, prompts=2)
-    await world.move(1, "PAUSED")
+    await world.move(1, State.PAUSED)
     run = asyncio.create_task(run_episodes(world.parts(), EpisodeSettings(count=1, prompts=2)))
     await asyncio.sleep(0.3)
     assert "dispatch 1" not in world.history
-    await world.move(1, "SAMPLING")
+    await world.move(1, State.SAMPLING)
     await asyncio.wait_for(run, 5)
     assert world.history[-1] == "COMPLETED 1"
 
@@ -136,11 +127,11 @@ async def test_a_pause_in_sampling_drains_and_holds_training() -> None:
     world.pairing = False
     run = asyncio.create_task(run_episodes(world.parts(), EpisodeSettings(count=1, prompts=2)))
     await asyncio.sleep(0.2)
-    await world.move(1, "PAUSING")
+    await world.move(1, State.PAUSING)
     world.pairing = True
     await asyncio.sleep(0.3)
     assert world.history[-1] == "PAUSED 1"
-    await world.move(1, "SAMPLING")
+    await world.move(1, State.SAMPLING)
     await asyncio.wait_for(run, 5)
     assert "TRAINING 1" in world.history
 
@@ -166,9 +157,9 @@ async def test_the_first_error_ends_the_run_with_its_cause() -> None:
 
 async def test_a_restart_goes_on_after_the_learners_checkpoint() -> None:
     world = World(count=3, prompts=2, learned=2)
-    for state in ("SAMPLING", "TRAINING", "PUBLISHING", "COMPLETED"):
+    for state in (State.SAMPLING, State.TRAINING, State.PUBLISHING, State.COMPLETED):
         await world.move(1, state)
-    for state in ("SAMPLING", "TRAINING"):
+    for state in (State.SAMPLING, State.TRAINING):
         await world.move(2, state)
     world.history.clear()
     await run_episodes(world.parts(), EpisodeSettings(count=3, prompts=2))

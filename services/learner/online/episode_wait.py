@@ -11,6 +11,7 @@ from services.errors import StallError, StateError
 from services.learner.jobs.specs import OnlineSpec
 from services.learner.online.ports import Connect, Queues
 from services.learner.train.distributed import Worker
+from services.states import HELD, OVER, State
 
 T = TypeVar("T")
 _POLL_S = 0.05
@@ -28,15 +29,13 @@ class EpisodeSignal(IntEnum):
     STALLED = 4
 
 
-_SIGNALS = {
-    "TRAINING": EpisodeSignal.TRAIN,
-    "FAILED": EpisodeSignal.STOP,
-    "CANCELLED": EpisodeSignal.STOP,
-    "PUBLISHING": EpisodeSignal.TOO_LATE,
-    "COMPLETED": EpisodeSignal.TOO_LATE,
+_SIGNALS: dict[str, EpisodeSignal] = {
+    State.TRAINING: EpisodeSignal.TRAIN,
+    State.FAILED: EpisodeSignal.STOP,
+    State.CANCELLED: EpisodeSignal.STOP,
+    State.PUBLISHING: EpisodeSignal.TOO_LATE,
+    State.COMPLETED: EpisodeSignal.TOO_LATE,
 }
-_OVER = ("COMPLETED", "FAILED", "CANCELLED")
-_PAUSED = ("PAUSING", "PAUSED")
 
 
 class EpisodeQueues:
@@ -88,9 +87,9 @@ class EpisodeQueues:
         deadline = _Deadline(self._spec.timeout_s)
         while self._worker.is_main:
             state = self._call(self._queues.episode_state(episode))
-            if state in _OVER:
+            if state in OVER:
                 break
-            if deadline.passed(state, paused=state in _PAUSED):
+            if deadline.passed(state, paused=state in HELD):
                 raise StallError(
                     f"the learner waited {self._spec.timeout_s:g} s for the weights of episode "
                     f"{episode} to reach the rollout workers; it is still {state or 'unknown'}"
@@ -122,7 +121,7 @@ class EpisodeQueues:
             if signal is not EpisodeSignal.WAIT:
                 return signal
             counters = self._call(self._queues.counters(episode))
-            if deadline.passed((state, tuple(sorted(counters.items()))), paused=state in _PAUSED):
+            if deadline.passed((state, tuple(sorted(counters.items()))), paused=state in HELD):
                 return EpisodeSignal.STALLED
             if time.monotonic() >= until:
                 return EpisodeSignal.WAIT

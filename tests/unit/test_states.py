@@ -1,7 +1,7 @@
 """The table of transitions is closed, complete, and agrees with the messages."""
 
-from orchestrator.episodes import TRANSITIONS, State
 from pairloop.admin.v1.admin_pb2 import EpisodeState
+from services.states import TRANSITIONS, State
 
 ENDS = {State.COMPLETED, State.FAILED, State.CANCELLED}
 

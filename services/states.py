@@ -1,0 +1,70 @@
+"""The states of an episode, and every move between them: the one table.
+
+    PENDING -> SAMPLING -> TRAINING -> PUBLISHING -> COMPLETED
+       |         |  ^
+       |      PAUSING | resume
+       |         v  |
+       +------> PAUSED          FAILED and CANCELLED end an episode from where TRANSITIONS says
+
+The store, the loop, the learner, the admin API, the views and the docs all read this file. One
+step is not asked for by anyone: PAUSING becomes PAUSED in the same Redis script that brings
+`in_flight` to zero, so it needs no live orchestrator.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
+
+_PREFIX = "EPISODE_STATE_"
+
+
+class State(StrEnum):
+    """Of an episode; equal to the name in EpisodeState without its prefix."""
+
+    PENDING = "PENDING"
+    SAMPLING = "SAMPLING"
+    PAUSING = "PAUSING"
+    PAUSED = "PAUSED"
+    TRAINING = "TRAINING"
+    PUBLISHING = "PUBLISHING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+TRANSITIONS: Mapping[State, tuple[State, ...]] = {
+    State.PENDING: (State.SAMPLING, State.PAUSED, State.FAILED, State.CANCELLED),
+    State.SAMPLING: (State.PAUSING, State.TRAINING, State.FAILED, State.CANCELLED),
+    State.PAUSING: (State.PAUSED, State.SAMPLING, State.FAILED, State.CANCELLED),
+    State.PAUSED: (State.SAMPLING, State.PENDING, State.FAILED, State.CANCELLED),
+    State.TRAINING: (State.PUBLISHING, State.FAILED),
+    State.PUBLISHING: (State.COMPLETED, State.FAILED),
+    State.COMPLETED: (),
+    State.FAILED: (),
+    State.CANCELLED: (),
+}
+"""Where an episode may go. A paused one goes back to what it was paused from."""
+
+OVER = tuple(state for state, after in TRANSITIONS.items() if not after)
+"""No move leads out of these."""
+ABORTED = (State.FAILED, State.CANCELLED)
+"""Over without weights: the run does not go on past such an episode."""
+HELD = (State.PAUSING, State.PAUSED)
+"""By an admin: no deadline runs, and a resume is possible."""
+SAMPLED = (State.TRAINING, State.PUBLISHING, State.COMPLETED)
+"""In the order they come: every prompt is paired or dropped."""
+WORKING = (State.SAMPLING, *HELD, State.TRAINING, State.PUBLISHING)
+"""Neither waiting for their turn nor over."""
+PAUSE: Mapping[State, State] = {State.PENDING: State.PAUSED, State.SAMPLING: State.PAUSING}
+"""What pausing makes of a state; in every other state it is refused."""
+
+
+def state_of(episode: Episode) -> State:
+    """The state of an episode's message."""
+    return State(EpisodeState.Name(episode.state).removeprefix(_PREFIX))
+
+
+def message_state(state: str) -> "EpisodeState.ValueType":
+    """The state as the message has it. ValueError for a name that is none."""
+    return EpisodeState.Value(_PREFIX + State(state))
