@@ -13,6 +13,7 @@ step is not asked for by anyone: PAUSING becomes PAUSED in the same Redis script
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import cast
 
 from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
 
@@ -65,6 +66,6 @@ def state_of(episode: Episode) -> State:
     return State(EpisodeState.Name(episode.state).removeprefix(_PREFIX))
 
 
-def message_state(state: str) -> "EpisodeState.ValueType":
+def message_state(state: str) -> EpisodeState:
     """The state as the message has it. ValueError for a name that is none."""
-    return EpisodeState.Value(_PREFIX + State(state))
+    return cast(EpisodeState, EpisodeState.Value(_PREFIX + State(state)))
