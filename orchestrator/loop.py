@@ -104,7 +104,7 @@ async def sample_episode(parts: LoopPorts, settings: EpisodeSettings, number: in
             sent += await parts.dispatch(number, prompts[sent : sent + room])
         elif state == State.SAMPLING and episode.in_flight == 0:
             return
-        seen = changed(episode, settings.count)
+        seen = changed(episode, settings.count, parts.stage)
         if seen != last_seen:
             parts.report(seen)
         if seen != last_seen or state == State.PAUSED:
@@ -131,15 +131,15 @@ async def train_episode(
 ) -> None:
     """Let the learner train an episode, put its weights on every engine, and close it."""
     episode = await advance(parts.episodes, number, State.TRAINING)
-    parts.report(changed(episode, settings.count))
+    parts.report(changed(episode, settings.count, parts.stage))
     started = time.monotonic()
     weights = await parts.weights(number, settings.timeout_s)
     trained = time.monotonic()
     episode = await advance(parts.episodes, number, State.PUBLISHING)
-    parts.report(changed(episode, settings.count))
+    parts.report(changed(episode, settings.count, parts.stage))
     await parts.publish(weights)
     episode = await advance(parts.episodes, number, State.COMPLETED)
-    parts.report(changed(episode, settings.count))
+    parts.report(changed(episode, settings.count, parts.stage))
     timings = {
         "sample_seconds": progress.sample_seconds.get(number, 0.0),
         "train_seconds": trained - started,
@@ -148,6 +148,7 @@ async def train_episode(
     learner = {_LEARNER_NAMES.get(name, name): value for name, value in weights.metrics.items()}
     parts.report(
         EpisodeFinished(
+            stage=parts.stage,
             number=number,
             total=settings.count,
             version=weights.version,

@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Iterator
 
+from services.states import State
 from services.telemetry.record.events import (
     EpisodeChanged,
     EpisodeFinished,
@@ -18,10 +19,19 @@ from services.telemetry.record.events import (
     WeightsPublished,
 )
 
-STAGES = ("data", "pretrain", "sft", "preferences", "reward_model", "offline_dpo", "online_dpo")
-JOBS = {"data": "demo_data"}
+POLICIES = ("pretrain", "sft", "offline_dpo", "online_dpo")
+STAGES = (
+    "data",
+    *("pretrain", "pretrain-evaluation"),
+    *("sft", "sft-evaluation"),
+    *("preferences", "reward_model"),
+    *("offline_dpo", "offline_dpo-evaluation"),
+    *("online_dpo", "online_dpo-evaluation"),
+)
+JOBS = {"data": "demo_data"} | {f"{name}-evaluation": "evaluate" for name in POLICIES}
+SECONDS = {"data": 3.2, "pretrain": 312.0, "online_dpo": 402.0}
 SKILLS = ("add", "reverse", "sort", "count", "upper", "max", "copy", "dates")
-KEPT_OUT = ("copy", "dates")
+OUTSIDE_PREFERENCES = ("copy", "dates")
 EPISODES = 10
 PROMPTS = 128
 EXTRA_CONFIG = "job: recipe\nname: demo\nqueues:\n  url: redis://user:secret@host:6379/0\n"
@@ -32,25 +42,33 @@ def run_events(seed: int = 0) -> Iterator[Event]:
     rng = random.Random(seed)
     for index, name in enumerate(STAGES, start=1):
         job = JOBS.get(name, name)
-        yield StageStarted(stage=name, job=job, index=index, total=len(STAGES))
-        if name == "data":
-            yield Note(text="12,000 demonstrations, 4.0 MB of text")
+        reused = name == "data"
+        yield StageStarted(stage=name, job=job, index=index, total=len(STAGES), reused=reused)
+        if job == "evaluate":
+            yield evaluation(rng, name.removesuffix("-evaluation"))
         elif name == "online_dpo":
             yield from online_events(rng)
         elif name == "preferences":
             yield from (_example(rng, name, 0) for _ in range(3))
-        else:
+        elif name != "data":
             yield from training_events(rng, name)
         yield StageFinished(
             stage=name,
             job=job,
-            seconds={"data": 3.2, "pretrain": 312.0, "online_dpo": 402.0}.get(name, 64.0),
-            reused=name == "data",
+            seconds=12.0 if job == "evaluate" else SECONDS.get(name, 64.0),
+            reused=reused,
             folder=f"runs/demo/{name}",
             metrics={"pairs": 1711.0, "reward_mean": 0.213} if name == "preferences" else {},
         )
-        if name in ("pretrain", "sft", "offline_dpo", "online_dpo"):
-            yield evaluation(rng, name)
+
+
+def reused_events() -> Iterator[Event]:
+    """The whole recipe once more, with nothing left to do."""
+    for event in run_events():
+        if isinstance(event, StageStarted | StageFinished):
+            yield event.model_copy(update={"reused": True})
+        elif isinstance(event, Evaluated):
+            yield event
 
 
 def training_events(rng: random.Random, stage: str, steps: int = 300) -> Iterator[Event]:
@@ -63,7 +81,8 @@ def training_events(rng: random.Random, stage: str, steps: int = 300) -> Iterato
         else:
             metrics["loss"] = 0.69 - 0.3 * done + rng.gauss(0, 0.04)
             metrics["accuracy"] = min(1.0, 0.5 + 0.3 * done + rng.gauss(0, 0.04))
-            metrics["margin"] = 1.5 * done + rng.gauss(0, 0.1)
+            margin = "dpo_margin" if stage == "offline_dpo" else "margin"
+            metrics[margin] = 1.5 * done + rng.gauss(0, 0.1)
         if stage == "offline_dpo":
             metrics["kl"] = 2.0 * done * done + abs(rng.gauss(0, 0.02))
         yield TrainProgress(
@@ -75,7 +94,7 @@ def training_events(rng: random.Random, stage: str, steps: int = 300) -> Iterato
             metrics=metrics,
         )
         if stage == "pretrain" and step == steps // 2:
-            yield Note(text="grad_norm 14.2 clipped to 1.0", level="warning")
+            yield Note(stage=stage, text="grad_norm 14.2 clipped to 1.0", level="warning")
 
 
 def online_events(rng: random.Random, episodes: int = EPISODES) -> Iterator[Event]:
@@ -89,30 +108,31 @@ def episode_events(rng: random.Random, number: int, total: int) -> Iterator[Even
     """One episode, with a pause in the fourth and a repaired worker in the sixth."""
     drops = {"tie": 8 + number, "single_answer": rng.randrange(3, 9), "margin": 2}
 
-    def changed(state: str, sent: int, flying: int, reason: str = "") -> EpisodeChanged:
-        ended = sent - flying
+    def changed(state: State, sent: int, in_flight: int, reason: str = "") -> EpisodeChanged:
+        ended = sent - in_flight
         dropped = {name: n * ended // PROMPTS for name, n in drops.items()}
         return EpisodeChanged(
+            stage="online_dpo",
             number=number,
             total=total,
             state=state,
             prompts=PROMPTS,
             dispatched=sent,
-            in_flight=flying,
+            in_flight=in_flight,
             paired=ended - sum(dropped.values()),
             dropped=dropped,
             reason=reason,
         )
 
-    yield changed("SAMPLING", 0, 0)
-    yield changed("SAMPLING", 64, 40)
+    yield changed(State.SAMPLING, 0, 0)
+    yield changed(State.SAMPLING, 64, 40)
     if number == 4:
-        for flying in (40, 21, 7):
-            yield changed("PAUSING", 64, flying, "moving the node to another rack")
-        yield changed("PAUSED", 64, 0, "moving the node to another rack")
-        yield changed("SAMPLING", 64, 0)
-    yield changed("SAMPLING", PROMPTS, 25)
-    yield changed("TRAINING", PROMPTS, 0)
+        for in_flight in (40, 21, 7):
+            yield changed(State.PAUSING, 64, in_flight, "moving the node to another rack")
+        yield changed(State.PAUSED, 64, 0, "moving the node to another rack")
+        yield changed(State.SAMPLING, 64, 0)
+    yield changed(State.SAMPLING, PROMPTS, 25)
+    yield changed(State.TRAINING, PROMPTS, 0)
     yield from (_example(rng, "online_dpo", number) for _ in range(3))
     pairs = PROMPTS - sum(drops.values())
     steps = 6
@@ -125,9 +145,10 @@ def episode_events(rng: random.Random, number: int, total: int) -> Iterator[Even
             seconds=((number - 1) * steps + step) * 1.1,
             metrics={"loss": 0.69 - 0.02 * number + rng.gauss(0, 0.02), "accuracy": 0.7},
         )
-    yield changed("PUBLISHING", PROMPTS, 0)
+    yield changed(State.PUBLISHING, PROMPTS, 0)
     yield _weights(rng, number)
     yield EpisodeFinished(
+        stage="online_dpo",
         number=number,
         total=total,
         version=number,
@@ -168,6 +189,7 @@ def _episode_metrics(rng: random.Random, number: int) -> dict[str, float]:
 
 def _weights(rng: random.Random, version: int) -> WeightsPublished:
     return WeightsPublished(
+        stage="online_dpo",
         version=version,
         workers=2,
         bytes=14_200_000,
@@ -195,23 +217,24 @@ def _example(rng: random.Random, stage: str, episode: int) -> PairExample:
     )
 
 
-def evaluation(rng: random.Random, stage: str) -> Evaluated:
+def evaluation(rng: random.Random, policy: str) -> Evaluated:
     """Accuracies that climb from stage to stage."""
-    level = {"pretrain": 0.02, "sft": 0.31, "offline_dpo": 0.41, "online_dpo": 0.49}[stage]
+    level = {"pretrain": 0.02, "sft": 0.31, "offline_dpo": 0.41, "online_dpo": 0.49}[policy]
     skills = {}
     for place, name in enumerate(SKILLS):
-        kept_out = name in KEPT_OUT
-        own = (0.3 if kept_out and level > 0.3 else level) + 0.08 * math.sin(place * 2.1)
+        outside = name in OUTSIDE_PREFERENCES
+        own = (0.3 if outside and level > 0.3 else level) + 0.08 * math.sin(place * 2.1)
         sampled = min(1.0, max(0.0, own + rng.gauss(0, 0.02)))
         skills[name] = SkillAccuracy(
             sampled=sampled,
             sampled_n=128,
             greedy=min(1.0, sampled + 0.1),
             greedy_n=32,
-            in_preferences=not kept_out,
+            in_preferences=not outside,
         )
     return Evaluated(
-        stage=stage,
+        stage=f"{policy}-evaluation",
+        policy=policy,
         sampled=level,
         sampled_n=1024,
         greedy=level + 0.09,

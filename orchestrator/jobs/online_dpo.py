@@ -83,7 +83,9 @@ async def _loop(job: OnlineDPOJob, context: StageContext, ids: str, services: Se
 
     async def publish(version: Weights) -> None:
         manifest, refs = version.payload
-        event = await broadcast(services.engines, manifest, refs[0], job.sync.timeout_s)
+        event = await broadcast(
+            services.engines, manifest, refs[0], job.sync.timeout_s, stage=context.stage
+        )
         await services.queues.published(version.version, version.version)
         context.run.report(event)
 
@@ -92,6 +94,7 @@ async def _loop(job: OnlineDPOJob, context: StageContext, ids: str, services: Se
         return merge(found)
 
     parts = LoopPorts(
+        stage=context.stage,
         episodes=services.store,
         prompts=prompts,
         dispatch=dispatch,

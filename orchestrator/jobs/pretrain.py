@@ -25,7 +25,10 @@ async def run(job: PretrainJob, context: StageContext) -> dict[str, float]:
     counts, dropped = await asyncio.to_thread(_prepare, job, corpus)
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()) if count)
     context.run.report(
-        Note(text=f"{context.stage}: kept {counts['texts']:.0f} texts; dropped {reasons or 'none'}")
+        Note(
+            stage=context.stage,
+            text=f"kept {counts['texts']:.0f} texts; dropped {reasons or 'none'}",
+        )
     )
     tokenizer = job.tokenizer if isinstance(job.tokenizer, str) else str(corpus / "tokenizer")
     spec = LMSpec(

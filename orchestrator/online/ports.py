@@ -34,6 +34,8 @@ class Weights:
 class LoopPorts:
     """What the loop drives. Each is one call; tests put fakes here."""
 
+    stage: str
+    """Named by every event of the loop."""
     episodes: Episodes
     prompts: Callable[[int], Sequence[Prompt]]
     """The prompts of an episode."""

@@ -69,7 +69,10 @@ async def start_services(
     address = await admin.start(job.admin, store)
     stack.push_async_callback(admin.stop)
     context.run.report(
-        Note(text=f"admin API at {address} (gRPC, reflection on); the services are starting")
+        Note(
+            stage=context.stage,
+            text=f"admin API at {address} (gRPC, reflection on); the services are starting",
+        )
     )
     began = time.monotonic()
 
@@ -106,7 +109,10 @@ async def start_services(
         )
     )
     context.run.report(
-        Note(text=f"engines, reward and pairing up in {duration(time.monotonic() - began)}")
+        Note(
+            stage=context.stage,
+            text=f"engines, reward and pairing up in {duration(time.monotonic() - began)}",
+        )
     )
     return Services(queues, store, engines, pairing, board, learner, tokenizer)
 

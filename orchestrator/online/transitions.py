@@ -43,9 +43,10 @@ def refuse_ended(episode: Episode) -> None:
         raise StateError(f"episode {episode.number} is {state_of(episode)}{cause}; start a new run")
 
 
-def changed(episode: Episode, total: int) -> EpisodeChanged:
+def changed(episode: Episode, total: int, stage: str) -> EpisodeChanged:
     """The event of an episode as it is now."""
     return EpisodeChanged(
+        stage=stage,
         number=episode.number,
         total=total,
         state=state_of(episode),

@@ -31,15 +31,16 @@ async def run_stage(stage: Stage, key: str, index: int, total: int, run: RunCont
     parents = parents_of(stage)
     mark = fingerprint(stage, parents)
     final = run.folder / key
-    run.report(StageStarted(stage=key, job=stage.job, index=index, total=total))
     found = find_reusable(run.folder.parent, final, mark)
+    reused = found is not None
+    run.report(StageStarted(stage=key, job=stage.job, index=index, total=total, reused=reused))
     if found is not None:
         _report_finished(run, stage, key, found, reused=True)
         return found
     check_inputs(stage)
     if hasattr(stage, "train"):
         for text in optimizer_advice(stage.train.optimizer):
-            run.report(Note(text=f"{key}: {text}", level="warning"))
+            run.report(Note(stage=key, text=text, level="warning"))
     scratch = run.folder / ".work" / f"{key}-{mark}"
     context = StageContext(run, key, scratch / "out", scratch, mark)
     # Whatever an interrupted attempt had put there may be cut short.

@@ -28,14 +28,19 @@ class WeightHolder(Protocol):
 
 
 async def broadcast(
-    workers: Sequence[WeightHolder], manifest: bytes, weights: Any, timeout_s: float
+    workers: Sequence[WeightHolder],
+    manifest: bytes,
+    weights: Any,
+    timeout_s: float,
+    *,
+    stage: str,
 ) -> WeightsPublished:
     """Load one version into every worker at once; returns when all of them hold it.
 
-    `weights` is handed on as it is: an object reference, or the arrays. `timeout_s` is each
-    worker's deadline for one load. Raises AttestationError for a worker whose weights still
-    differ after the repair, StallError for one that passes its deadline; what a worker raises
-    itself comes through. The other loads are cancelled then.
+    `weights` is handed on as it is: an object reference, or the arrays. The event names `stage`.
+    `timeout_s` is each worker's deadline for one load. Raises AttestationError for a worker whose
+    weights still differ after the repair, StallError for one that passes its deadline; what a
+    worker raises itself comes through. The other loads are cancelled then.
     """
     started = time.monotonic()
     described = WeightManifest.FromString(manifest)
@@ -50,6 +55,7 @@ async def broadcast(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     return WeightsPublished(
+        stage=stage,
         version=described.version,
         workers=len(workers),
         bytes=sum(_values(t) * _WIDTHS[t.dtype] for t in described.tensors),

@@ -93,7 +93,13 @@ async def test_workers_sample_and_change_weights_while_they_run(
         await asyncio.sleep(1.0)
         assert not list(queue.glob("*.rollout"))  # it waits for weights of this run
         manifest, tensors = snapshot_folder(first, "float32", 0)
-        await broadcast([worker], manifest.SerializeToString(), ray.put(tensors), timeout_s=120.0)
+        await broadcast(
+            [worker],
+            manifest.SerializeToString(),
+            ray.put(tensors),
+            timeout_s=120.0,
+            stage="online",
+        )
         rollouts = await _written(queue, 10)
         assert [len(rollout.samples) for rollout in rollouts] == [4] * 10
         assert {rollout.worker_id for rollout in rollouts} == {"rollout-0"}
@@ -104,7 +110,11 @@ async def test_workers_sample_and_change_weights_while_they_run(
 
         manifest, tensors = snapshot_folder(second, "float32", 1)
         published = await broadcast(
-            [worker], manifest.SerializeToString(), ray.put(tensors), timeout_s=120.0
+            [worker],
+            manifest.SerializeToString(),
+            ray.put(tensors),
+            timeout_s=120.0,
+            stage="online",
         )
         assert (published.version, published.workers, published.repaired) == (1, 1, 0)
         assert published.max_canary_difference < 1e-4

@@ -110,7 +110,7 @@ class World:
 
     async def publish(self, weights: Weights) -> None:
         manifest, tensors = weights.payload
-        self.events.append(await broadcast(self.holders, manifest, tensors, 5.0))
+        self.events.append(await broadcast(self.holders, manifest, tensors, 5.0, stage="online"))
         await self.queues.published(weights.version, weights.version)
 
     async def play(self, settings: EpisodeSettings = EPISODES) -> None:
@@ -136,6 +136,7 @@ class World:
             return pairing.stats(episode)
 
         parts = LoopPorts(
+            stage="online",
             episodes=self.store,
             prompts=self.prompts,
             dispatch=self.dispatch,

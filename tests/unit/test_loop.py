@@ -64,6 +64,7 @@ class World:
 
     def parts(self) -> LoopPorts:
         return LoopPorts(
+            stage="online",
             episodes=self,
             prompts=lambda number: [Prompt(index=i) for i in range(self.episodes[number].prompts)],
             dispatch=self.dispatch,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from services.states import State
 from services.telemetry.record.events import (
     EpisodeChanged,
     Event,
@@ -16,7 +17,8 @@ from services.telemetry.record.events import (
     TrainProgress,
 )
 from services.telemetry.record.recorder import Recorder, read_line
-from services.telemetry.record.state import RunState, apply
+from services.telemetry.record.reduce import apply
+from services.telemetry.record.state import RunState
 from tests.sample_events import EPISODES, STAGES, run_events
 
 
@@ -42,14 +44,17 @@ def _step(step: int, stage: str = "sft", **metrics: float) -> TrainProgress:
     )
 
 
-def _episode(number: int, state: str, dispatched: int = 0, flying: int = 0) -> EpisodeChanged:
+def _episode(
+    number: int, state: State, dispatched: int = 0, in_flight: int = 0, stage: str = "online"
+) -> EpisodeChanged:
     return EpisodeChanged(
+        stage=stage,
         number=number,
         total=10,
         state=state,
         prompts=128,
         dispatched=dispatched,
-        in_flight=flying,
+        in_flight=in_flight,
         paired=0,
         dropped={},
     )
@@ -124,11 +129,20 @@ def test_a_line_that_is_no_event_is_skipped_and_said_so(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"time": 1.0, "kind": "of_tomorrow"}\n[]\n')
     with Recorder(tmp_path) as record:
-        told = [note.text for note in record.state.notes]
-    assert told == [
-        "metrics.jsonl: line 1 is not an event; skipped",
-        "metrics.jsonl: line 2 is not an event; skipped",
-    ]
+        notes = [note.line for note in record.state.notes]
+    assert notes == ["metrics.jsonl: 2 lines are no events, the first is line 1; skipped"]
+
+
+def test_events_of_a_version_that_named_no_stage_are_skipped_and_said_so(tmp_path: Path) -> None:
+    old = EpisodeChanged.model_dump(_episode(1, State.SAMPLING), mode="json", exclude={"stage"})
+    lines = [json.dumps(old), '{"kind": "note", "text": "kept"}']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    with Recorder(tmp_path) as record:
+        assert (record.replayed, record.state.stages) == (1, {})
+        assert [note.line for note in record.state.notes] == [
+            "kept",
+            "metrics.jsonl: line 1 is no event; skipped",
+        ]
 
 
 def test_numbers_that_are_not_finite_are_left_out_and_told_once(tmp_path: Path) -> None:
@@ -138,7 +152,7 @@ def test_numbers_that_are_not_finite_are_left_out_and_told_once(tmp_path: Path) 
         curve = record.state.stages["sft"].curve
         notes = record.state.notes
     assert [point.metrics for point in curve] == [{"lr": 0.1}, {"lr": 0.1}]
-    assert [(n.level, n.text) for n in notes] == [("warning", "sft: loss is not finite")]
+    assert [(n.level, n.line) for n in notes] == [("warning", "sft: loss is not finite")]
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
 
 
@@ -163,7 +177,7 @@ def test_an_event_that_needs_the_number_becomes_a_warning(tmp_path: Path) -> Non
 def test_passwords_never_reach_the_file(tmp_path: Path) -> None:
     with Recorder(tmp_path) as record:
         record(Note(text="connected to rediss://me:hunter2@host:6379/0"))
-        record(_episode(1, "PAUSED").model_copy(update={"reason": "see redis://:hunter2@h/0"}))
+        record(_episode(1, State.PAUSED).model_copy(update={"reason": "see redis://:hunter2@h/0"}))
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "hunter2" not in text
     assert "rediss://me:***@host:6379/0" in text
@@ -189,10 +203,10 @@ def test_steps_counted_in_each_episode_are_not_taken_for_a_repeat() -> None:
     state = RunState()
     apply(state, StageStarted(stage="online", job="online_dpo", index=1, total=1))
     for number in (1, 2):
-        apply(state, _episode(number, "TRAINING", 128))
+        apply(state, _episode(number, State.TRAINING, 128))
         for step in (1, 2):
             apply(state, _step(step, "online", loss=1.0))
-        apply(state, _episode(number, "COMPLETED", 128))
+        apply(state, _episode(number, State.COMPLETED, 128))
     curve = state.stages["online"].curve
     assert [(p.episode, p.step) for p in curve] == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
@@ -225,7 +239,7 @@ def test_an_episode_that_samples_anew_drops_itself_and_later_ones() -> None:
     for event in run_events():
         apply(state, event)
     apply(state, StageStarted(stage="online_dpo", job="online_dpo", index=7, total=7))
-    apply(state, _episode(4, "SAMPLING"))
+    apply(state, _episode(4, State.SAMPLING, stage="online_dpo"))
     stage = state.stages["online_dpo"]
     assert [e.number for e in stage.finished_episodes()] == [1, 2, 3]
     assert sorted(stage.weights) == [0, 1, 2, 3]
@@ -234,12 +248,11 @@ def test_an_episode_that_samples_anew_drops_itself_and_later_ones() -> None:
 
 def test_a_resumed_episode_is_not_taken_for_a_new_one() -> None:
     state = RunState()
-    apply(state, StageStarted(stage="online_dpo", job="online_dpo", index=1, total=1))
-    apply(state, _episode(1, "SAMPLING", 64, 40), at=5.0)
-    apply(state, _episode(1, "PAUSED", 64), at=6.0)
-    apply(state, _episode(1, "PAUSED", 64), at=7.0)
-    episode = state.stages["online_dpo"].episodes[1]
-    assert (episode.state, episode.changed_at, episode.dispatched) == ("PAUSED", 6.0, 64)
+    apply(state, _episode(1, State.SAMPLING, 64, 40), at=5.0)
+    apply(state, _episode(1, State.PAUSED, 64), at=6.0)
+    apply(state, _episode(1, State.PAUSED, 64), at=7.0)
+    episode = state.stages["online"].episodes[1]
+    assert (episode.state, episode.changed_at, episode.dispatched) == (State.PAUSED, 6.0, 64)
 
 
 def test_the_same_pair_told_twice_is_one() -> None:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.telemetry.record.events import PairExample, StageFinished, StageStarted
-from services.telemetry.record.state import Point, RunState, apply
+from services.telemetry.record.reduce import apply
+from services.telemetry.record.state import Point, RunState
 from services.telemetry.report.axes import axis
 from services.telemetry.report.figures import curve, training_figures
 from services.telemetry.report.online_figures import online_figures
@@ -82,7 +83,7 @@ def test_the_report_holds_what_the_run_showed(whole: RunState) -> None:
         "<b>Canary difference</b>",
         "<b>offline_dpo: accuracy</b>",
         "<b>Time by stage</b>",
-        "Warning: grad_norm 14.2 clipped to 1.0",
+        "Warning: pretrain: grad_norm 14.2 clipped to 1.0",
         "2.13.0",
     ):
         assert needed in text
@@ -213,8 +214,11 @@ def test_stacked_bars_add_up_to_the_axis() -> None:
     assert heights[0] / heights[1] == pytest.approx(1.5, rel=0.01)
 
 
-def test_a_dot_plot_rules_off_marked_rows() -> None:
-    rows = [DotRow("add", [Dot(0.5, 0, "t")]), DotRow("dates *", [Dot(0.2, 0, "t")], marked=True)]
+def test_a_dot_plot_rules_off_the_last_rows() -> None:
+    rows = [
+        DotRow("add", [Dot(0.5, 0, "t")]),
+        DotRow("dates *", [Dot(0.2, 0, "t")], below_rule=True),
+    ]
     assert dot_plot(rows, "share", limits=(0.0, 1.0)).count('class="rule"') == 1
 
 
@@ -253,7 +257,7 @@ def test_training_figures_of_a_dpo_stage(whole: RunState) -> None:
     assert titles == [
         "offline_dpo: training loss",
         "offline_dpo: accuracy",
-        "offline_dpo: margin",
+        "offline_dpo: margin of the implicit reward",
         "offline_dpo: KL to the reference",
     ]
 

@@ -41,7 +41,7 @@ def version(number: int) -> bytes:
 
 async def test_every_worker_loads_and_the_summary_adds_up() -> None:
     workers = [Holder(FakeEngine(worker_id=f"w{i}")) for i in range(3)]
-    published = await broadcast(workers, version(1), TENSORS, timeout_s=5.0)
+    published = await broadcast(workers, version(1), TENSORS, timeout_s=5.0, stage="online")
     assert [worker.engine.version for worker in workers] == [1, 1, 1]
     assert (published.version, published.workers, published.repaired) == (1, 3, 0)
     assert (published.bytes, published.changed_values, published.total_values) == (20, 3, 6)
@@ -49,7 +49,7 @@ async def test_every_worker_loads_and_the_summary_adds_up() -> None:
 
 async def test_one_mismatch_is_repaired_by_a_second_load() -> None:
     good, bad = Holder(FakeEngine()), Holder(FakeEngine(worker_id="w1", bad_loads=1))
-    published = await broadcast([good, bad], version(1), TENSORS, timeout_s=5.0)
+    published = await broadcast([good, bad], version(1), TENSORS, timeout_s=5.0, stage="online")
     assert published.repaired == 1
     assert (good.calls, bad.calls) == (1, 2)
     assert bad.engine.version == 1
@@ -59,7 +59,7 @@ async def test_a_second_mismatch_names_worker_and_tensor() -> None:
     worker = Holder(FakeEngine(worker_id="w7"))
     damaged = {**TENSORS, "w": np.ones(4, np.float32)}
     with pytest.raises(AttestationError) as caught:
-        await broadcast([worker], version(1), damaged, timeout_s=5.0)
+        await broadcast([worker], version(1), damaged, timeout_s=5.0, stage="online")
     assert "worker w7 does not hold weight version 1" in str(caught.value)
     assert ": w: expected" in str(caught.value)
     assert worker.calls == 2
@@ -70,7 +70,7 @@ async def test_a_slow_worker_is_named_and_the_others_do_not_linger() -> None:
     workers = [Holder(FakeEngine()), Holder(FakeEngine(worker_id="slow"), delay_s=60.0)]
     before = asyncio.all_tasks()
     with pytest.raises(StallError, match="worker slow did not attest its weights within"):
-        await broadcast(workers, version(1), TENSORS, timeout_s=0.05)
+        await broadcast(workers, version(1), TENSORS, timeout_s=0.05, stage="online")
     assert asyncio.all_tasks() == before
 
 

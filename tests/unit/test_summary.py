@@ -7,9 +7,10 @@ import pytest
 
 from services.telemetry.format import count, duration, number, sparkline
 from services.telemetry.record.events import Evaluated, StageFinished, StageStarted, TrainProgress
-from services.telemetry.record.state import RunState, apply
+from services.telemetry.record.reduce import apply
+from services.telemetry.record.state import RunState
+from services.telemetry.record.verdict import interval, verdict
 from services.telemetry.report.summary import summary
-from services.telemetry.report.verdict import interval, verdict
 from services.telemetry.views.estimate import run_left, stage_left, tokens_per_second
 from services.telemetry.views.tables import write_final_table
 from tests.sample_events import run_events

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from services.telemetry.record.events import EpisodeChanged, Event, Note, StageStarted
 from services.telemetry.record.recorder import Recorder
-from services.telemetry.record.state import RunState, apply
+from services.telemetry.record.reduce import apply
+from services.telemetry.record.state import RunState
 from services.telemetry.views.live import Drawing, LiveView, view_for
 from services.telemetry.views.plain import PlainView
 from services.telemetry.views.screen import screen
@@ -169,10 +170,17 @@ def _plain(events: list[Event], seconds_each: float) -> list[str]:
 def test_plain_lines_of_a_run_are_few_and_printable() -> None:
     lines = _plain(list(run_events()), seconds_each=0.0)
     assert all(line.isprintable() for line in lines)
-    assert lines[:3] == [
-        "[1/7] data: started",
-        "12,000 demonstrations, 4.0 MB of text",
-        "data: reused -> runs/demo/data",
+    assert lines[:5] == [
+        "[1/11] data: reused -> runs/demo/data",
+        "[2/11] pretrain: started",
+        "warning: pretrain: grad_norm 14.2 clipped to 1.0",
+        "pretrain: done in 5:12 -> runs/demo/pretrain",
+        "[3/11] pretrain-evaluation: started",
+    ]
+    assert [line for line in lines if "sft-evaluation" in line] == [
+        "[5/11] sft-evaluation: started",
+        "sft-evaluation: sampled 0.310 (n=1024), greedy 0.400 (n=256), held-out loss 2.32",
+        "sft-evaluation: done in 12 s -> runs/demo/sft-evaluation",
     ]
     assert sum(line.startswith("episode") and "done" in line for line in lines) == 10
     assert not any("step" in line for line in lines), "no time passed: no progress is due"

@@ -1,6 +1,7 @@
 """What happens in a run, as typed events: every view, file and report is made from these.
 
-Workers push them to the EventSink, the orchestrator's Recorder takes them from there.
+Workers push them to the EventSink, the orchestrator's Recorder takes them from there. Each names
+its stage, so that the order in which several processes' events arrive does not matter.
 """
 
 from typing import Annotated, Literal
@@ -8,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from services.settings import Settings
+from services.states import State
 
 
 class StageStarted(Settings):
@@ -19,6 +21,8 @@ class StageStarted(Settings):
     index: int
     """Counted from 1."""
     total: int
+    reused: bool = False
+    """Its artifact is there already: it finishes at once."""
 
 
 class StageFinished(Settings):
@@ -32,6 +36,15 @@ class StageFinished(Settings):
     """Its artifact was there already, from the same config and parents."""
     folder: str
     metrics: dict[str, float] = {}
+
+
+class StageWaiting(Settings):
+    """A job cannot go on before people or an event let it: the run ends, the stage is kept."""
+
+    kind: Literal["stage_waiting"] = "stage_waiting"
+    stage: str
+    reason: str
+    """What it waits for, and how far that is."""
 
 
 class TrainProgress(Settings):
@@ -53,9 +66,10 @@ class EpisodeChanged(Settings):
     """An episode's state or counters moved."""
 
     kind: Literal["episode_changed"] = "episode_changed"
+    stage: str
     number: int
     total: int
-    state: str
+    state: State
     prompts: int
     dispatched: int
     in_flight: int
@@ -69,6 +83,7 @@ class EpisodeFinished(Settings):
     """An episode's weights are published and attested."""
 
     kind: Literal["episode_finished"] = "episode_finished"
+    stage: str
     number: int
     total: int
     version: int
@@ -84,6 +99,7 @@ class WeightsPublished(Settings):
     """Every engine holds a version and said so."""
 
     kind: Literal["weights_published"] = "weights_published"
+    stage: str
     version: int
     workers: int
     bytes: int
@@ -129,6 +145,9 @@ class Evaluated(Settings):
 
     kind: Literal["evaluated"] = "evaluated"
     stage: str
+    """That did the measuring."""
+    policy: str = ""
+    """Whose model was measured: the name of a stage of this run, or a path or hub name."""
     sampled: float | None = None
     """Accuracy at temperature 1."""
     sampled_n: int = 0
@@ -146,6 +165,8 @@ class Note(Settings):
     """A line for the reader."""
 
     kind: Literal["note"] = "note"
+    stage: str = ""
+    """"" when it concerns the whole run; the text need not repeat it."""
     text: str
     level: Literal["info", "warning"] = "info"
 
@@ -153,6 +174,7 @@ class Note(Settings):
 Event = Annotated[
     StageStarted
     | StageFinished
+    | StageWaiting
     | TrainProgress
     | EpisodeChanged
     | EpisodeFinished

@@ -11,8 +11,9 @@ from typing import IO, Any, Protocol, Self
 from pydantic import ValidationError
 
 from services.telemetry.format import redact
-from services.telemetry.record.events import EVENT, EpisodeChanged, Event, Note
-from services.telemetry.record.state import RunState, apply
+from services.telemetry.record.events import EVENT, EpisodeChanged, Event, Note, StageWaiting
+from services.telemetry.record.reduce import apply
+from services.telemetry.record.state import RunState
 
 
 class Listener(Protocol):
@@ -32,9 +33,9 @@ class Recorder:
     """`with Recorder(folder, [view]) as record: record(event)`.
 
     A folder that holds a metrics.jsonl is a run that goes on: its events are replayed into
-    `state` first, without the listeners. A last line torn by a crash is cut off; a line that
-    cannot be read is skipped and said so in a note. Numbers that are not finite are left out
-    of the record, with a warning naming them once.
+    `state` first, without the listeners. A last line torn by a crash is cut off; lines that
+    are no events, or those of an older version, are skipped and said so in one note. Numbers that
+    are not finite are left out of the record, with a warning naming them once.
     """
 
     def __init__(
@@ -73,8 +74,8 @@ class Recorder:
         for listener in self._listeners:
             listener.start()
             self._started.append(listener)
-        for line in unread:
-            self(Note(text=f"{self.path.name}: line {line} is not an event; skipped"))
+        if unread:
+            self(Note(text=_skipped(self.path.name, unread)))
 
     def __call__(self, event: Event) -> None:
         """Record one event and show it."""
@@ -84,10 +85,10 @@ class Recorder:
         clean, lost = _finite(event)
         self._take(_hide_passwords(clean), file)
         for name in lost:
-            key = (str(getattr(event, "stage", event.kind)), name)
-            if key not in self._warned:
-                self._warned.add(key)
-                self._take(Note(text=f"{key[0]}: {name} is not finite", level="warning"), file)
+            if (event.stage, name) not in self._warned:
+                self._warned.add((event.stage, name))
+                text = f"{name} is not finite"
+                self._take(Note(stage=event.stage, text=text, level="warning"), file)
 
     def stop(self) -> None:
         """Stop the listeners, close the file. May be called twice."""
@@ -106,7 +107,7 @@ class Recorder:
             listener.handle(event, self.state)
 
     def _replay(self) -> list[int]:
-        """Take in the events of the attempts before; the lines that are none."""
+        """Take in the events of the attempts before; returns the lines that are none."""
         if not self.path.exists():
             return []
         unread = []
@@ -133,6 +134,12 @@ def read_line(line: str) -> tuple[float, Event]:
     return float(at), EVENT.validate_python(row)
 
 
+def _skipped(name: str, lines: list[int]) -> str:
+    if len(lines) == 1:
+        return f"{name}: line {lines[0]} is no event; skipped"
+    return f"{name}: {len(lines)} lines are no events, the first is line {lines[0]}; skipped"
+
+
 def _cut_torn_line(path: Path) -> None:
     """Drop what follows the last line end: a crash wrote it half."""
     if not path.exists():
@@ -147,7 +154,7 @@ def _cut_torn_line(path: Path) -> None:
 def _hide_passwords(event: Event) -> Event:
     if isinstance(event, Note):
         return event.model_copy(update={"text": redact(event.text)})
-    if isinstance(event, EpisodeChanged) and event.reason:
+    if isinstance(event, EpisodeChanged | StageWaiting) and event.reason:
         return event.model_copy(update={"reason": redact(event.reason)})
     return event
 
@@ -165,7 +172,7 @@ def _finite(event: Event) -> tuple[Event, list[str]]:
         return EVENT.validate_python(row), lost
     except ValidationError:
         text = f"{event.kind} left out: {', '.join(lost)} is not finite"
-        return Note(text=text, level="warning"), []
+        return Note(stage=event.stage, text=text, level="warning"), []
 
 
 def _drop_non_finite(row: dict[str, Any]) -> list[str]:

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.telemetry.format import duration, share
-from services.telemetry.record.state import Point, RunState, Stage
+from services.telemetry.format import share
+from services.telemetry.record.stage_rows import stage_rows
+from services.telemetry.record.state import Point, RunState, Stage, skill_names
+from services.telemetry.record.verdict import interval
 from services.telemetry.report.plots import (
     Dot,
     DotRow,
@@ -13,12 +15,11 @@ from services.telemetry.report.plots import (
     horizontal_bars,
     line_plot,
 )
-from services.telemetry.report.verdict import interval
-from services.telemetry.views.tables import skill_names
 
 _CURVE_POINTS = 300
 COLOURS = 7
 """Classes the page has colours for."""
+_REUSED_COLOUR = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Figure:
 
 def evaluation_figures(state: RunState) -> list[Figure]:
     """Accuracy by stage and by skill, and the held-out loss."""
-    stages = [s for s in state.ordered() if s.evaluation is not None]
+    stages = state.evaluated()
     measured = [s for s in stages if s.evaluation and s.evaluation.sampled is not None]
     figures = []
     if measured:
@@ -53,14 +54,16 @@ def evaluation_figures(state: RunState) -> list[Figure]:
     if with_skills:
         figures.append(_skills(with_skills))
     losses = [(s, s.evaluation.lm_loss) for s in stages if s.evaluation]
-    told = [(s, loss) for s, loss in losses if loss is not None]
-    if len(told) > 1:
-        rows = [DotRow(s.name, [Dot(v, 0, f"{s.name}: {v:.4f}")]) for s, v in told]
-        near = dot_plot(rows, "nats a token", zero=False)
+    rows = [
+        DotRow(s.name, [Dot(loss, 0, f"{s.name}: {loss:.4f}")])
+        for s, loss in losses
+        if loss is not None
+    ]
+    if len(rows) > 1:
         figures.append(
             Figure(
                 "Held-out language-model loss",
-                near,
+                dot_plot(rows, "nats a token", zero=False),
                 "Lower is better; the axis does not start at 0.",
             )
         )
@@ -73,7 +76,8 @@ def training_figures(stage: Stage) -> list[Figure]:
     wanted = (
         ("loss", "training loss", "nats"),
         ("accuracy", "accuracy", "share"),
-        ("margin", "margin", "reward difference"),
+        ("margin", "margin of the reward", "reward difference"),
+        ("dpo_margin", "margin of the implicit reward", "nats times beta"),
         ("kl", "KL to the reference", "nats"),
     )
     for key, title, unit in wanted:
@@ -89,14 +93,9 @@ def training_figures(stage: Stage) -> list[Figure]:
 def time_figure(state: RunState) -> Figure | None:
     """Seconds a stage."""
     rows = [
-        (
-            s.name,
-            s.seconds,
-            duration(s.seconds) + (" reused" if s.reused else ""),
-            5 if s.reused else 0,
-        )
-        for s in state.ordered()
-        if s.seconds is not None
+        (row.name, row.seconds, row.time, _REUSED_COLOUR if row.reused else 0)
+        for row in stage_rows(state)
+        if row.seconds is not None
     ]
     if not rows:
         return None
@@ -144,12 +143,12 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _accuracy_row(stage: Stage) -> DotRow:
-    told = stage.evaluation
+    of = stage.evaluation
     dots = []
-    if told is not None and told.greedy is not None:
-        dots.append(_share_dot(f"{stage.name}, greedy", told.greedy, told.greedy_n, 1, hollow=True))
-    if told is not None and told.sampled is not None:
-        dots.append(_share_dot(f"{stage.name}, sampled", told.sampled, told.sampled_n, 0))
+    if of is not None and of.greedy is not None:
+        dots.append(_share_dot(f"{stage.name}, greedy", of.greedy, of.greedy_n, 1, hollow=True))
+    if of is not None and of.sampled is not None:
+        dots.append(_share_dot(f"{stage.name}, sampled", of.sampled, of.sampled_n, 0))
     return DotRow(stage.name, dots)
 
 
@@ -161,7 +160,7 @@ def _share_dot(name: str, value: float, n: int, colour: int, hollow: bool = Fals
 
 def _skills(stages: list[Stage]) -> Figure:
     rows = []
-    for name, kept_out in skill_names(stages):
+    for name, in_preferences in skill_names(stages):
         dots = []
         for index, stage in enumerate(stages):
             skill = stage.evaluation.skills.get(name) if stage.evaluation else None
@@ -169,8 +168,9 @@ def _skills(stages: list[Stage]) -> Figure:
                 title = f"{name}, {stage.name}: {share(skill.sampled)} of {skill.sampled_n} answers"
                 shift = (index - (len(stages) - 1) / 2) * 12 / len(stages)
                 dots.append(Dot(skill.sampled, index % COLOURS, title, shift=shift))
-        rows.append(DotRow(name + (" *" if kept_out else ""), dots, kept_out))
-    note = "* not in the preference data." if any(row.marked for row in rows) else ""
+        label = name if in_preferences else f"{name} *"
+        rows.append(DotRow(label, dots, below_rule=not in_preferences))
+    note = "* not in the preference data." if any(row.below_rule for row in rows) else ""
     legend = tuple((i % COLOURS, stage.name, False) for i, stage in enumerate(stages))
     svg = dot_plot(rows, "share of right sampled answers", limits=(0.0, 1.0))
     return Figure("Sampled accuracy by skill", svg, note, legend)

@@ -109,9 +109,9 @@ def _add(
     """Add the plot, at a place or at the end, where there is anything to show."""
     series = []
     for colour, (key, name) in enumerate(plot.lines):
-        told = [(e.number, e.metrics[key]) for e in episodes if key in e.metrics]
-        if told:
-            xs, ys = [float(x) for x, _ in told], [y for _, y in told]
+        points = [(float(e.number), e.metrics[key]) for e in episodes if key in e.metrics]
+        if points:
+            xs, ys = [x for x, _ in points], [y for _, y in points]
             series.append(Series(name, xs, ys, colour % COLOURS))
     if series:
         svg = line_plot(series, "episode", plot.unit, zero=plot.zero)
@@ -134,9 +134,9 @@ def _weights(stage: Stage) -> list[Figure]:
     versions = [weights for _, weights in sorted(stage.weights.items())]
     figures = []
 
-    def plot(title: str, unit: str, told: list[tuple[int, float]], note: str) -> None:
-        if told:
-            xs, ys = [float(x) for x, _ in told], [y for _, y in told]
+    def plot(title: str, unit: str, points: list[tuple[int, float]], note: str) -> None:
+        if points:
+            xs, ys = [float(x) for x, _ in points], [y for _, y in points]
             svg = line_plot([Series(title, xs, ys)], "weight version", unit, zero=True)
             figures.append(Figure(title, svg, note))
 

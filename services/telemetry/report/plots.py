@@ -14,7 +14,7 @@ from services.telemetry.report.axes import Axis, axis
 
 WIDTH, HEIGHT = 380, 230
 _TOP, _BOTTOM = 12, 42
-_MARKED = 40
+_MOST_DOTS = 40
 """Lines of more points carry no dots."""
 _LONGEST_NAME = 20
 _LETTER = 6.4
@@ -54,7 +54,8 @@ class DotRow:
 
     label: str
     dots: Sequence[Dot]
-    marked: bool = False
+    below_rule: bool = False
+    """One of the last rows, which a rule parts from the others."""
 
 
 def line_plot(
@@ -137,7 +138,7 @@ def dot_plot(
     zero: bool = True,
     limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> str:
-    """One line a row with its marks; a rule parts the marked rows, which come last."""
+    """One line a row with its marks; a rule parts the last ones (`below_rule`)."""
     height = len(rows) * 26 + _TOP + _BOTTOM
     left = max(len(_short(row.label)) for row in rows) * _LETTER + 16
     values = [
@@ -147,13 +148,13 @@ def dot_plot(
     y = Axis(0.0, float(len(rows)), (), ())
     frame = _Frame(left, WIDTH - 16, _TOP, height - _BOTTOM, x, y)
     body = frame.grid(x_label, "")
-    before = False
+    ruled = False
     for index, row in enumerate(rows):
         middle = _TOP + index * 26 + 13
-        if row.marked and not before and index:
+        if row.below_rule and not ruled and index:
             body += f'<path class="rule" d="M4 {middle - 13}H{WIDTH - 16}"/>'
-        before = row.marked
-        style = "t end marked" if row.marked else "t end"
+        ruled = row.below_rule
+        style = "t end outside" if row.below_rule else "t end"
         body += f'<path class="grid" d="M{left:.1f} {middle}H{frame.right:.1f}"/>' + _text(
             style, left - 8, middle + 4, row.label
         )
@@ -210,7 +211,7 @@ def _line(frame: _Frame, series: Series) -> str:
         return f'<path class="line faint s{series.colour}" d="{path}"/>'
     body = f'<path class="line s{series.colour}" d="{path}"/>'
     every = max(1, math.ceil(len(places) / 60))
-    dots = len(places) <= _MARKED
+    dots = len(places) <= _MOST_DOTS
     for index in range(0, len(places), every):
         (px, py), x, y = places[index], series.xs[index], series.ys[index]
         if dots:

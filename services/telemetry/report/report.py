@@ -11,7 +11,9 @@ from markupsafe import Markup
 
 from services.telemetry.format import count, duration, metric, number, redact, share, size
 from services.telemetry.record.events import SkillAccuracy
-from services.telemetry.record.state import RunState, Stage
+from services.telemetry.record.stage_rows import stage_rows
+from services.telemetry.record.state import RunState, Stage, skill_names
+from services.telemetry.record.verdict import verdict
 from services.telemetry.report.figures import (
     Figure,
     evaluation_figures,
@@ -21,8 +23,6 @@ from services.telemetry.report.figures import (
 from services.telemetry.report.online_figures import online_figures
 from services.telemetry.report.shown_pairs import shown_episodes
 from services.telemetry.report.summary import Extra
-from services.telemetry.report.verdict import verdict
-from services.telemetry.views.tables import skill_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +30,24 @@ class SkillRow:
     """A skill's accuracy after every stage that was evaluated."""
 
     name: str
-    kept_out: bool
-    told: list[SkillAccuracy | None]
+    in_preferences: bool
+    by_stage: list[SkillAccuracy | None]
 
 
 def write_report(folder: Path, state: RunState, extra: Extra) -> Path:
     """Write report.html into `folder`: whole, or not at all. Returns its path."""
     path = folder / "report.html"
-    half = folder / f".report.html.{os.getpid()}"
+    partial = folder / f".report.html.{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
-    half.write_text(render_report(state, extra), encoding="utf-8")
-    half.replace(path)
+    partial.write_text(render_report(state, extra), encoding="utf-8")
+    partial.replace(path)
     return path
 
 
 def render_report(state: RunState, extra: Extra) -> str:
     """The page. Everything that events or `extra` hold is escaped; passwords are hidden."""
     stages = state.ordered()
-    evaluated = [s for s in stages if s.evaluation is not None]
+    evaluated = state.evaluated()
     return _template().render(
         name=extra.get("name") or "run",
         verdict=verdict(state),
@@ -56,7 +56,9 @@ def render_report(state: RunState, extra: Extra) -> str:
         seconds=extra.get("seconds", state.last_at - state.started_at),
         started=_when(state.started_at),
         peak_memory=extra.get("peak_memory_bytes"),
+        rows=stage_rows(state),
         stages=stages,
+        waiting=[stage for stage in stages if stage.waiting],
         evaluated=evaluated,
         skills=_skill_rows(evaluated),
         accuracy=evaluation_figures(state),
@@ -99,9 +101,9 @@ def _svg(figure: Figure) -> Markup:
 
 def _skill_rows(evaluated: list[Stage]) -> list[SkillRow]:
     rows = []
-    for name, kept_out in skill_names(evaluated):
-        told = [s.evaluation.skills.get(name) if s.evaluation else None for s in evaluated]
-        rows.append(SkillRow(name, kept_out, told))
+    for name, in_preferences in skill_names(evaluated):
+        by_stage = [s.evaluation.skills.get(name) if s.evaluation else None for s in evaluated]
+        rows.append(SkillRow(name, in_preferences, by_stage))
     return rows
 
 

@@ -44,10 +44,10 @@ def shown_episodes(stage: Stage) -> list[ShownEpisode]:
     numbers = _spread(sorted(stage.examples), _EPISODES)
     shown = []
     for number in numbers:
-        told = list(stage.examples[number].values())
-        pairs = [_shown(example) for example in told[:_PAIRS]]
+        recorded = list(stage.examples[number].values())
+        pairs = [_shown(example) for example in recorded[:_PAIRS]]
         ends = number in (numbers[0], numbers[-1])
-        shown.append(ShownEpisode(stage.name, number, pairs, len(told) - len(pairs), ends))
+        shown.append(ShownEpisode(stage.name, number, pairs, len(recorded) - len(pairs), ends))
     return shown
 
 

@@ -3,11 +3,11 @@
 from typing import Any, TypedDict
 
 from services.telemetry.record.state import Episode, RunState, Stage, total_drops
-from services.telemetry.report.verdict import verdict
+from services.telemetry.record.verdict import verdict
 
 
 class Extra(TypedDict, total=False):
-    """What the events do not tell; every key may be missing."""
+    """What no event says; every key may be missing."""
 
     name: str
     seed: int
@@ -33,28 +33,30 @@ def summary(state: RunState, extra: Extra) -> dict[str, Any]:
             "seed": extra.get("seed"),
             "versions": dict(extra.get("versions", {})),
             "error": extra.get("error"),
-            "warnings": [note.text for note in state.notes if note.level == "warning"],
+            "warnings": [note.line for note in state.notes if note.level == "warning"],
         },
         "stages": {stage.name: _stage(stage) for stage in state.ordered()},
     }
 
 
 def _stage(stage: Stage) -> dict[str, Any]:
-    told = {
+    evaluation = stage.evaluation
+    return {
         "job": stage.job,
         "index": stage.index,
         "finished": stage.finished,
+        "waiting": stage.waiting or None,
         "seconds": stage.seconds,
         "reused": stage.reused,
         "folder": stage.folder,
         "metrics": stage.metrics,
         "training": _training(stage),
-        "evaluation": None,
+        "evaluation": evaluation.model_dump(mode="json", exclude={"kind", "stage"})
+        if evaluation is not None
+        else None,
+        "evaluates": stage.evaluates or None,
         "online": _online(stage) if stage.episodes else None,
     }
-    if stage.evaluation is not None:
-        told["evaluation"] = stage.evaluation.model_dump(mode="json", exclude={"kind", "stage"})
-    return told
 
 
 def _training(stage: Stage) -> dict[str, Any] | None:

@@ -11,11 +11,19 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from services.states import State
 from services.telemetry.format import duration, number, sparkline
 from services.telemetry.record.events import Event
 from services.telemetry.record.state import RunState
 from services.telemetry.views.plain import PlainView
-from services.telemetry.views.screen import EpisodeLine, Online, Progress, Screen, StageLine, screen
+from services.telemetry.views.screen import (
+    EpisodeLine,
+    LoopLines,
+    ProgressBar,
+    Screen,
+    StageLine,
+    screen,
+)
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _FRAMES_PER_SECOND = 4
@@ -108,15 +116,17 @@ def draw(
     """Every line of the screen at this moment."""
     rows = [_header(shown, now, name, ended)]
     rows += [_stage(line, now, ended) for line in shown.stages]
-    if not ended and all(line.mark != "running" for line in shown.stages):
+    if not ended and all(line.status not in ("running", "waiting") for line in shown.stages):
         what = "between stages" if shown.stages else "starting"
         rows.append((1, Text.assemble((f" {_spin(now)} ", "cyan"), (what, "dim"))))
-    rows += _unseen(shown)
+    if shown.stages_to_come:
+        more = f" · {shown.stages_to_come} more stage{'s' if shown.stages_to_come > 1 else ''}"
+        rows.append((4, Text(more, "dim")))
     if shown.progress is not None:
         left = _countdown(shown.progress.left, shown, now)
         rows += [(5, Text()), *_progress(shown.progress, left, width)]
-    if shown.online is not None:
-        rows += [(5, Text()), *_online(shown.online, now, width, resume_hint)]
+    if shown.loop is not None:
+        rows += [(5, Text()), *_loop(shown.loop, now, width, resume_hint)]
     if shown.notes:
         rows.append((5, Text()))
         rows += [(3, _note(level, text)) for level, text in shown.notes]
@@ -149,67 +159,66 @@ def _countdown(left: float | None, shown: Screen, now: float) -> float | None:
 
 
 def _stage(line: StageLine, now: float, ended: bool) -> Row:
-    running = line.mark == "running"
+    running = line.status == "running"
     spinner = ("■", "yellow") if ended else (_spin(now), "cyan")
-    signs = {"done": ("✓", "green"), "running": spinner, "stopped": ("·", "dim")}
-    sign, style = signs[line.mark]
+    signs = {
+        "finished": ("✓", "green"),
+        "running": spinner,
+        "waiting": ("○", "yellow"),
+        "unfinished": ("·", "dim"),
+    }
+    sign, style = signs[line.status]
     took = now - line.started_at if running else line.seconds
     text = Text.assemble((f" {sign} ", style), (f"{line.name:<14}", "bold" if running else ""))
     text.append(f"{duration(took):>9}  ", "dim")
     if line.reused:
         text.append("reused  ", "blue")
+    if line.status == "waiting":
+        text.append("waiting  ", "yellow")
     text.append(line.result)
-    return (1 if running else 4), text
+    return 1 if line.status in ("running", "waiting") else 4, text
 
 
-def _unseen(shown: Screen) -> list[Row]:
-    total = max((line.total for line in shown.stages), default=0)
-    missing = total - len(shown.stages)
-    if missing <= 0:
-        return []
-    return [(4, Text(f" · {missing} more stage{'s' if missing > 1 else ''}", "dim"))]
-
-
-def _progress(progress: Progress, left: float | None, width: int) -> list[Row]:
+def _progress(progress: ProgressBar, left: float | None, width: int) -> list[Row]:
     tail = f" {progress.done:4.0%}  {duration(left)} left"
-    label = f" {progress.label}  "
+    label = f" {progress.stage}  "
     cells = max(4, min(48, width - len(label) - len(tail) - 1))
     full = round(min(1.0, max(0.0, progress.done)) * cells)
     bar = Text.assemble((label, "bold"), ("━" * full, "cyan"), ("─" * (cells - full), "dim"), tail)
     return [(1, bar), (2, Text(f" {progress.facts}"))]
 
 
-def _online(online: Online, now: float, width: int, resume_hint: str) -> list[Row]:
+def _loop(loop: LoopLines, now: float, width: int, resume_hint: str) -> list[Row]:
     rows: list[Row] = []
-    for episode in online.episodes[:3]:
+    for episode in loop.episodes[:3]:
         rows += _episode(episode, now, width, resume_hint)
-    if online.rewards:
-        text = Text(f" reward   {number(online.rewards[-1])}  ")
-        text.append(sparkline(online.rewards), "green")
-        text.append(f"  from {number(online.rewards[0])} in episode 1", "dim")
+    if loop.rewards:
+        text = Text(f" reward   {number(loop.rewards[-1])}  ")
+        text.append(sparkline(loop.rewards), "green")
+        text.append(f"  from {number(loop.rewards[0])} in episode 1", "dim")
         rows.append((2, text))
-    if online.pairs:
-        rows.append((3, Text(f" pairs    {online.pairs}")))
-    if online.policy:
-        rows.append((3, Text(f" policy   {online.policy}")))
+    if loop.pairs:
+        rows.append((3, Text(f" pairs    {loop.pairs}")))
+    if loop.policy:
+        rows.append((3, Text(f" policy   {loop.policy}")))
     return rows
 
 
 def _episode(episode: EpisodeLine, now: float, width: int, resume_hint: str) -> list[Row]:
     head = f" episode {episode.number}/{episode.total} "
     since = duration(now - episode.changed_at)
-    if episode.state == "PAUSED":
+    if episode.state == State.PAUSED:
         line = Text.assemble(head, (" PAUSED ", "bold black on yellow"))
         line.append(f" for {since}: {episode.reason or 'no reason given'}", "yellow")
         kept = Text("   waits until it is resumed, nothing is lost. To go on:")
-        told = textwrap.wrap(resume_hint or "ResumeEpisode of the admin API", max(8, width - 4))
-        return [(0, line), (0, kept), *((0, Text(f"   {part}", "bold")) for part in told)]
-    if episode.state == "PAUSING":
+        hint = textwrap.wrap(resume_hint or "ResumeEpisode of the admin API", max(8, width - 4))
+        return [(0, line), (0, kept), *((0, Text(f"   {part}", "bold")) for part in hint)]
+    if episode.state == State.PAUSING:
         line = Text.assemble(head, (" PAUSING ", "bold black on yellow"))
         line.append(f" {episode.in_flight} prompts in flight finish, no new ones start", "yellow")
         return [(0, line), (2, Text(f"   {episode.facts}"))]
     line = Text.assemble(head, (episode.state, "bold cyan"), f" {since}  ")
-    if episode.state == "SAMPLING":
+    if episode.state == State.SAMPLING:
         line.append(episode.facts)
     return [(1, line)]
 
@@ -224,5 +233,5 @@ def _spin(now: float) -> str:
 
 def _ascii(text: str) -> str:
     """For terminals that cannot show more."""
-    table = str.maketrans({"✓": "+", "·": ".", "━": "#", "─": "-", "…": "~", "■": "x"})
+    table = str.maketrans({"✓": "+", "·": ".", "━": "#", "─": "-", "…": "~", "■": "x", "○": "o"})
     return text.translate(table).encode("ascii", "replace").decode("ascii").replace("?", "*")

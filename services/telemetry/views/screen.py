@@ -6,7 +6,9 @@ the run is changing. So every event leaves a Screen, and drawing needs that and 
 
 from dataclasses import dataclass
 
+from services.states import State
 from services.telemetry.format import number, one_line, reasons, share
+from services.telemetry.record.events import Evaluated
 from services.telemetry.record.state import Episode, RunState, Stage
 from services.telemetry.views.estimate import run_left, stage_left, tokens_per_second
 
@@ -17,10 +19,9 @@ class StageLine:
 
     name: str
     job: str
-    index: int
-    total: int
-    mark: str
-    """ "done", "running" or "stopped": begun in an earlier attempt and not taken up yet."""
+    status: str
+    """ "finished", "running", "waiting" or "unfinished": begun in an earlier attempt and not taken
+    up yet."""
     started_at: float
     seconds: float | None
     reused: bool
@@ -28,10 +29,10 @@ class StageLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ProgressBar:
     """The bar under the stages."""
 
-    label: str
+    stage: str
     done: float
     """Share, 0 to 1."""
     facts: str
@@ -45,7 +46,7 @@ class EpisodeLine:
 
     number: int
     total: int
-    state: str
+    state: State
     changed_at: float
     in_flight: int
     facts: str
@@ -53,8 +54,8 @@ class EpisodeLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Online:
-    """The online loop."""
+class LoopLines:
+    """The online loop: its episodes under way, and a line each on rewards, pairs and policy."""
 
     episodes: tuple[EpisodeLine, ...]
     rewards: tuple[float, ...]
@@ -64,43 +65,42 @@ class Online:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Everything drawn."""
+    """Everything drawn, as of the last event."""
 
     at: float
     """Wall time of the last event."""
     started_at: float
     stages: tuple[StageLine, ...] = ()
-    progress: Progress | None = None
-    online: Online | None = None
+    stages_to_come: int = 0
+    progress: ProgressBar | None = None
+    loop: LoopLines | None = None
     notes: tuple[tuple[str, str], ...] = ()
     """Level and text, oldest first."""
     left: float | None = None
 
 
 def screen(state: RunState) -> Screen:
-    """The screen of this moment."""
+    """The screen of this moment. Evaluations have a line only while they run."""
     running = state.running()
     shown = running if running is not None else state.stages.get(state.current)
-    paused = shown is not None and any(e.state == "PAUSED" for e in shown.working_episodes())
+    total = max((stage.total for stage in state.stages.values()), default=0)
     return Screen(
         at=state.last_at,
         started_at=state.started_at,
-        stages=tuple(_stage_line(stage, state) for stage in state.ordered()),
+        stages=tuple(_stage_line(stage, state) for stage in state.shown()),
+        stages_to_come=max(0, total - len(state.stages)),
         progress=_progress(running) if running is not None else None,
-        online=_online(shown) if shown is not None and shown.episodes else None,
-        notes=tuple((note.level, one_line(note.text)) for note in state.notes[-3:]),
-        left=None if paused else run_left(state),
+        loop=_loop_lines(shown) if shown is not None and shown.episodes else None,
+        notes=tuple((note.level, one_line(note.line)) for note in state.notes[-3:]),
+        left=None if shown is not None and _paused(shown) else run_left(state),
     )
 
 
 def _stage_line(stage: Stage, state: RunState) -> StageLine:
-    running = stage.name == state.current and not stage.finished
     return StageLine(
         name=stage.name,
         job=stage.job,
-        index=stage.index,
-        total=stage.total,
-        mark="done" if stage.over else "running" if running else "stopped",
+        status="running" if stage is state.running() else stage.status,
         started_at=stage.started_at,
         seconds=stage.seconds,
         reused=stage.reused and stage.finished,
@@ -109,21 +109,31 @@ def _stage_line(stage: Stage, state: RunState) -> StageLine:
 
 
 def _result(stage: Stage) -> str:
-    told = stage.evaluation
-    if told is not None and told.sampled is not None:
-        loss = "" if told.lm_loss is None else f"  held-out loss {number(told.lm_loss)}"
-        return f"sampled {share(told.sampled)}  greedy {share(told.greedy)}{loss}"
-    if told is not None and told.lm_loss is not None:
-        return f"held-out loss {number(told.lm_loss)}"
+    if stage.waiting:
+        return one_line(stage.waiting)
+    if stage.evaluation is not None:
+        return _accuracies(stage.evaluation)
     last = stage.curve[-1].metrics if stage.curve else stage.metrics
     names = [name for name in ("loss", "accuracy") if name in last]
     return "  ".join(f"{name} {number(last[name])}" for name in names)
 
 
-def _progress(stage: Stage) -> Progress | None:
-    paused = any(e.state == "PAUSED" for e in stage.working_episodes())
-    left = None if paused else stage_left(stage)
-    training = not stage.episodes or any(e.state == "TRAINING" for e in stage.episodes.values())
+def _accuracies(result: Evaluated) -> str:
+    parts = []
+    if result.sampled is not None:
+        parts += [f"sampled {share(result.sampled)}", f"greedy {share(result.greedy)}"]
+    if result.lm_loss is not None:
+        parts.append(f"held-out loss {number(result.lm_loss)}")
+    return "  ".join(parts)
+
+
+def _paused(stage: Stage) -> bool:
+    return any(e.state == State.PAUSED for e in stage.working_episodes())
+
+
+def _progress(stage: Stage) -> ProgressBar | None:
+    left = None if _paused(stage) else stage_left(stage)
+    training = not stage.episodes or any(e.state == State.TRAINING for e in stage.episodes.values())
     last = stage.curve[-1] if stage.curve and training else None
     facts = []
     if last is not None:
@@ -136,21 +146,21 @@ def _progress(stage: Stage) -> Progress | None:
         total = max(e.total for e in stage.episodes.values())
         over = len(stage.finished_episodes())
         facts.insert(0, f"episodes {over}/{total}")
-        return Progress(stage.name, over / total if total else 0.0, "  ".join(facts), left)
+        return ProgressBar(stage.name, over / total if total else 0.0, "  ".join(facts), left)
     if last is None:
         return None
     done = last.step / last.steps if last.steps else 0.0
-    return Progress(stage.name, done, "  ".join(facts), left)
+    return ProgressBar(stage.name, done, "  ".join(facts), left)
 
 
-def _online(stage: Stage) -> Online:
+def _loop_lines(stage: Stage) -> LoopLines:
     done = stage.finished_episodes()
     last = done[-1] if done else None
-    return Online(
+    return LoopLines(
         episodes=tuple(_episode_line(episode) for episode in stage.working_episodes()),
         rewards=tuple(e.metrics["reward_mean"] for e in done if "reward_mean" in e.metrics),
-        pairs=_pairs(last) if last is not None else "",
-        policy=_policy(stage, last),
+        pairs=_last_pairs(last) if last is not None else "",
+        policy=_last_version(stage, last),
     )
 
 
@@ -171,23 +181,23 @@ def _episode_line(episode: Episode) -> EpisodeLine:
     )
 
 
-def _pairs(episode: Episode) -> str:
-    told = [f"{episode.paired} in episode {episode.number}"]
+def _last_pairs(episode: Episode) -> str:
+    parts = [f"{episode.paired} in episode {episode.number}"]
     names = {"margin": "margin", "length_gap": "length gap", "accuracy": "accuracy"}
     for key, name in names.items():
         if key in episode.metrics:
-            told.append(f"{name} {number(episode.metrics[key])}")
+            parts.append(f"{name} {number(episode.metrics[key])}")
     dropped = reasons(episode.dropped)
-    return "  ".join([*told, f"dropped: {dropped}"] if dropped else told)
+    return "  ".join([*parts, f"dropped: {dropped}"] if dropped else parts)
 
 
-def _policy(stage: Stage, episode: Episode | None) -> str:
-    told = []
+def _last_version(stage: Stage, episode: Episode | None) -> str:
+    parts = []
     if stage.weights:
         last = stage.weights[max(stage.weights)]
-        told.append(f"version {last.version}  attested by {last.workers}")
-        told += [f"{last.repaired} repaired"] if last.repaired else []
-        told.append(f"canary {number(last.max_canary_difference)} nats")
+        parts.append(f"version {last.version}  attested by {last.workers}")
+        parts += [f"{last.repaired} repaired"] if last.repaired else []
+        parts.append(f"canary {number(last.max_canary_difference)} nats")
     if episode is not None and "kl" in episode.metrics:
-        told.append(f"KL {number(episode.metrics['kl'])} nats")
-    return "  ".join(told)
+        parts.append(f"KL {number(episode.metrics['kl'])} nats")
+    return "  ".join(parts)

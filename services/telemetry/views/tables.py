@@ -8,23 +8,26 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from services.telemetry.format import count, duration, reasons, share
+from services.telemetry.format import count, one_line, reasons, share
 from services.telemetry.record.events import SkillAccuracy
-from services.telemetry.record.state import RunState, Stage, total_drops
-from services.telemetry.report.verdict import verdict
+from services.telemetry.record.stage_rows import stage_rows
+from services.telemetry.record.state import RunState, Stage, skill_names, total_drops
+from services.telemetry.record.verdict import verdict
 
-KEPT_OUT = "*"
+OUTSIDE = "*"
 """Marks a skill the preference data does not hold."""
 
 
 def final_table(state: RunState) -> Group:
-    """The verdict, the stages, the skills, and a line on each online loop."""
+    """The verdict, the stages, the skills, a line on each online loop and on each wait."""
     parts: list[RenderableType] = [Text(sentence) for sentence in verdict(state)]
     parts.append(_stages(state))
     skills = _skills(state)
     if skills is not None:
-        parts += [skills, Text(f"{KEPT_OUT} not in the preference data", style="dim")]
-    parts += [Text(_online_line(stage)) for stage in state.ordered() if stage.episodes]
+        parts += [skills, Text(f"{OUTSIDE} not in the preference data", style="dim")]
+    parts += [Text(_online_totals(stage)) for stage in state.ordered() if stage.episodes]
+    waiting = [stage for stage in state.ordered() if stage.waiting]
+    parts += [Text(f"{stage.name} is waiting: {one_line(stage.waiting)}") for stage in waiting]
     return Group(*parts)
 
 
@@ -45,27 +48,21 @@ def _stages(state: RunState) -> Table:
     table.add_column("stage")
     for name in ("time", "sampled acc", "greedy acc", "held-out loss"):
         table.add_column(name, justify="right")
-    for stage in state.ordered():
-        told = stage.evaluation
+    for row in stage_rows(state):
+        result = row.evaluation
         table.add_row(
-            Text(stage.name),
-            Text(_time(stage)),
-            share(told.sampled if told else None),
-            share(told.greedy if told else None),
-            share(told.lm_loss if told else None),
+            Text(row.name),
+            Text(row.time),
+            share(result.sampled if result else None),
+            share(result.greedy if result else None),
+            share(result.lm_loss if result else None),
         )
     return table
 
 
-def _time(stage: Stage) -> str:
-    if not stage.over:
-        return "unfinished"
-    return duration(stage.seconds) + (" reused" if stage.reused else "")
-
-
 def _skills(state: RunState) -> Table | None:
     """Sampled accuracy by skill; a column a policy."""
-    stages = [s for s in state.ordered() if s.evaluation is not None and s.evaluation.skills]
+    stages = [s for s in state.evaluated() if s.evaluation is not None and s.evaluation.skills]
     if not stages:
         return None
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="sampled accuracy by skill")
@@ -74,29 +71,20 @@ def _skills(state: RunState) -> Table | None:
     table.add_column("n", justify="right")
     for stage in stages:
         table.add_column(Text(stage.name), justify="right")
-    for name, kept_out in skill_names(stages):
-        told = [_skill(stage, name) for stage in stages]
-        n = max(skill.sampled_n for skill in told if skill is not None)
-        row = [share(skill.sampled if skill else None) for skill in told]
-        table.add_row(Text(name + (f" {KEPT_OUT}" if kept_out else "")), str(n), *row)
+    for name, in_preferences in skill_names(stages):
+        by_stage = [_skill(stage, name) for stage in stages]
+        n = max(skill.sampled_n for skill in by_stage if skill is not None)
+        row = [share(skill.sampled if skill else None) for skill in by_stage]
+        table.add_row(Text(name + ("" if in_preferences else f" {OUTSIDE}")), str(n), *row)
     return table
-
-
-def skill_names(stages: list[Stage]) -> list[tuple[str, bool]]:
-    """Every skill evaluated and whether it is outside the preference data; those come last."""
-    names: dict[str, bool] = {}
-    for stage in stages:
-        if stage.evaluation is not None:
-            for name, skill in stage.evaluation.skills.items():
-                names[name] = not skill.in_preferences
-    return sorted(names.items(), key=lambda item: (item[1], item[0]))
 
 
 def _skill(stage: Stage, name: str) -> SkillAccuracy | None:
     return stage.evaluation.skills.get(name) if stage.evaluation is not None else None
 
 
-def _online_line(stage: Stage) -> str:
+def _online_totals(stage: Stage) -> str:
+    """What the loop of a stage did in all, as one sentence."""
     done = stage.finished_episodes()
     dropped = total_drops(stage.episodes.values())
     weights = stage.weights.values()

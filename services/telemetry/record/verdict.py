@@ -12,12 +12,11 @@ _JOBS_BEFORE = ("sft", "pretrain")
 
 def verdict(state: RunState) -> list[str]:
     """One to four sentences, the main one first; empty when nothing was measured."""
-    stages = [s for s in state.ordered() if s.evaluation is not None]
-    pair = _compared(stages)
+    pair = _compared(state.evaluated())
     if pair is not None:
         before, after = pair
         return [_accuracy(before, after), *_side_effects(before, after), *_reward(state)]
-    measured = [s for s in stages if s.evaluation and s.evaluation.sampled is not None]
+    measured = [s for s in state.evaluated() if _evaluation(s).sampled is not None]
     if measured:
         return [_single(measured[-1]), *_reward(state)]
     return _reward(state) or _loss(state)
@@ -34,7 +33,7 @@ def interval(p: float, n: int) -> tuple[float, float]:
 
 
 def _compared(stages: list[Stage]) -> tuple[Stage, Stage] | None:
-    measured = [s for s in stages if s.evaluation and s.evaluation.sampled is not None]
+    measured = [s for s in stages if _evaluation(s).sampled is not None]
     for job in _JOBS_BEFORE:
         for before in measured[:-1]:
             if before.job == job:
@@ -75,12 +74,12 @@ def _side_effects(before: Stage, after: Stage) -> list[str]:
     """What training on preferences did to what they do not hold."""
     first, last = _evaluation(before), _evaluation(after)
     sentences = []
-    kept_out = [n for n, s in last.skills.items() if not s.in_preferences and n in first.skills]
-    if kept_out:
-        a, n = _pooled(first, kept_out)
-        b, m = _pooled(last, kept_out)
-        held = "" if _clear(a, n, b, m) else ", no clear change"
-        sentences.append(f"On skills outside the preference data: {a:.2f} to {b:.2f}{held}.")
+    outside = [n for n, s in last.skills.items() if not s.in_preferences and n in first.skills]
+    if outside:
+        a, n = _pooled(first, outside)
+        b, m = _pooled(last, outside)
+        unclear = "" if _clear(a, n, b, m) else ", no clear change"
+        sentences.append(f"On skills outside the preference data: {a:.2f} to {b:.2f}{unclear}.")
     if first.lm_loss is not None and last.lm_loss is not None:
         sentences.append(
             f"Held-out language-model loss: {first.lm_loss:.3f} to {last.lm_loss:.3f} nats a token."
@@ -99,7 +98,8 @@ def _pooled(evaluation: Evaluated, skills: list[str]) -> tuple[float, int]:
 def _single(stage: Stage) -> str:
     evaluation = _evaluation(stage)
     greedy = "" if evaluation.greedy is None else f", {evaluation.greedy:.0%} greedily"
-    return f"{stage.name} answers {evaluation.sampled or 0.0:.0%} right when sampled{greedy}."
+    name = evaluation.policy or stage.name
+    return f"{name} answers {evaluation.sampled or 0.0:.0%} right when sampled{greedy}."
 
 
 def _reward(state: RunState) -> list[str]:
