@@ -12,8 +12,6 @@ from services.telemetry.record.events import (
     Event,
     Note,
     PairExample,
-    StageFinished,
-    StageStarted,
     TrainProgress,
 )
 from services.telemetry.record.recorder import Recorder, read_line
@@ -23,19 +21,19 @@ from tests.sample_events import EPISODES, STAGES, run_events
 
 
 class Heard:
-    """A listener that keeps what it is told."""
+    """A listener that keeps its calls."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     def start(self) -> None:
-        self.told.append("start")
+        self.calls.append("start")
 
     def handle(self, event: Event, state: RunState) -> None:
-        self.told.append(event.kind)
+        self.calls.append(event.kind)
 
     def stop(self) -> None:
-        self.told.append("stop")
+        self.calls.append("stop")
 
 
 def _step(step: int, stage: str = "sft", **metrics: float) -> TrainProgress:
@@ -73,14 +71,14 @@ def test_listeners_hear_every_event_between_start_and_stop(tmp_path: Path) -> No
     heard = Heard()
     with Recorder(tmp_path, [heard]) as record:
         record(Note(text="one"))
-    assert heard.told == ["start", "note", "stop"]
+    assert heard.calls == ["start", "note", "stop"]
 
 
 def test_listeners_are_stopped_when_the_run_fails(tmp_path: Path) -> None:
     heard = Heard()
     with pytest.raises(RuntimeError), Recorder(tmp_path, [heard]):
         raise RuntimeError("the run")
-    assert heard.told == ["start", "stop"]
+    assert heard.calls == ["start", "stop"]
 
 
 def test_recording_outside_the_with_statement_is_refused(tmp_path: Path) -> None:
@@ -96,7 +94,6 @@ def test_a_second_attempt_sees_the_whole_run_and_appends(tmp_path: Path) -> None
             record(event)
     heard = Heard()
     with Recorder(tmp_path, [heard]) as record:
-        assert record.replayed == half
         for event in events[half:]:
             record(event)
         state = record.state
@@ -108,8 +105,8 @@ def test_a_second_attempt_sees_the_whole_run_and_appends(tmp_path: Path) -> None
     assert {n: len(s.curve) for n, s in state.stages.items()} == {
         n: len(s.curve) for n, s in whole.stages.items()
     }
-    assert heard.told.count("start") == 1
-    assert len(heard.told) == len(events) - half + 2
+    assert heard.calls.count("start") == 1
+    assert len(heard.calls) == len(events) - half + 2
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == len(events)
 
 
@@ -138,7 +135,7 @@ def test_events_of_a_version_that_named_no_stage_are_skipped_and_said_so(tmp_pat
     lines = [json.dumps(old), '{"kind": "note", "text": "kept"}']
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     with Recorder(tmp_path) as record:
-        assert (record.replayed, record.state.stages) == (1, {})
+        assert record.state.stages == {}
         assert [note.line for note in record.state.notes] == [
             "kept",
             "metrics.jsonl: line 1 is no event; skipped",
@@ -181,91 +178,3 @@ def test_passwords_never_reach_the_file(tmp_path: Path) -> None:
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "hunter2" not in text
     assert "rediss://me:***@host:6379/0" in text
-
-
-def test_a_stage_that_trains_again_replaces_its_curve_from_that_step() -> None:
-    state = RunState()
-    for step in (1, 2, 3, 4):
-        apply(state, _step(step, loss=1.0))
-    for step in (3, 4, 5):
-        apply(state, _step(step, loss=2.0))
-    curve = state.stages["sft"].curve
-    assert [(p.step, p.metrics["loss"]) for p in curve] == [
-        (1, 1.0),
-        (2, 1.0),
-        (3, 2.0),
-        (4, 2.0),
-        (5, 2.0),
-    ]
-
-
-def test_steps_counted_in_each_episode_are_not_taken_for_a_repeat() -> None:
-    state = RunState()
-    apply(state, StageStarted(stage="online", job="online_dpo", index=1, total=1))
-    for number in (1, 2):
-        apply(state, _episode(number, State.TRAINING, 128))
-        for step in (1, 2):
-            apply(state, _step(step, "online", loss=1.0))
-        apply(state, _episode(number, State.COMPLETED, 128))
-    curve = state.stages["online"].curve
-    assert [(p.episode, p.step) for p in curve] == [(1, 1), (1, 2), (2, 1), (2, 2)]
-
-
-def test_a_reused_stage_keeps_its_curve_and_the_time_it_took() -> None:
-    state = RunState()
-    apply(state, _step(1, loss=1.0))
-    done = StageFinished(stage="sft", job="sft", seconds=61.0, reused=False, folder="runs/a/sft")
-    apply(state, done)
-    apply(state, StageStarted(stage="sft", job="sft", index=1, total=2), at=9.0)
-    assert state.running() is state.stages["sft"]
-    apply(state, done.model_copy(update={"seconds": 0.1, "reused": True}))
-    stage = state.stages["sft"]
-    assert (stage.seconds, stage.reused, stage.finished, len(stage.curve)) == (61.0, True, True, 1)
-    assert state.running() is None
-
-
-def test_a_stage_reused_from_another_folder_forgets_the_old_curve() -> None:
-    state = RunState()
-    apply(state, _step(1, loss=1.0))
-    done = StageFinished(stage="sft", job="sft", seconds=61.0, reused=False, folder="runs/a/sft")
-    apply(state, done)
-    other = {"seconds": 30.0, "reused": True, "folder": "runs/b/sft"}
-    apply(state, done.model_copy(update=other))
-    assert (state.stages["sft"].seconds, state.stages["sft"].curve) == (30.0, [])
-
-
-def test_an_episode_that_samples_anew_drops_itself_and_later_ones() -> None:
-    state = RunState()
-    for event in run_events():
-        apply(state, event)
-    apply(state, StageStarted(stage="online_dpo", job="online_dpo", index=7, total=7))
-    apply(state, _episode(4, State.SAMPLING, stage="online_dpo"))
-    stage = state.stages["online_dpo"]
-    assert [e.number for e in stage.finished_episodes()] == [1, 2, 3]
-    assert sorted(stage.weights) == [0, 1, 2, 3]
-    assert max(stage.examples) == 3
-
-
-def test_a_resumed_episode_is_not_taken_for_a_new_one() -> None:
-    state = RunState()
-    apply(state, _episode(1, State.SAMPLING, 64, 40), at=5.0)
-    apply(state, _episode(1, State.PAUSED, 64), at=6.0)
-    apply(state, _episode(1, State.PAUSED, 64), at=7.0)
-    episode = state.stages["online"].episodes[1]
-    assert (episode.state, episode.changed_at, episode.dispatched) == (State.PAUSED, 6.0, 64)
-
-
-def test_the_same_pair_told_twice_is_one() -> None:
-    pair = PairExample(
-        stage="s",
-        episode=1,
-        prompt="p",
-        chosen="a",
-        rejected="b",
-        chosen_score=1.0,
-        rejected_score=0.0,
-    )
-    state = RunState()
-    apply(state, pair)
-    apply(state, pair.model_copy(update={"chosen": "c"}))
-    assert [e.chosen for e in state.stages["s"].examples[1].values()] == ["c"]

@@ -1,8 +1,12 @@
-"""The table of transitions is closed, complete, and agrees with the messages."""
+"""The table of transitions is closed, complete, and agrees with the messages and the docs."""
+
+import re
+from pathlib import Path
 
 from pairloop.admin.v1.admin_pb2 import EpisodeState
 from services.states import TRANSITIONS, State
 
+ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
 ENDS = {State.COMPLETED, State.FAILED, State.CANCELLED}
 
 
@@ -30,3 +34,14 @@ def test_every_state_is_reached_from_pending_and_reaches_the_end() -> None:
 def test_training_can_no_longer_be_paused_or_cancelled() -> None:
     for state in (State.TRAINING, State.PUBLISHING):
         assert not {State.PAUSING, State.PAUSED, State.CANCELLED} & set(TRANSITIONS[state])
+
+
+def test_the_docs_have_the_same_table() -> None:
+    section = ARCHITECTURE.read_text(encoding="utf-8").split("## States of an episode")[1]
+    table = section.split("|---|---|\n")[1].split("\n\n")[0]
+    documented = {}
+    for row in table.splitlines():
+        before, after = row.strip("|").split("|")
+        for state in re.findall("[A-Z]{3,}", before):
+            documented[State(state)] = tuple(map(State, re.findall("[A-Z]{3,}", after)))
+    assert documented == TRANSITIONS

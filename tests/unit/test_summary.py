@@ -5,8 +5,15 @@ import json
 
 import pytest
 
-from services.telemetry.format import count, duration, number, sparkline
-from services.telemetry.record.events import Evaluated, StageFinished, StageStarted, TrainProgress
+from services.telemetry.format import count, duration, number, size, sparkline
+from services.telemetry.record.events import (
+    EpisodeFinished,
+    Evaluated,
+    StageFinished,
+    StageStarted,
+    StageWaiting,
+    TrainProgress,
+)
 from services.telemetry.record.reduce import apply
 from services.telemetry.record.state import RunState
 from services.telemetry.record.verdict import interval, verdict
@@ -24,24 +31,28 @@ def whole() -> RunState:
     return state
 
 
-def _evaluated(*told: tuple[str, str, float, int]) -> RunState:
+def _evaluated(*rows: tuple[str, str, float, int]) -> RunState:
     state = RunState()
-    for index, (stage, job, sampled, n) in enumerate(told, start=1):
-        apply(state, StageStarted(stage=stage, job=job, index=index, total=len(told)))
+    for index, (stage, job, sampled, n) in enumerate(rows, start=1):
+        apply(state, StageStarted(stage=stage, job=job, index=index, total=len(rows)))
         apply(state, Evaluated(stage=stage, sampled=sampled, sampled_n=n))
     return state
 
 
 def test_summary_is_json_with_every_stage_in_order(whole: RunState) -> None:
-    told = summary(whole, {"name": "demo", "seed": 3, "versions": {"torch": "2.13.0"}})
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert list(told["stages"]) == list(whole.stages)
-    assert (told["run"]["seed"], told["run"]["versions"]) == (3, {"torch": "2.13.0"})
-    assert told["run"]["seconds"] == whole.last_at - 1000.0
-    assert told["stages"]["data"]["reused"] is True
-    assert told["stages"]["sft"]["training"]["step"] == 300
-    assert told["stages"]["sft"]["evaluation"]["sampled_n"] == 1024
-    assert told["stages"]["sft"]["evaluation"]["skills"]["copy"]["in_preferences"] is False
+    result = summary(whole, {"name": "demo", "seed": 3, "versions": {"torch": "2.13.0"}})
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert list(result["stages"]) == list(whole.stages)
+    assert (result["run"]["seed"], result["run"]["versions"]) == (3, {"torch": "2.13.0"})
+    assert result["run"]["seconds"] == whole.last_at - 1000.0
+    assert result["stages"]["data"]["reused"] is True
+    assert result["stages"]["sft"]["training"]["step"] == 300
+    assert result["stages"]["sft"]["evaluation"]["sampled_n"] == 1024
+    assert result["stages"]["sft"]["evaluation"]["skills"]["copy"]["in_preferences"] is False
+    assert result["stages"]["sft"]["evaluation"]["policy"] == "sft"
+    measuring = result["stages"]["sft-evaluation"]
+    assert (measuring["job"], measuring["seconds"]) == ("evaluate", 12.0)
+    assert (measuring["evaluates"], measuring["evaluation"]) == ("sft", None)
 
 
 def test_summary_of_the_online_loop_adds_up(whole: RunState) -> None:
@@ -57,17 +68,19 @@ def test_summary_of_the_online_loop_adds_up(whole: RunState) -> None:
 
 
 def test_summary_of_nothing() -> None:
-    told = summary(RunState(), {"error": "no"})
-    assert told["stages"] == {}
-    assert told["run"]["error"] == "no"
+    result = summary(RunState(), {"error": "no"})
+    assert result["stages"] == {}
+    assert result["run"]["error"] == "no"
 
 
 def test_verdict_compares_the_last_policy_with_sft(whole: RunState) -> None:
-    told = verdict(whole)
-    assert told[0].startswith("Sampled accuracy rose from 0.31 after sft to 0.49 after online_dpo")
-    assert told[1].startswith("On skills outside the preference data: ")
-    assert told[1].endswith(", no clear change.")
-    assert told[2] == "Held-out language-model loss: 2.316 to 2.320 nats a token."
+    result = verdict(whole)
+    assert result[0] == (
+        "Sampled accuracy rose from 0.31 after sft to 0.49 after online_dpo (greedy: 0.40 to 0.58)."
+    )
+    assert result[1].startswith("On skills outside the preference data: ")
+    assert result[1].endswith(", no clear change.")
+    assert result[2] == "Held-out language-model loss: 2.316 to 2.320 nats a token."
 
 
 def test_verdict_says_when_chance_could_make_the_difference() -> None:
@@ -83,6 +96,65 @@ def test_verdict_says_when_chance_could_make_the_difference() -> None:
 def test_verdict_tells_a_fall_as_a_fall() -> None:
     worse = _evaluated(("sft", "sft", 0.5, 1000), ("dpo", "offline_dpo", 0.4, 1000))
     assert verdict(worse) == ["Sampled accuracy fell from 0.50 after sft to 0.40 after dpo."]
+
+
+def test_verdict_without_sft_compares_the_first_and_the_last() -> None:
+    two = _evaluated(("a", "offline_dpo", 0.2, 0), ("b", "offline_dpo", 0.3, 0))
+    assert verdict(two) == ["Sampled accuracy rose from 0.20 after a to 0.30 after b."]
+
+
+def test_verdict_of_a_policy_from_elsewhere_names_it() -> None:
+    state = RunState()
+    evaluated = Evaluated(stage="evaluate", policy="models/a", sampled=0.5, sampled_n=9, greedy=0.6)
+    apply(state, evaluated)
+    assert verdict(state) == ["models/a answers 50% right when sampled, 60% greedily."]
+
+
+def test_verdict_of_training_alone_is_its_reward_or_its_loss() -> None:
+    assert verdict(_running(1, 3)) == []
+    trained = RunState()
+    for step, loss in ((1, 2.5), (10, 1.25)):
+        progress = TrainProgress(
+            stage="sft", step=step, steps=10, tokens=0, seconds=1.0, metrics={"loss": loss}
+        )
+        apply(trained, progress)
+    assert verdict(trained) == ["The training loss of sft went from 2.50 to 1.25 in 10 steps."]
+    for episode, reward in ((1, 0.5), (2, 0.75)):
+        finished = EpisodeFinished(
+            stage="online",
+            number=episode,
+            total=2,
+            version=episode,
+            pairs=1,
+            dropped={},
+            metrics={"reward_mean": reward},
+        )
+        apply(trained, finished)
+    assert verdict(trained) == [
+        "The mean reward went from 0.500 in episode 1 to 0.750 in episode 2 (online)."
+    ]
+
+
+def test_a_stage_that_waits_says_so_and_why() -> None:
+    state = RunState()
+    apply(state, StageStarted(stage="labels", job="annotate", index=1, total=2))
+    apply(state, StageWaiting(stage="labels", reason="12 of 200 pairs are annotated"))
+    assert summary(state, {})["stages"]["labels"]["waiting"] == "12 of 200 pairs are annotated"
+    stream = io.StringIO()
+    write_final_table(state, stream)
+    lines = stream.getvalue().splitlines()
+    assert ["labels", "waiting", "-", "-", "-"] in [line.split() for line in lines]
+    assert lines[-1] == "labels is waiting: 12 of 200 pairs are annotated"
+
+
+def test_the_final_table_on_a_terminal_has_its_width() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    write_final_table(RunState(), stream)
+    assert "held-out loss" in stream.getvalue()
 
 
 def test_verdict_of_one_policy_and_of_none() -> None:
@@ -105,6 +177,8 @@ def test_the_final_table_as_plain_text(whole: RunState) -> None:
     assert max(len(line) for line in text.splitlines()) <= 100
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.split()}
     assert rows["sft"] == ["1:04", "0.310", "0.400", "2.316"]
+    assert rows["evaluations"] == ["(4)", "48", "s", "-", "-", "-"]
+    assert "sft-evaluation" not in rows
     assert rows["copy"][0] == "*"
     assert "11 weight versions, 22 attestations, 1 repaired" in " ".join(text.split())
 
@@ -137,6 +211,20 @@ def test_time_left_is_by_pace_and_unknown_before_there_is_one() -> None:
     assert tokens_per_second(state.stages["sft"]) == 50.0
 
 
+def test_time_left_before_anything_ran_is_unknown() -> None:
+    assert run_left(RunState()) is None
+    started = RunState()
+    apply(started, StageStarted(stage="sft", job="sft", index=1, total=1))
+    assert stage_left(started.stages["sft"]) is None
+    assert tokens_per_second(started.stages["sft"]) is None
+
+
+def test_a_finished_stage_takes_no_more_time() -> None:
+    state = _running(1, 10)
+    apply(state, StageFinished(stage="sft", job="sft", seconds=1.0, reused=False, folder="f"))
+    assert stage_left(state.stages["sft"]) == 0.0
+
+
 def test_time_left_of_the_run_needs_every_stage_to_come() -> None:
     state = _running(2, 10)
     assert run_left(state) is None
@@ -164,7 +252,9 @@ def test_durations(seconds: float | None, text: str) -> None:
 def test_numbers_keep_three_digits() -> None:
     shown = [number(x) for x in (0.0, 1.2345, -0.0123, 123.4, 1e-6, 250_000.0)]
     assert shown == ["0", "1.23", "-0.0123", "123", "1e-06", "2.5e+05"]
+    assert number(None) == "-"
     assert [count(x) for x in (950, 12_345, 3_550_000)] == ["950", "12.3k", "3.55M"]
+    assert [size(x) for x in (512, 1_572_864)] == ["512 B", "1.5 MiB"]
 
 
 def test_sparkline_runs_from_lowest_to_highest() -> None:

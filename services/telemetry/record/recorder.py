@@ -46,7 +46,6 @@ class Recorder:
     ) -> None:
         self.path = folder / "metrics.jsonl"
         self.state = RunState()
-        self.replayed = 0
         self._listeners = list(listeners)
         self._started: list[Listener] = []
         self._clock = clock
@@ -119,7 +118,6 @@ class Recorder:
                     unread.append(number)
                     continue
                 apply(self.state, event, at)
-                self.replayed += 1
         return unread
 
 
