@@ -7,16 +7,22 @@ PairloopError
 │   └── LineageError     parents do not match: names, shapes, tokenizer
 ├── UnreachableError     Redis, Ray or a gRPC service does not answer, or a port is taken
 ├── ResourceError        not enough memory for what was asked
+│   └── OutOfMemoryError     a process was killed for lack of memory
 ├── StateError           an episode cannot make this move from its state
 │   └── UnknownEpisodeError  the run has no episode of that number
 ├── StallError           a wait passed its deadline
 ├── WeightsError         weights were refused: unknown base, broken checksum
 │   └── AttestationError a worker does not hold the weights it should, even after a repair
-└── WorkerError          a worker died or failed; carries its cause
+└── WorkerError          a worker failed; carries its cause
+    └── WorkerDiedError      its process ended without a word
 
 `orchestrator/run.py` prints one line of it and exits with `exit_code`. The message says what
-was wrong, where, and what to do.
+was wrong, where, and, after its last "; ", what to do. What Ray wraps around an error is taken
+off in services/ray_errors.py.
 """
+
+CAUSE_CHARACTERS = 160
+"""Room for somebody else's error within a message of ours."""
 
 
 class PairloopError(Exception):
@@ -59,6 +65,10 @@ class ResourceError(PairloopError):
     exit_code = 3
 
 
+class OutOfMemoryError(ResourceError):
+    """A process of the run was killed because its machine ran out of memory."""
+
+
 class StateError(PairloopError):
     """An episode cannot make this move from the state it is in."""
 
@@ -80,4 +90,43 @@ class AttestationError(WeightsError):
 
 
 class WorkerError(PairloopError):
-    """A worker died or failed; the message carries its cause."""
+    """A worker failed; the message carries its cause."""
+
+
+class WorkerDiedError(WorkerError):
+    """A worker's process ended without saying why: killed, crashed, or lost with its machine."""
+
+
+def one_line(error: BaseException, limit: int = CAUSE_CHARACTERS) -> str:
+    """`Type: text` on one line; where it is longer than `limit`, the middle is left out."""
+    text, kind = " ".join(str(error).split()), type(error).__name__
+    return shortened(f"{kind}: {text}" if text else kind, limit)
+
+
+def shortened(text: str, limit: int) -> str:
+    """`text`, or its beginning and its end in `limit` characters."""
+    if len(text) <= limit:
+        return text
+    room = limit - len(_GAP)
+    if room <= 0:
+        return text[:limit]
+    end = room // 3
+    return text[: room - end] + _GAP + text[len(text) - end :]
+
+
+def fitted(message: str, limit: int) -> str:
+    """A message on one line of at most `limit` characters.
+
+    What to do, which stands after the last "; ", stays whole; the cause before it is shortened.
+    """
+    text = " ".join(message.split())
+    cause, mark, advice = text.rpartition("; ")
+    room = limit - len(mark) - len(advice)
+    if not cause or room < _LEAST_CAUSE:
+        return shortened(text, limit)
+    return shortened(cause, room) + mark + advice
+
+
+_GAP = " ... "
+_LEAST_CAUSE = 40
+"""With less of the cause than this the advice is shortened too."""
