@@ -18,11 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protos")]
 
 
+LINE = 300
+"""Characters of the last line, at most. What it leaves out is in error.log, in the run's folder."""
+
+
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status. Heavy imports wait until all checks are through."""
     from orchestrator.checks.preflight import check
     from orchestrator.config.reading import read_config, to_yaml
-    from services.errors import PairloopError
+    from services.errors import PairloopError, fitted
 
     options = _parser().parse_args(arguments)
     config, overrides = _split(options.words)
@@ -37,7 +41,7 @@ def main(arguments: list[str]) -> int:
 
         run(job)
     except PairloopError as error:
-        sys.stderr.write(f"pairloop: {error}\n")
+        sys.stderr.write(fitted(f"pairloop: {error}", LINE) + "\n")
         return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("pairloop: interrupted; the same command goes on where it stood\n")

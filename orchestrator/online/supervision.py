@@ -1,49 +1,122 @@
-"""The first part of a run that ends ends the run, with its cause."""
+"""Every part of a run is watched; the first failure ends the run, with its cause."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
-from typing import Any
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn
 
-from services.errors import PairloopError, WorkerError
+from services.errors import (
+    OutOfMemoryError,
+    PairloopError,
+    StallError,
+    UnreachableError,
+    WorkerDiedError,
+    WorkerError,
+)
+from services.ray_errors import GO_ON, answered, unwrapped
 
+EVERY_S = 2.0
+"""Between two pings of a part: bounds how late a death is seen that no pending call tells of."""
+_CONSEQUENCE_S = 1.5 * EVERY_S
 _END_S = 15.0
 """How long parts may take to end once they are told to."""
+_DEATHS = (WorkerDiedError, OutOfMemoryError)
+_CONSEQUENCES = (WorkerError, UnreachableError)
+"""What those say who needed a part that died."""
 
 
-async def supervise(main: Awaitable[None], parts: Mapping[str, Awaitable[Any]]) -> None:
+async def supervise(
+    main: Awaitable[None],
+    parts: Mapping[str, Awaitable[Any]],
+    patience_s: float = _CONSEQUENCE_S,
+) -> None:
     """Run `main` to its end while every part works; a part that ends first is a failure.
 
-    Raises what `main` raised, or what the part raised: one of ours as it is, anything else as a
-    WorkerError that names the part.
+    Raises what `main` or the part raised, as one of ours. When a process dies, whoever waits for
+    it fails too, maybe sooner: such a failure waits `patience_s` for the death, which is raised.
     """
+    tasks = {asyncio.ensure_future(part): name for name, part in parts.items()}
     work = asyncio.ensure_future(main)
-    named = {asyncio.ensure_future(part): name for name, part in parts.items()}
+    tasks[work] = ""
     try:
-        await asyncio.wait({work, *named}, return_when=asyncio.FIRST_COMPLETED)
-        for part, name in named.items():
-            # Before `main`: when a part died, what `main` says of it is only a consequence.
-            if part.done() and not part.cancelled():
-                _raise(part, name)
-        await work
+        await asyncio.wait(list(tasks), return_when=asyncio.FIRST_COMPLETED)
+        error = _failure(tasks, work)
+        if error is not None:
+            raise await _death_behind(error, tasks, work, patience_s)
     finally:
-        for task in (work, *named):
+        for task in tasks:
             task.cancel()
         # A part that will not end must not hide the error that is on its way.
-        done, _ = await asyncio.wait({work, *named}, timeout=_END_S)
+        done, _ = await asyncio.wait(list(tasks), timeout=_END_S)
         await asyncio.gather(*done, return_exceptions=True)
 
 
-def _raise(part: "asyncio.Future[Any]", name: str) -> None:
-    error = part.exception()
+async def heartbeat(
+    name: str, ping: Callable[[], Awaitable[Any]], silence_s: float, every_s: float = EVERY_S
+) -> NoReturn:
+    """Ping a part every `every_s`, for ever. StallError when it does not answer in `silence_s`.
+
+    What the ping raises is unwrapped: the end of the part's process is a WorkerDiedError. Silence
+    is counted in periods that this process lived through, so a run that was suspended as a whole
+    takes nobody for dead when it wakes up.
+    """
+    while True:
+        answer = asyncio.ensure_future(answered(ping(), name))
+        try:
+            for _ in range(max(1, math.ceil(silence_s / every_s))):
+                done, _ = await asyncio.wait({answer}, timeout=every_s)
+                if done:
+                    break
+            else:
+                raise StallError(f"{name} did not answer for {silence_s:g} s; {GO_ON}")
+            await answer
+        finally:
+            answer.cancel()
+        await asyncio.sleep(every_s)
+
+
+Tasks = Mapping["asyncio.Future[Any]", str]
+
+
+def _failure(tasks: Tasks, work: "asyncio.Future[None]") -> BaseException | None:
+    """What a part failed with, else what `work` failed with, deaths before all others.
+
+    A part goes before `work`: what `work` says of a part that failed is only a consequence.
+    """
+    found: list[BaseException | None] = [
+        error for task, name in tasks.items() if (error := _error_of(task, name, work))
+    ]
+    deaths: list[BaseException | None] = [error for error in found if isinstance(error, _DEATHS)]
+    return (deaths or found or [None])[0]
+
+
+def _error_of(
+    task: "asyncio.Future[Any]", name: str, work: "asyncio.Future[None]"
+) -> BaseException | None:
+    if not task.done() or task.cancelled():
+        return None
+    error = task.exception()
     if error is None:
-        raise WorkerError(f"{name} ended before the run did")
-    raise cause_of(error, name) from error
+        ended = WorkerError(f"{name} ended before the run did; {GO_ON}")
+        return None if task is work else ended
+    if isinstance(error, PairloopError) or task is work:
+        return error
+    known = unwrapped(error, name)
+    known.__cause__ = error
+    return known
 
 
-def cause_of(error: BaseException, name: str) -> PairloopError:
-    """The error that a worker raised, out of what Ray wraps around it."""
-    inner = getattr(error, "cause", None) or error
-    if isinstance(inner, PairloopError):
-        return inner
-    text = " ".join(str(inner).split())[:400]
-    return WorkerError(f"{name}: {type(inner).__name__}: {text}")
+async def _death_behind(
+    error: BaseException, tasks: Tasks, work: "asyncio.Future[None]", patience_s: float
+) -> BaseException:
+    """The death of a part that `error` is the consequence of, if one shows soon; else `error`."""
+    deadline = asyncio.get_running_loop().time() + patience_s
+    found: BaseException | None = error
+    while isinstance(found, _CONSEQUENCES) and not isinstance(found, _DEATHS):
+        pending = [task for task in tasks if not task.done()]
+        left = deadline - asyncio.get_running_loop().time()
+        if not pending or left <= 0:
+            break
+        await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        found = _failure(tasks, work)
+    return found if isinstance(found, _DEATHS) else error

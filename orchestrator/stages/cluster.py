@@ -57,6 +57,10 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": pythonpath, **_MALLOC}}
     import ray  # reads its settings from the environment
 
+    # Else Ray prints a paragraph on each process that ends. Its cause reaches us as an exception,
+    # whose text is the same and goes into error.log; there is no setting for this thread's print.
+    ray._private.worker._worker_logs_enabled = False
+
     # In this thread: the servers of a local Ray die with the thread that started them.
     # Ray puts its own handler of SIGTERM in place, which ends the process without its results.
     terminate = signal.getsignal(signal.SIGTERM)

@@ -15,13 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.artifacts.store import shown
-from orchestrator.checks.memory import MemoryWatch
+from orchestrator.checks.memory import MemoryWatch, kernel_kills, memory_limit
 from orchestrator.checks.preflight import stages_of
 from orchestrator.config.reading import to_yaml
 from orchestrator.config.settings import EvaluateJob, Job, RecipeJob
-from orchestrator.online.supervision import cause_of
 from orchestrator.stages.cluster import ray_cluster
-from services.errors import ConfigError, PairloopError, ResourceError, UnreachableError
+from services.errors import (
+    ConfigError,
+    PairloopError,
+    ResourceError,
+    UnreachableError,
+    WorkerDiedError,
+    WorkerError,
+)
 from services.telemetry.record.events import Note, StageFinished, StageStarted
 from services.telemetry.record.recorder import Recorder
 from services.telemetry.report.report import write_report
@@ -43,17 +49,21 @@ def run(job: Job) -> None:
     extra: Extra = {"name": name, "seed": job.seed, "config": to_yaml(job), "versions": _versions()}
     with _only_one(folder), MemoryWatch() as memory:
         (folder / "config.yaml").write_text(extra["config"], encoding="utf-8")
+        (folder / "error.log").unlink(missing_ok=True)
         recorder = Recorder(folder, [view_for(name=name, resume_hint=_RESUME)])
         try:
             with recorder, ray_cluster(job.ray):
                 asyncio.run(_run(job, name, folder, recorder))
-        except (PairloopError, KeyboardInterrupt) as error:
-            extra["error"] = str(error) or "interrupted"
+        except KeyboardInterrupt:
+            extra["error"] = "interrupted"
             raise
         except Exception as error:
-            known = cause_of(error, "the run failed")
+            written = _write_traceback(folder)
+            known = _known(error, memory, written)
             extra["error"] = str(known)
-            raise type(known)(f"{known}{_traceback(folder)}") from error
+            if known is error:
+                raise
+            raise known from error
         finally:
             extra["seconds"] = round(time.time() - started, 3)
             extra["peak_memory_bytes"] = memory.peak_bytes
@@ -153,12 +163,25 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def _traceback(folder: Path) -> str:
+def _known(error: Exception, memory: MemoryWatch, written: str) -> PairloopError:
+    """The error as one of ours. A death for lack of memory says so."""
+    from services.ray_errors import unwrapped
+
+    known = unwrapped(error, "the run failed")
+    if isinstance(known, WorkerDiedError):
+        return memory.killed(known, memory_limit(), kernel_kills()) or known
+    if type(known) is WorkerError and known is not error:
+        return WorkerError(f"{known}; the traceback is in {written}" if written else str(known))
+    return known
+
+
+def _write_traceback(folder: Path) -> str:
+    """Where the error on its way now stands whole, with what Ray said; "" when that failed."""
     try:
         (folder / "error.log").write_text(traceback.format_exc(), encoding="utf-8")
     except OSError:
         return ""  # the disk may be what failed
-    return f"; the traceback is in {folder / 'error.log'}"
+    return shown(folder / "error.log")
 
 
 def _write_results(folder: Path, recorder: Recorder, extra: Extra) -> None:

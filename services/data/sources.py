@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from services.data.settings import DataSource
-from services.errors import DataError
+from services.errors import DataError, one_line
 
 _SUFFIXES = (".jsonl", ".parquet")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -93,8 +93,9 @@ def _parquet_rows(file: Path) -> Iterator[RawRow]:
                     number += 1
                     yield f"{file}, row {number}", row
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{file}, after row {number}: not readable Parquet ({reason})") from error
+        raise DataError(
+            f"{file}, after row {number}: not readable Parquet ({one_line(error)})"
+        ) from error
 
 
 def _hub_rows(source: DataSource) -> Iterator[RawRow]:
@@ -103,9 +104,9 @@ def _hub_rows(source: DataSource) -> Iterator[RawRow]:
     try:
         rows = datasets.load_dataset(source.path, split=source.split)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
         raise DataError(
-            f"{source.path}: no such file or folder, and not to be had from the hub ({reason})"
+            f"{source.path}: no such file or folder, and not to be had from the hub"
+            f" ({one_line(error)})"
         ) from error
     for number, row in enumerate(rows, start=1):
         yield f"{source.path}[{source.split}], row {number}", row

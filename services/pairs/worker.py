@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from pairloop.data.v1.pair_pb2 import DROP_REASON_STALE, DropReason, PreferencePair, Score
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
-from services.errors import DataError, LineageError, UnreachableError
+from services.errors import DataError, LineageError, UnreachableError, one_line
 from services.pairs.build import make_pair, stale
 from services.pairs.sampled_examples import Examples
 from services.pairs.select import Selection, select
@@ -29,6 +29,8 @@ from services.telemetry.record.events import Event
 POLL_S = 0.5
 """How long one look at the queue blocks: bounds how late a stop or a failure is seen."""
 
+_KEPT = 1000
+"""Characters of a failure that stay with its item."""
 ENDS_THE_WORKER = (UnreachableError, LineageError)
 
 
@@ -136,7 +138,7 @@ class PairWorker:
         except ENDS_THE_WORKER:
             raise
         except Exception as error:  # noqa: BLE001 - recorded with the item, then retried
-            await self._queues.fail("rollouts", item, _one_line(error))
+            await self._queues.fail("rollouts", item, one_line(error, _KEPT))
 
     async def _pair(self, item: Item) -> None:
         rollout = _parse(item.payload)
@@ -172,7 +174,3 @@ def _parse(payload: bytes) -> Rollout:
         return Rollout.FromString(payload)
     except DecodeError as error:
         raise DataError("an item of the rollout stream is no Rollout message") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from services.errors import ConfigError, WorkerError
+from services.errors import ConfigError, WorkerError, one_line
 
 
 def load_function(path: str, folder: str) -> Callable[..., object]:
@@ -20,7 +20,7 @@ def load_function(path: str, folder: str) -> Callable[..., object]:
         module = importlib.import_module(module_name)
     except Exception as error:
         raise ConfigError(
-            f"reward function {path}: importing {module_name} failed: {_one_line(error)}"
+            f"reward function {path}: importing {module_name} failed: {one_line(error)}"
         ) from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -43,7 +43,7 @@ def call_function(
         value = function(prompt, answer, dict(metadata))
     except Exception as error:
         raise WorkerError(
-            f"reward function {path} failed on {prompt_id}: {_one_line(error)}"
+            f"reward function {path} failed on {prompt_id}: {one_line(error)}"
         ) from error
     try:
         # Scalars of numpy and torch are numbers as well, a text is not.
@@ -52,7 +52,3 @@ def call_function(
         raise WorkerError(
             f"reward function {path} gave {type(value).__name__} for {prompt_id}, not a number"
         ) from error
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -20,12 +20,16 @@ from pairloop.reward.v1.reward_pb2 import (
     ScoreRequest,
     ScoreResponse,
 )
-from services.errors import PairloopError, UnreachableError, WorkerError
+from services.errors import PairloopError, StallError, UnreachableError, one_line
+from services.ray_errors import unwrapped
 from services.reward.serve_app import RETRYABLE
 from services.reward.settings import RewardSettings
 from services.reward.status import MESSAGE_OPTIONS, code_of
 
 SERVICE = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
+NAME = "the reward gateway"
+_CHARACTERS = 1000
+"""Of a failure that goes over the network."""
 EVERYWHERE = ("0.0.0.0", "::", "[::]")  # noqa: S104 - only compared with
 
 
@@ -50,10 +54,10 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
             text = f"{request.prompt.id}: no score within {limit:.1f} s"
             return await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, text)
         except RETRYABLE as error:
-            text = f"no reward replica: {_one_line(error)}"
+            text = f"no reward replica: {one_line(error, _CHARACTERS)}"
             return await context.abort(grpc.StatusCode.UNAVAILABLE, text)
         except Exception as error:  # noqa: BLE001 - the caller gets the cause
-            return await context.abort(grpc.StatusCode.INTERNAL, _one_line(error))
+            return await context.abort(grpc.StatusCode.INTERNAL, one_line(error, _CHARACTERS))
         if isinstance(answer, PairloopError):
             return await context.abort(code_of(answer), str(answer))
         return ScoreResponse.FromString(answer)
@@ -123,19 +127,15 @@ def create(settings: RewardSettings) -> Any:
 def connect(actor: Any, handle: Any, timeout_s: float) -> str:
     """Let the gateway listen before a Serve handle; returns its address.
 
-    Raises UnreachableError when the port is taken, WorkerError when the actor does not start.
+    Raises UnreachableError when the port is taken, WorkerError when the actor does not start,
+    StallError past `timeout_s`.
     """
     try:
         address: str = ray.get(actor.start.remote(handle), timeout=timeout_s)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, PairloopError):
-            raise error.cause from None
-        raise WorkerError(f"the reward gateway did not start: {_one_line(error.cause)}") from error
+    except ray.exceptions.GetTimeoutError as error:
+        raise StallError(
+            f"{NAME} was not up after {timeout_s:g} s; is the machine overloaded? Look at its log"
+        ) from error
     except ray.exceptions.RayError as error:
-        raise WorkerError(f"the reward gateway did not start: {_one_line(error)}") from error
+        raise unwrapped(error, NAME) from error
     return address
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:1000]

@@ -22,7 +22,7 @@ from ray.serve.exceptions import (
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from pairloop.reward.v1.reward_pb2 import DescribeResponse, ScoreRequest, ScoreResponse
-from services.errors import LineageError, PairloopError, StallError, WorkerError
+from services.errors import LineageError, PairloopError, StallError, WorkerError, one_line
 from services.reward.composite import Composite, build, describe
 from services.reward.settings import RewardSettings
 
@@ -84,8 +84,7 @@ def score_request(reward: Composite, payload: bytes) -> bytes | PairloopError:
     except PairloopError as error:
         return error
     except Exception as error:  # noqa: BLE001 - carried to the caller with its cause
-        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return WorkerError(f"scoring {request.prompt.id} failed: {cause}")
+        return WorkerError(f"scoring {request.prompt.id} failed: {one_line(error)}")
     return ScoreResponse(scores=scores).SerializeToString()
 
 

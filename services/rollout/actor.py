@@ -11,6 +11,7 @@ import ray
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
 from pairloop.data.v1.weights_pb2 import Attestation, WeightManifest
 from services.errors import PairloopError, ResourceError, StallError, WorkerError
+from services.ray_errors import answered
 from services.rollout.engine import Engine
 from services.rollout.settings import EngineSettings
 from services.rollout.vllm.environment import engine_environment
@@ -129,10 +130,7 @@ class RolloutHandle:
         ray.kill(self.actor)
 
     async def _call(self, method: str, *arguments: Any) -> Any:
-        try:
-            return await getattr(self.actor, method).remote(*arguments)
-        except ray.exceptions.RayError as error:
-            raise plain_error(self.worker_id, error) from error
+        return await answered(getattr(self.actor, method).remote(*arguments), self.worker_id)
 
 
 async def create_workers(
@@ -175,16 +173,6 @@ async def start_workers(
     return handles
 
 
-def plain_error(worker_id: str, error: ray.exceptions.RayError) -> PairloopError:
-    """Ray's error as one of ours, in one line: the cause, not Ray's account of it."""
-    if isinstance(error, ray.exceptions.RayTaskError):
-        cause = error.cause
-        if isinstance(cause, PairloopError):
-            return cause
-        return WorkerError(f"worker {worker_id}: {type(cause).__name__}: {_one_line(cause)}")
-    return WorkerError(f"worker {worker_id} died: {_one_line(error)}")
-
-
 def _late(settings: EngineSettings, count: int) -> PairloopError:
     wanted, free = (count * settings.num_cpus, count * settings.num_gpus), ray.cluster_resources()
     there = (free.get("CPU", 0.0), free.get("GPU", 0.0))
@@ -198,10 +186,6 @@ def _late(settings: EngineSettings, count: int) -> PairloopError:
         f"{count} rollout workers were not up within engine.start_timeout_s="
         f"{settings.start_timeout_s:g} s; look at their log, or raise it"
     )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400]
 
 
 def _vllm_engine(model: str, settings: EngineSettings, seed: int, worker_id: str) -> Engine:

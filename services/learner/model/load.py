@@ -14,7 +14,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from services.errors import ArtifactError
+from services.errors import ArtifactError, one_line
 from services.learner.model.shape import ModelShape
 
 transformers.utils.logging.set_verbosity_error()
@@ -26,7 +26,7 @@ def load_tokenizer(source: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{source}: no tokenizer ({_one_line(error)})") from error
+        raise ArtifactError(f"{source}: no tokenizer ({one_line(error)})") from error
 
 
 def special_ids(tokenizer: Any) -> tuple[list[int], int]:
@@ -99,8 +99,4 @@ def _load(loader: Any, source: str, **options: Any) -> Any:
             source, dtype=torch.float32, attn_implementation="sdpa", **options
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{source}: the model cannot be loaded ({_one_line(error)})") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+        raise ArtifactError(f"{source}: the model cannot be loaded ({one_line(error)})") from error

@@ -17,13 +17,15 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import (
     PlacementGroupCleanerCallback,
 )
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
-from services.errors import PairloopError, ResourceError, WorkerError
+from services.errors import PairloopError, ResourceError, WorkerError, one_line
 from services.learner.settings import TrainSettings
+from services.ray_errors import unwrapped
 
 
 class _Trainer(DataParallelTrainer):  # type: ignore[misc]
@@ -94,7 +96,7 @@ def fit(
     try:
         result = trainer.fit()
     except TrainingFailedError as error:
-        raise _one_line(error, run_name) from error
+        raise _first_cause(error, run_name) from error
     metrics: dict[str, float] = result.return_value or {}
     return metrics
 
@@ -128,10 +130,8 @@ def _on_worker(work: list[Any], threads: int) -> dict[str, float]:
     except PairloopError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())
-        raise WorkerError(
-            f"worker {context.get_world_rank()}: {type(error).__name__}: {text}"
-        ) from error
+        # Not unwrapped: an end that Ray tells of here is that of another process.
+        raise WorkerError(f"worker {context.get_world_rank()}: {one_line(error)}") from error
 
 
 def _backend(settings: TrainSettings, silence_s: float) -> Any:
@@ -151,29 +151,33 @@ def _resources(settings: TrainSettings) -> dict[str, float]:
     return resources
 
 
-def _one_line(error: TrainingFailedError, run_name: str) -> PairloopError:
+def _first_cause(error: TrainingFailedError, run_name: str) -> PairloopError:
     if isinstance(error, WorkerGroupError):
-        causes = [_cause(failure) for _, failure in sorted(error.worker_failures.items())]
+        causes = [
+            unwrapped(_inner(failure), f"learner worker {rank}")
+            for rank, failure in sorted(error.worker_failures.items())
+        ]
         # When one worker fails the others lose their connection to it: that is not the cause.
         ours = [cause for cause in causes if type(cause) is not WorkerError]
         first = (ours or [cause for cause in causes if not _lost_peer(cause)] or causes)[0]
         return type(first)(f"{run_name}: {first}")
     if isinstance(error, ControllerError):
-        text = " ".join(str(error.controller_failure).split())
-        if "resource" in text or "timed out" in text:
+        failure = error.controller_failure
+        if any(sign in str(failure) for sign in ("resource", "timed out")):
             return ResourceError(
-                f"{run_name}: the training workers were not placed; ask for fewer workers, CPUs or "
-                f"GPUs under `train`, or give Ray more ({text[:200]})"
+                f"{run_name}: the training workers were not placed ({one_line(failure)}); ask for "
+                "fewer workers, CPUs or GPUs under `train`, or give Ray more"
             )
-        return WorkerError(f"{run_name}: Ray Train's controller failed: {text[:300]}")
-    return WorkerError(f"{run_name}: {' '.join(str(error).split())[:300]}")
+        return unwrapped(failure, f"{run_name}: Ray Train's controller")
+    return unwrapped(error, run_name)
 
 
-def _cause(failure: BaseException) -> PairloopError:
-    if isinstance(failure, PairloopError):
-        return failure
-    text = " ".join(str(failure).split())
-    return WorkerError(f"a training worker died ({type(failure).__name__}: {text[:300]})")
+def _inner(failure: BaseException) -> BaseException:
+    """A worker that ended is an error of Train's health check around Ray's own."""
+    if isinstance(failure, WorkerHealthCheckFailedError):
+        inner: BaseException = failure.health_check_failure
+        return inner
+    return failure
 
 
 def _lost_peer(cause: PairloopError) -> bool:

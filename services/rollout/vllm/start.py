@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from services.errors import ArtifactError, PairloopError, ResourceError, WorkerError
+from services.errors import ArtifactError, PairloopError, ResourceError, WorkerError, one_line
 from services.rollout.settings import EngineSettings
 from services.rollout.vllm.environment import engine_environment, engine_threads
 from services.rollout.vllm.fit import check_fit
@@ -61,7 +61,7 @@ def explain(error: BaseException, model: str, settings: EngineSettings) -> Pairl
             f"{model}: not enough memory for its weights and engine.kv_cache_gib="
             f"{settings.kv_cache_gib:g} GiB of KV cache; lower it, or free memory"
         )
-    return WorkerError(f"{model}: the engine did not start: {type(error).__name__}: {text[:400]}")
+    return WorkerError(f"{model}: the engine did not start: {one_line(error)}")
 
 
 def _needed(text: str) -> str:
