@@ -32,7 +32,7 @@ def memory_limit(root: Path = Path("/")) -> int:
 
     `root` is where proc and sys are.
     """
-    found = [psutil.virtual_memory().total]
+    found: list[int] = [psutil.virtual_memory().total]
     for path in _cgroup_files(root, "memory.max", "memory.limit_in_bytes"):
         text = path.read_text(encoding="utf-8").strip()
         found += [int(text)] if text.isdigit() else []  # "max": none

@@ -35,7 +35,9 @@ async def supervise(
     Raises what `main` or the part raised, as one of ours. When a process dies, whoever waits for
     it fails too, maybe sooner: such a failure waits `patience_s` for the death, which is raised.
     """
-    tasks = {asyncio.ensure_future(part): name for name, part in parts.items()}
+    tasks: dict[asyncio.Future[Any], str] = {
+        asyncio.ensure_future(part): name for name, part in parts.items()
+    }
     work = asyncio.ensure_future(main)
     tasks[work] = ""
     try:
