@@ -17,6 +17,13 @@ def test_a_plan_covers_its_passes_in_even_steps(count: int, size: int, epochs: f
     assert max(sizes) - min(sizes) <= 1
 
 
+def test_every_pass_has_an_order_of_its_own() -> None:
+    passes = plan_batches(20, 20, epochs=3, key=(5, 1))
+    assert passes == [permutation(20, 5, 1, number) for number in range(3)]
+    assert len({tuple(order) for order in passes}) == 3
+    assert plan_batches(20, 20, epochs=1, key=(5, 2)) != passes[:1]
+
+
 def test_max_steps_wins_over_epochs() -> None:
     plan = plan_batches(5, 4, epochs=9, key=(0,), max_steps=3)
     assert [len(batch) for batch in plan] == [4, 4, 4]
@@ -34,6 +41,27 @@ def test_shards_are_a_partition(lengths: list[int], world: int) -> None:
     shares = [shard(batch, lengths, rank, world) for rank in range(world)]
     assert sorted(at for share in shares for at in share) == batch
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_shards_are_dealt_back_and_forth_so_that_tokens_are_even() -> None:
+    lengths = [10, 80, 20, 70, 30, 60, 40, 50]
+    two = [shard(range(8), lengths, rank, 2) for rank in range(2)]
+    assert [[lengths[at] for at in share] for share in two] == [[80, 50, 40, 10], [70, 60, 30, 20]]
+    three = [shard(range(8), lengths, rank, 3) for rank in range(3)]
+    assert [[lengths[at] for at in share] for share in three] == [
+        [80, 30, 20],
+        [70, 40, 10],
+        [60, 50],
+    ]
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=40), st.integers(1, 5))
+def test_shards_differ_by_one_longest_example_at_most(lengths: list[int], world: int) -> None:
+    totals = [
+        sum(lengths[at] for at in shard(range(len(lengths)), lengths, rank, world))
+        for rank in range(world)
+    ]
+    assert max(totals) - min(totals) <= max(lengths)
 
 
 @given(st.lists(st.integers(1, 90), max_size=40), st.integers(0, 7))

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def test_what_a_killed_writer_left_is_no_checkpoint_and_goes_away(tmp_path: Path
     assert not left.exists()
 
 
+def test_a_folder_without_its_manifest_is_no_checkpoint(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    (save(tmp_path, 2) / "checkpoint.json").unlink()
+    (tmp_path / "step-7").mkdir()
+    (tmp_path / "step-7" / "checkpoint.json").write_text("{}")
+    assert latest(tmp_path) == tmp_path / "step-000000001"
+    with pytest.raises(ArtifactError, match="no readable checkpoint"):
+        load_checkpoint(tmp_path / "step-000000002")
+
+
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
     path = save(tmp_path, 1) / "model.safetensors"
     data = bytearray(path.read_bytes())
@@ -66,3 +77,29 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
         (fresh / "new").write_text("2")
     assert [path.name for path in target.iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_all_is_on_disk_before_the_name_and_the_name_before_the_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, flushed = tmp_path / "out", list[tuple[str, bool]]()
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        flushed.append((os.readlink(f"/proc/self/fd/{handle}"), target.exists()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replaced_folder(target) as fresh:
+        (fresh / "a").write_text("1")
+        (fresh / "inner").mkdir()
+        (fresh / "inner" / "b").write_text("2")
+        assert flushed == []
+    # Files, then the folders that name them, then the rename, then the folder that holds it.
+    assert flushed == [
+        (str(fresh / "a"), False),
+        (str(fresh / "inner"), False),
+        (str(fresh / "inner" / "b"), False),
+        (str(fresh), False),
+        (str(tmp_path), True),
+    ]

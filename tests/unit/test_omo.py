@@ -6,6 +6,7 @@ import torch
 
 from services.learner.optim.merging import (
     mask_seed,
+    masked_once,
     ondare,
     ondare_official,
     onties,
@@ -50,7 +51,7 @@ def run(net: Net, optimizer: torch.optim.Optimizer, steps: range) -> None:
 
 
 def adam_steps(grads: list[np.ndarray], s: OnDARESettings | OnTIESSettings) -> list[np.ndarray]:
-    """-lr m_hat / (sqrt(v_hat) + eps) for each gradient in signal, in float64."""
+    """-lr m_hat / (sqrt(v_hat) + eps) for each gradient in turn, in float64."""
     m = v = np.zeros_like(grads[0])
     out = []
     for t, g in enumerate(grads, start=1):
@@ -167,9 +168,10 @@ def test_a_whole_ondare_run_equals_the_plain_definition() -> None:
         np.testing.assert_allclose(p.detach().numpy(), theta, atol=2e-6)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.5])
 @pytest.mark.parametrize("kind", [OnDARESettings, OnTIESSettings])
-def test_step_k_merges_every_parameter_by_algorithm_2(kind: type) -> None:
-    settings = kind(lr=1e-2, reserve=0.5, alpha=0.1, merge_every=3)
+def test_step_k_merges_every_parameter_by_algorithm_2(kind: type, decay: float) -> None:
+    settings = kind(lr=1e-2, reserve=0.5, alpha=0.1, merge_every=3, weight_decay=decay)
     net, optimizer = make(settings)
     theta = {name: p.detach().double().numpy().copy() for name, p in net.named_parameters()}
     cached = {name: np.zeros_like(value) for name, value in theta.items()}
@@ -182,6 +184,10 @@ def test_step_k_merges_every_parameter_by_algorithm_2(kind: type) -> None:
         optimizer.step()
         for index, (name, p) in enumerate(net.named_parameters()):
             delta = adam_steps(grads[name], settings)[-1]
+            if p.ndim >= 2:
+                # All that is held decays: the last merge's weights and what came on top of them.
+                theta[name] = theta[name] * (1 - 1e-2 * decay)
+                cached[name] = cached[name] * (1 - 1e-2 * decay)
             if t % 3:
                 theta[name], cached[name] = theta[name] + delta, cached[name] + delta
             else:
@@ -197,6 +203,35 @@ def test_step_k_merges_every_parameter_by_algorithm_2(kind: type) -> None:
                     update = ondare(whole, tau, **rule, step_mask=kept[0], tau_mask=kept[1])
                 theta[name] = theta[name] + update.double().numpy()
             np.testing.assert_allclose(p.detach().numpy(), theta[name], atol=3e-6)
+
+
+def test_the_official_reference_vector_is_masked_and_divided_once() -> None:
+    tau, mask = torch.tensor([1.0, 2.0, -3.0]), torch.tensor([1.0, 0.0, 1.0])
+    assert masked_once(tau, mask, 0.25).tolist() == [4.0, 0.0, -12.0]
+
+
+def test_a_whole_official_run_equals_the_plain_definition() -> None:
+    settings = OnDARESettings(lr=1e-2, reserve=0.25, alpha=0.1, mode="official")
+    net = Net()
+    taus = {name: 0.1 * p.detach() for name, p in Net(3).named_parameters()}
+    start = {name: p.detach().double().numpy().copy() for name, p in net.named_parameters()}
+    optimizer = OnlineMerging(list(net.named_parameters()), settings, tau=taus, seed=7)
+    grads: dict[str, list[np.ndarray]] = {name: [] for name in start}
+    for step in range(5):
+        gradients(net, step)
+        for name, p in net.named_parameters():
+            assert p.grad is not None
+            grads[name].append(p.grad.double().numpy())
+        optimizer.step()
+    for index, (name, p) in enumerate(net.named_parameters()):
+        theta, like = start[name], p.detach()
+        g = torch.Generator().manual_seed(mask_seed(7, index, 0))
+        tau = taus[name].double().numpy() * random_mask(like, 0.25, g).double().numpy() / 0.25
+        for t, delta in enumerate(adam_steps(grads[name], settings), start=1):
+            g = torch.Generator().manual_seed(mask_seed(7, index, t))
+            kept = random_mask(like, 0.25, g).double().numpy()
+            theta = theta + 0.9 * kept * delta / 0.25 + 0.1 * tau
+        np.testing.assert_allclose(like.numpy(), theta, atol=2e-6)
 
 
 def test_step_k_leaves_dropped_values_exactly_where_they_were() -> None:

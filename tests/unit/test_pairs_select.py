@@ -131,3 +131,18 @@ def test_all_pairs_are_distinct_and_ordered(
 def test_all_pairs_finds_every_pair_when_there_is_room() -> None:
     found = all_pairs([2.0, 1.0, 1.0, 0.0], ["a", "b", "c", "b"], 0.0, limit=9, seed=0)
     assert [(p.chosen, p.rejected, p.margin) for p in found] == [(0, 1, 1.0), (0, 2, 1.0)]
+
+
+def test_all_pairs_keeps_a_pair_at_the_margin_and_none_below_it() -> None:
+    found = all_pairs([1.0, 0.5, 0.25, -0.25], ["a", "b", "c", "d"], 0.5, limit=9, seed=0)
+    assert [(p.chosen, p.rejected, p.margin) for p in found] == [
+        (0, 1, 0.5),
+        (0, 2, 0.75),
+        (0, 3, 1.25),
+        (1, 3, 0.75),
+        (2, 3, 0.5),
+    ]
+
+
+def test_all_pairs_never_pairs_equal_scores() -> None:
+    assert all_pairs([1.0, 1.0], ["a", "b"], 0.0, limit=9, seed=0) == []

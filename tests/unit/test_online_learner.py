@@ -2,18 +2,22 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from pairloop.data.v1.pair_pb2 import PreferencePair
 from pairloop.data.v1.rollout_pb2 import VersionSpan
 from services.errors import StallError, StateError
 from services.learner.jobs.specs import OnlineSpec
 from services.learner.model.load import load_policy
 from services.learner.model.reference import pair_logprobs
-from services.learner.online.learner import online_learner
-from services.learner.settings import OnDARESettings, TrainSettings
+from services.learner.online.learner import online_learner, planned_steps
+from services.learner.settings import OnDARESettings, ScheduleSettings, TrainSettings
+from services.learner.train.batches import plan_batches
 from services.learner.train.encoding import sampled_pairs
 from services.telemetry.record.events import Event, TrainProgress
 from tests.unit import learner_parts as parts
@@ -39,12 +43,7 @@ def setting(tmp_path: Path, folder: str, **changes: object) -> OnlineSpec:
             "canary_tokens": [5, 6, 7, 8],
             "seed": 11,
             "timeout_s": 5.0,
-            "train": TrainSettings(
-                optimizer=OnDARESettings(lr=1e-3, reserve=0.2, rescale=True, alpha=1e-6),
-                batch_size=4,
-                epochs=2,
-                max_length=128,
-            ),
+            "train": train(),
         }
         | changes
     )
@@ -56,6 +55,32 @@ def queues() -> parts.FakeQueues:
     return parts.FakeQueues(
         {e: [parts.sampled_pair(held, e, i) for i in range(n)] for e, n in counts.items()}
     )
+
+
+def train(**changes: object) -> TrainSettings:
+    return TrainSettings(
+        optimizer=OnDARESettings(lr=1e-3, reserve=0.2, rescale=True, alpha=1e-6),
+        batch_size=4,
+        epochs=2,
+        max_length=128,
+    ).model_copy(update=changes)
+
+
+def k3(pairs: list[PreferencePair], policy: Any, reference: Any) -> float:
+    """Mean over the answers of sum_t [exp(d_t) - 1 - d_t], d_t = log ref - log policy."""
+    encoded, _ = sampled_pairs(pairs, 128)
+    total = 0.0
+    for pair in encoded:
+        for ids, start in pair.rows():
+            with torch.no_grad():
+                logprobs = [
+                    torch.log_softmax(model(torch.tensor([ids])).logits[0].double(), -1)
+                    for model in (policy, reference)
+                ]
+            for at in range(start, len(ids)):
+                ours, theirs = (found[at - 1, ids[at]].item() for found in logprobs)
+                total += math.expm1(theirs - ours) - (theirs - ours)
+    return total / (2 * len(encoded))
 
 
 def test_episodes_are_checkpointed_then_committed_then_published(tmp_path: Path) -> None:
@@ -74,7 +99,15 @@ def test_episodes_are_checkpointed_then_committed_then_published(tmp_path: Path)
     ]
     assert metrics["version"] == 3
     assert metrics["pairs"] == 7
-    assert metrics["kl"] != 0
+    # Measured before the third update: under version 2, whose reference is version 0.
+    policy, reference = (load_policy(spec.policy).eval() for _ in range(2))
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            parameter.copy_(torch.from_numpy(board.weights(2)[name]))
+    expected = k3(source.kept[3], policy, reference)
+    assert expected > 1e-4
+    assert metrics["kl"] == pytest.approx(expected, rel=1e-3)
+    assert [board.versions[v].base_version for v in range(4)] == [0, 0, 1, 2]
     written = load_file(tmp_path / "a" / "out" / "model.safetensors")
     for name, value in board.versions[3].tensors.items():
         assert np.array_equal(written[name], value)
@@ -91,6 +124,51 @@ def test_episodes_are_checkpointed_then_committed_then_published(tmp_path: Path)
     assert steps[-1].step == 8
     assert steps[-1].steps == 12
     assert "secret" not in repr(spec) + spec.model_dump_json()
+
+
+def test_the_schedule_spans_the_planned_steps_of_every_episode(tmp_path: Path) -> None:
+    source, events = queues(), list[Event]()
+    board = parts.FakeBoard(source.history)
+    schedule = ScheduleSettings(kind="linear")
+    spec = setting(tmp_path, "a", train=train(schedule=schedule))
+    online_learner(spec, events.append, source.open, board)
+    # Of 12 planned steps, 4 an episode. All 8 pairs of the first make its 4 steps; the 7 of the
+    # third make 14 / 4 steps, so 4 as well, of 3 or 4 pairs each.
+    lr = [1e-3 * (1 - step / 12) for step in range(12)]
+    assert board.versions[1].metrics["lr"] == pytest.approx(sum(lr[:4]) / 4)
+    sizes = [4, 3, 3, 4]
+    third = sum(size * of_step for size, of_step in zip(sizes, lr[8:], strict=True)) / 14
+    assert board.versions[3].metrics["lr"] == pytest.approx(third)
+    steps = [event for event in events if isinstance(event, TrainProgress)]
+    assert [event.metrics["lr"] for event in steps if event.step in (4, 8)] == [
+        pytest.approx(lr[3]),
+        pytest.approx(lr[11]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "epochs", "batch_size", "max_steps", "steps"),
+    [
+        (8, 2.0, 4, None, 4),
+        (9, 1.0, 4, None, 3),  # a step for the ninth
+        (3, 0.5, 4, None, 1),
+        (192, 2.0, 16, None, 24),
+        (8, 2.0, 4, 7, 7),
+    ],
+)
+def test_planned_steps_are_those_of_an_episode_that_drops_nothing(
+    tmp_path: Path,
+    prompts: int,
+    epochs: float,
+    batch_size: int,
+    max_steps: int | None,
+    steps: int,
+) -> None:
+    asked = train(epochs=epochs, batch_size=batch_size, max_steps=max_steps)
+    spec = setting(tmp_path, "a", prompts_per_episode=prompts, train=asked)
+    assert planned_steps(spec) == steps
+    plan = plan_batches(prompts, batch_size, epochs=epochs, key=(0,), max_steps=max_steps)
+    assert len(plan) == steps
 
 
 @pytest.mark.parametrize("crash_at", [1, 2, 3])
@@ -126,8 +204,11 @@ def test_pairs_whose_checkpoint_was_never_written_are_trained_again(tmp_path: Pa
     online_learner(setting(tmp_path, "a"), lambda _: None, source.open, board)
     assert source.history[-2:] == ["published 2", "closed"]
     source.states.pop(3)
-    resumed = parts.FakeBoard(source.history)
-    online_learner(setting(tmp_path, "a"), lambda _: None, source.open, resumed)
+    resumed, events = parts.FakeBoard(source.history), list[Event]()
+    online_learner(setting(tmp_path, "a"), events.append, source.open, resumed)
+    # The step counter goes on from the four steps of the checkpoint.
+    steps = [event.step for event in events if isinstance(event, TrainProgress)]
+    assert (steps[0], steps[-1]) == (5, 8)
     straight = queues()
     whole = parts.FakeBoard(straight.history)
     online_learner(setting(tmp_path, "b"), lambda _: None, straight.open, whole)
