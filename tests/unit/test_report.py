@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from services.telemetry.record.events import PairExample, StageFinished, StageStarted
 from services.telemetry.record.reduce import apply
-from services.telemetry.record.state import Point, RunState
+from services.telemetry.record.state import Point, RunState, Stage
 from services.telemetry.report.axes import axis
 from services.telemetry.report.figures import curve, training_figures
 from services.telemetry.report.online_figures import online_figures
@@ -245,6 +245,15 @@ def test_long_curves_are_averaged_down() -> None:
     xs, ys = curve(points, "loss")
     assert len(xs) == 300
     assert (xs[0], ys[0], xs[-1]) == (10, 5.5, 3000)
+
+
+def test_the_mean_of_a_long_curve_does_not_end_in_its_last_noisy_value() -> None:
+    values = [0.0] * 99 + [1.0]
+    points = [Point(0, i, 100, 0, 0.0, {"loss": v}) for i, v in enumerate(values, start=1)]
+    (figure,) = training_figures(Stage("sft", curve=points))
+    titles = re.findall(r"<title>mean loss, (\d+): ([\d.]+)</title>", figure.svg)
+    assert titles[0] == ("1", "0")
+    assert titles[-1] == ("99", "0.333")
 
 
 def test_steps_of_each_episode_are_laid_one_after_the_other() -> None:

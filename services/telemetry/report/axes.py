@@ -23,13 +23,13 @@ class Axis:
 
 def axis(
     values: Sequence[float],
-    about: int = 5,
+    tick_count: int = 5,
     whole: bool = False,
     zero: bool = False,
     tight: bool = False,
     limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Axis:
-    """The axis that holds every value, with about so many ticks at 1, 2 or 5 times a power of ten.
+    """The axis that holds every value, with about `tick_count` ticks at 1, 2 or 5 times a power of ten.
 
     `whole`: ticks are integers. `zero`: the axis starts at 0. `tight`: it ends at the values,
     not at the next tick. `limits`: what it may never pass (an accuracy ends at 1).
@@ -41,7 +41,7 @@ def axis(
         pad = 1.0 if whole else (abs(high) * 0.1 or 1.0)
         low, high = (low if zero and low == 0 else low - pad), high + pad
         low, high = max(low, limits[0]), min(high, limits[1])
-    step = _step((high - low) / max(1, about), whole)
+    step = _step((high - low) / tick_count, whole)
     if not tight:
         low = max(limits[0], math.floor(low / step + 1e-9) * step)
         high = min(limits[1], math.ceil(high / step - 1e-9) * step)

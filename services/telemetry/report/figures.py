@@ -127,14 +127,18 @@ def curve(points: Sequence[Point], key: str) -> tuple[list[float], list[float]]:
 
 
 def _with_average(name: str, xs: list[float], ys: list[float]) -> list[Series]:
-    """A long curve as its running mean, over the raw values drawn faintly."""
+    """A long curve as its running mean, over the raw values drawn faintly.
+
+    Towards the ends the window narrows, so that the mean stays in its middle, but not to the
+    single noisy value at the very end.
+    """
     window = len(ys) // 20
     if window < 3:
         return [Series(name, xs, ys)]
     means = []
     for i in range(len(ys)):
-        reach = min(window, i, len(ys) - 1 - i)
-        means.append(_mean(ys[i - reach : i + reach + 1]))
+        reach = max(window // 3, min(window, i, len(ys) - 1 - i))
+        means.append(_mean(ys[max(0, i - reach) : i + reach + 1]))
     return [Series(name, xs, ys, faint=True), Series(f"mean {name}", xs, means)]
 
 

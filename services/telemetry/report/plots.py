@@ -68,7 +68,7 @@ def line_plot(
 ) -> str:
     """Lines with their names at their ends; one series alone needs no name."""
     named = [s for s in series if len(s.xs)]
-    x = axis([v for s in named for v in s.xs], about=6, whole=whole_x, tight=True)
+    x = axis([v for s in named for v in s.xs], tick_count=6, whole=whole_x, tight=True)
     y = axis([v for s in named for v in s.ys], zero=zero, limits=limits)
     left = _left(y)
     clear = [s for s in named if not s.faint]
