@@ -29,7 +29,7 @@ def axis(
     tight: bool = False,
     limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Axis:
-    """The axis that holds every value, with about `tick_count` ticks at 1, 2 or 5 times a power of ten.
+    """The axis that holds every value, with about `tick_count` ticks: 1, 2 or 5 times 10^n.
 
     `whole`: ticks are integers. `zero`: the axis starts at 0. `tight`: it ends at the values,
     not at the next tick. `limits`: what it may never pass (an accuracy ends at 1).
