@@ -127,7 +127,9 @@ def test_a_line_that_is_no_event_is_skipped_and_said_so(tmp_path: Path) -> None:
     path.write_text('{"time": 1.0, "kind": "of_tomorrow"}\n[]\n')
     with Recorder(tmp_path) as record:
         notes = [note.line for note in record.state.notes]
-    assert notes == ["metrics.jsonl: 2 lines are no events, the first is line 1; skipped"]
+    assert notes == [
+        "metrics.jsonl: 2 lines are no events of this version (the first is line 1); skipped"
+    ]
 
 
 def test_events_of_a_version_that_named_no_stage_are_skipped_and_said_so(tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_events_of_a_version_that_named_no_stage_are_skipped_and_said_so(tmp_pat
         assert record.state.stages == {}
         assert [note.line for note in record.state.notes] == [
             "kept",
-            "metrics.jsonl: line 1 is no event; skipped",
+            "metrics.jsonl: line 1 is no event of this version; skipped",
         ]
 
 

@@ -134,8 +134,9 @@ def read_line(line: str) -> tuple[float, Event]:
 
 def _skipped(name: str, lines: list[int]) -> str:
     if len(lines) == 1:
-        return f"{name}: line {lines[0]} is no event; skipped"
-    return f"{name}: {len(lines)} lines are no events, the first is line {lines[0]}; skipped"
+        return f"{name}: line {lines[0]} is no event of this version; skipped"
+    first = f"the first is line {lines[0]}"
+    return f"{name}: {len(lines)} lines are no events of this version ({first}); skipped"
 
 
 def _cut_torn_line(path: Path) -> None:
