@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.telemetry.record.events import PairExample, StageFinished, StageStarted
+from services.telemetry.record.events import PairExample, StageFinished, StageStarted, StageWaiting
 from services.telemetry.record.reduce import apply
 from services.telemetry.record.state import Point, RunState, Stage
 from services.telemetry.report.axes import axis
@@ -283,3 +283,35 @@ def test_metrics_of_a_stage_are_told_under_the_table(whole: RunState) -> None:
     text = render_report(whole, {})
     assert "<span>pairs 1,711</span>" in text
     assert "<span>reward_mean 0.213</span>" in text
+
+
+def test_an_answer_too_long_to_read_is_cut_and_says_so(whole: RunState) -> None:
+    example = next(iter(whole.stages["online_dpo"].examples[1].values()))
+    long = example.model_copy(update={"chosen": "a" * 3500, "rejected": ""})
+    stage = Stage("online_dpo", examples={1: {"p": long}})
+    (episode,) = shown_episodes(stage)
+    assert "".join(text for _, text in episode.pairs[0].chosen) == (
+        "a" * 3000 + "… (500 more characters)"
+    )
+    assert episode.pairs[0].rejected == []
+
+
+def test_a_layer_without_values_has_no_bar() -> None:
+    svg = stacked_bars(["1", "2"], [("pairs", [3.0, 0.0], 0)], "episode", "prompts")
+    assert svg.count("<rect") == 1
+
+
+def test_a_stage_that_waits_says_so_at_the_top_of_the_page() -> None:
+    state = RunState()
+    apply(state, StageStarted(stage="labels", job="annotate", index=1, total=2))
+    apply(state, StageWaiting(stage="labels", reason="12 of 200 <pairs>"))
+    text = render_report(state, {})
+    assert "<p>labels is waiting.</p><p>12 of 200 &lt;pairs&gt;</p>" in text
+    assert "<td>waiting</td>" in text
+
+
+def test_evaluations_stand_with_their_policy_and_share_one_row_of_time(whole: RunState) -> None:
+    text = render_report(whole, {})
+    assert "sft-evaluation" not in text
+    assert re.search(r"<td>sft</td>\s*<td>1:04</td>\s*<td>0.310</td>\s*<td>0.400</td>", text)
+    assert re.search(r"<td>evaluations \(4\)</td>\s*<td>48 s</td>", text)

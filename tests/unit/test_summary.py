@@ -167,6 +167,7 @@ def test_interval_is_wilsons() -> None:
     # scipy.stats.binomtest(5, 10).proportion_ci(method="wilson"): 0.23659, 0.76341
     assert interval(0.5, 10) == pytest.approx((0.23659, 0.76341), abs=1e-4)
     assert interval(0.0, 10)[0] == 0.0
+    assert interval(0.0, 0) == (0.0, 1.0)
 
 
 def test_the_final_table_as_plain_text(whole: RunState) -> None:
@@ -183,13 +184,16 @@ def test_the_final_table_as_plain_text(whole: RunState) -> None:
     assert "11 weight versions, 22 attestations, 1 repaired" in " ".join(text.split())
 
 
-def test_a_policy_that_is_only_evaluated_is_no_unfinished_stage() -> None:
+def test_an_evaluation_of_a_policy_from_elsewhere_has_its_own_row() -> None:
     state = RunState()
-    apply(state, Evaluated(stage="policy", sampled=0.5, sampled_n=10))
+    apply(state, StageStarted(stage="evaluate", job="evaluate", index=1, total=1))
+    apply(state, Evaluated(stage="evaluate", policy="models/a", sampled=0.5, sampled_n=10))
+    done = StageFinished(stage="evaluate", job="evaluate", seconds=4.0, reused=False, folder="f")
+    apply(state, done)
     stream = io.StringIO()
     write_final_table(state, stream)
-    row = next(line for line in stream.getvalue().splitlines() if "policy" in line and "-" in line)
-    assert row.split() == ["policy", "-", "0.500", "-", "-"]
+    rows = [line.split() for line in stream.getvalue().splitlines()]
+    assert ["evaluate", "4.0", "s", "0.500", "-", "-"] in rows
 
 
 def _running(total: int, steps: int) -> RunState:

@@ -350,5 +350,5 @@ def test_plain_repair_of_weights_is_a_warning() -> None:
         max_canary_difference=0.0,
     )
     assert _plain([repaired, repaired.model_copy(update={"repaired": 0})], 0.0) == [
-        "warning: version 3: 1 of 2 workers needed a second full sync"
+        "warning: online_dpo: version 3: 1 of 2 workers needed a second full sync"
     ]

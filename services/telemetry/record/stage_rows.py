@@ -36,7 +36,7 @@ def stage_rows(state: RunState) -> list[StageRow]:
 
 
 def _time(stage: Stage) -> str:
-    return _duration(stage.seconds, stage.reused) if stage.over else stage.status
+    return _duration(stage.seconds, stage.reused) if stage.finished else stage.status
 
 
 def _duration(seconds: float | None, reused: bool) -> str:

@@ -69,14 +69,9 @@ class Stage:
     """By episode, then by prompt: the same pair reported twice is one."""
 
     @property
-    def over(self) -> bool:
-        """Finished, or only evaluated: a policy from elsewhere."""
-        return self.finished or (not self.job and self.evaluation is not None)
-
-    @property
     def status(self) -> str:
         """ "finished", "waiting" or "unfinished"."""
-        if self.over:
+        if self.finished:
             return "finished"
         return "waiting" if self.waiting else "unfinished"
 
@@ -124,11 +119,11 @@ class RunState:
 
         An evaluation that is done is shown in the row of the stage it measured.
         """
-        return [stage for stage in self.ordered() if not (stage.evaluates and stage.over)]
+        return [stage for stage in self.ordered() if not (stage.evaluates and stage.finished)]
 
     def evaluations(self) -> list[Stage]:
         """The stages that `shown` leaves out."""
-        return [stage for stage in self.ordered() if stage.evaluates and stage.over]
+        return [stage for stage in self.ordered() if stage.evaluates and stage.finished]
 
     def evaluated(self) -> list[Stage]:
         """The stages whose model was measured, in order."""

@@ -75,8 +75,8 @@ class PlainView:
                 self._episode_finished(event)
             case WeightsPublished() if event.repaired:
                 self._line(
-                    f"warning: version {event.version}: {event.repaired} of {event.workers} "
-                    "workers needed a second full sync"
+                    f"warning: {event.stage}: version {event.version}: {event.repaired} of "
+                    f"{event.workers} workers needed a second full sync"
                 )
             case Evaluated() if event.stage != self._being_reused:
                 self._line(f"{event.stage}: {_accuracies(event)}")

@@ -83,7 +83,7 @@ def screen(state: RunState) -> Screen:
     """The screen of this moment. Evaluations have a line only while they run."""
     running = state.running()
     shown = running if running is not None else state.stages.get(state.current)
-    total = max((stage.total for stage in state.stages.values()), default=0)
+    total = shown.total if shown is not None else 0
     return Screen(
         at=state.last_at,
         started_at=state.started_at,
