@@ -38,13 +38,16 @@ class EpisodeStore:
         """Close the connections."""
         await self._records.close()
 
-    async def create(self, count: int, prompts: int) -> None:
+    async def create(self, count: int, prompts: int, published: int = 0) -> None:
         """Make episodes 1 to `count` of `prompts` prompts each; those that are there stay.
+
+        In a run that has none yet the first `published` are made COMPLETED: an earlier one, which
+        this one goes on from, has trained them.
 
         Raises StateError when the run was begun with another number of prompts or with more
         episodes.
         """
-        before, planned = await self._records.create(count, prompts)
+        before, planned = await self._records.create(count, prompts, published)
         if planned != prompts:
             raise StateError(
                 f"run {self.run} was begun with {planned} prompts an episode: set "

@@ -21,7 +21,6 @@ loop of a restarted run is the same loop.
 import asyncio
 import time
 
-from orchestrator.config.settings import EpisodeSettings
 from orchestrator.online.ports import LoopPorts, Progress
 from orchestrator.online.transitions import (
     POLL_S,
@@ -31,6 +30,7 @@ from orchestrator.online.transitions import (
     try_move,
 )
 from services.errors import PairloopError, StallError, StateError
+from services.queues.settings import EpisodeSettings
 from services.states import SAMPLED, State, state_of
 from services.telemetry.record.events import EpisodeFinished
 

@@ -2,9 +2,9 @@
 
     python orchestrator/run.py [CONFIG] [key=value ...] [--dry-run]
 
-Without CONFIG the demo. `--dry-run` validates and prints the resolved config. Exit status: 0 done,
-2 a config, data file or model is wrong, 3 something does not answer or does not fit in memory,
-1 the run failed, 130 interrupted.
+Without CONFIG the demo. `--dry-run` validates, prints the resolved config, and says what each
+stage would do. Exit status: 0 done, 1 the run failed, 2 a config, data file or model is wrong, 3
+something does not answer or does not fit in memory, 4 a job waits, 130 interrupted.
 """
 
 import argparse
@@ -26,16 +26,17 @@ def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status. Heavy imports wait until all checks are through."""
     from orchestrator.checks.preflight import check
     from orchestrator.config.reading import read_config, to_yaml
+    from orchestrator.stages.outlook import outlook
     from services.errors import PairloopError, fitted
 
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     config, overrides = _split(options.words)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         job = read_config(config, overrides)
         check(job, addresses=not options.dry_run)
         if options.dry_run:
-            sys.stdout.write(to_yaml(job))
+            sys.stdout.write(to_yaml(job) + outlook(job))
             return 0
         from orchestrator.stages.run import run
 

@@ -13,8 +13,9 @@ PairloopError
 ├── StallError           a wait passed its deadline
 ├── WeightsError         weights were refused: unknown base, broken checksum
 │   └── AttestationError a worker does not hold the weights it should, even after a repair
-└── WorkerError          a worker failed; carries its cause
-    └── WorkerDiedError      its process ended without a word
+├── WorkerError          a worker failed; carries its cause
+│   └── WorkerDiedError      its process ended without a word
+└── Waiting              no failure: a job waits for people or an event; the same command goes on
 
 `orchestrator/run.py` prints one line of it and exits with `exit_code`. The message says what
 was wrong, where, and, after its last "; ", what to do. What Ray wraps around an error is taken
@@ -95,6 +96,12 @@ class WorkerError(PairloopError):
 
 class WorkerDiedError(WorkerError):
     """A worker's process ended without saying why: killed, crashed, or lost with its machine."""
+
+
+class Waiting(PairloopError):
+    """A job waits, durably, for people or for an event; the message says for what."""
+
+    exit_code = 4
 
 
 def one_line(error: BaseException, limit: int = CAUSE_CHARACTERS) -> str:

@@ -42,3 +42,15 @@ def fields_of(settings: Settings) -> Iterator[tuple[str, FieldInfo, Any]]:
     """Name, declaration and value of every field."""
     for name, field in type(settings).model_fields.items():
         yield name, field, getattr(settings, name)
+
+
+class _Extendable:
+    """The mark itself."""
+
+    def __repr__(self) -> str:
+        return "extendable"
+
+
+EXTENDABLE = _Extendable()
+Extendable = Annotated[T, EXTENDABLE]
+"""Of a count that more work can raise: a larger one goes on from where a smaller one ended."""

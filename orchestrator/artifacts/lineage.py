@@ -1,143 +1,171 @@
-"""Which models a job starts from, found by lineage, and whether they fit each other."""
+"""Which models a job starts from, and where each was found.
 
-import hashlib
-import json
-import struct
+    given      the config names it
+    lineage    an ancestor of the policy, by artifact.json or, before a run, by the recipe
+    hub        Qwen2's naming: "Qwen/Qwen2-7B-Instruct" was fine-tuned from "Qwen/Qwen2-7B"
+
+A lineage reads finished artifacts and the stages that are still to be made alike: "@sft" is the
+artifact that stage will be.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from orchestrator.artifacts.store import ancestor, read_artifact
-from orchestrator.config.settings import OfflineDPOJob, OnlineDPOJob, Stage
-from services.data.settings import DataSource
-from services.errors import ArtifactError, ConfigError, LineageError
-from services.reward.settings import ModelReward
+from orchestrator.artifacts.inputs import inputs_of
+from orchestrator.artifacts.store import read_artifact
+from orchestrator.checks.models import check_same_shapes, check_same_tokenizer
+from services.errors import ConfigError, LineageError
+from services.hub import is_hub_name
+from services.learner.model.shape import ModelShape
+from services.learner.settings import AdamWSettings, OptimizerSettings
 
-Shapes = dict[str, tuple[int, ...]]
+if TYPE_CHECKING:
+    from orchestrator.jobs.job import Job
 
-
-def is_hub_name(path: str) -> bool:
-    """Whether a path that is no folder here can be a name on the hub: "owner/model"."""
-    parts = path.split("/")
-    return (
-        not Path(path).exists() and len(parts) == 2 and all(parts) and parts[0] not in (".", "..")
-    )
+_TUNED = "-Instruct"
 
 
-def reference_of(job: OfflineDPOJob | OnlineDPOJob) -> str:
-    """The frozen reference: as configured, else the nearest SFT ancestor, else the policy."""
-    return job.reference or ancestor(job.policy, "sft") or job.policy
+class Parent(str):
+    """A model's place: folder, hub name or "@stage"; `source` says how it was found."""
+
+    source: Literal["given", "lineage", "hub", "policy"]
+
+    def __new__(
+        cls, path: str, source: Literal["given", "lineage", "hub", "policy"] = "given"
+    ) -> "Parent":
+        """A string that knows where it comes from."""
+        parent = super().__new__(cls, path)
+        parent.source = source
+        return parent
 
 
-def base_of(job: OfflineDPOJob | OnlineDPOJob) -> str | None:
-    """For OMO: the model the reference was fine-tuned from. None when the optimizer needs none."""
-    if job.train.optimizer.kind == "adamw":
-        return None
-    if job.base is not None:
-        return job.base
-    reference = reference_of(job)
-    artifact = read_artifact(reference)
-    if artifact is None or "policy" not in artifact.parents:
+class Aligned(Protocol):
+    """What a DPO job's settings say of its models."""
+
+    @property
+    def policy(self) -> str: ...  # noqa: D102
+    @property
+    def reference(self) -> str | None: ...  # noqa: D102
+    @property
+    def base(self) -> str | None: ...  # noqa: D102
+    @property
+    def train(self) -> "Trained": ...  # noqa: D102
+
+
+class Trained(Protocol):
+    """Training settings, as far as lineage reads them."""
+
+    @property
+    def optimizer(self) -> OptimizerSettings: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class _Made:
+    kind: str
+    parents: Mapping[str, str]
+
+
+class Lineage:
+    """Ancestors of models, among artifacts and the stages of one run."""
+
+    def __init__(self, stages: "Mapping[str, Job] | None" = None) -> None:
+        self._stages = dict(stages or {})
+
+    def alignment(self, job: Aligned) -> dict[str, Parent]:
+        """Reference and, for OMO, base of a DPO job. ConfigError when there is no base to find."""
+        reference = self.reference(job.policy, job.reference)
+        found = {"reference": reference}
+        if not isinstance(job.train.optimizer, AdamWSettings):
+            found["base"] = self.base(reference, job.base, job.train.optimizer.kind)
+        return found
+
+    def reference(self, policy: str, given: str | None) -> Parent:
+        """The frozen reference: as given, else the nearest SFT ancestor, else the policy."""
+        if given is not None:
+            return Parent(given)
+        ancestor = self.ancestor(policy, "sft")
+        return Parent(policy, "policy") if ancestor is None else Parent(ancestor, "lineage")
+
+    def base(self, reference: str, given: str | None, optimizer: str) -> Parent:
+        """The model that the reference was fine-tuned from."""
+        if given is not None:
+            return Parent(given)
+        made = self._made(reference)
+        if made is not None and "policy" in made.parents:
+            return Parent(made.parents["policy"], "lineage")
+        if is_hub_name(reference) and reference.endswith(_TUNED):
+            return Parent(reference.removesuffix(_TUNED), "hub")
         raise ConfigError(
-            f"'base' is missing: {job.train.optimizer.kind} needs tau = reference - base, and"
-            f" '{reference}' has no lineage; set base to the model it was fine-tuned from, or"
-            " train.optimizer.kind to adamw"
-        )
-    return artifact.parents["policy"]
-
-
-def parents_of(stage: Stage) -> dict[str, str]:
-    """Every folder, file or hub name a stage reads, by role."""
-    found: dict[str, str] = {}
-    if stage.job in ("offline_dpo", "online_dpo"):
-        found["policy"] = stage.policy
-        found["reference"] = reference_of(stage)
-        base = base_of(stage)
-        if base is not None:
-            found["base"] = base
-    elif stage.job in ("sft", "preferences", "reward_model"):
-        found["policy"] = stage.policy
-    for role in ("texts", "demonstrations", "prompts", "pairs", "heldout"):
-        source = getattr(stage, role, None)
-        if isinstance(source, DataSource):
-            found[role] = source.path
-    if stage.job == "pretrain" and isinstance(stage.tokenizer, str):
-        found["tokenizer"] = stage.tokenizer
-    for number, part in enumerate(reward_models(stage)):
-        found[f"reward_model_{number}" if number else "reward_model"] = part.path
-    return {role: _artifact_root(path) for role, path in found.items()}
-
-
-def _artifact_root(path: str) -> str:
-    """A file inside an artifact stands for the artifact."""
-    parent = Path(path).parent
-    return str(parent) if (parent / "artifact.json").is_file() else path
-
-
-def reward_models(stage: Any) -> list[ModelReward]:
-    """The reward models among a stage's reward parts."""
-    reward = getattr(stage, "reward", None)
-    return [part for part in reward.parts if isinstance(part, ModelReward)] if reward else []
-
-
-def check_model_folder(path: str, key: str) -> None:
-    """ArtifactError unless the path is a model folder or can be a hub name."""
-    if is_hub_name(path):
-        return
-    folder = Path(path)
-    if not folder.exists():
-        raise ArtifactError(f"'{key}': no such folder: {path}")
-    if not (folder / "config.json").is_file():
-        raise ArtifactError(f"'{key}': {path} is no model folder: it has no config.json")
-    if not list(folder.glob("*.safetensors")):
-        raise ArtifactError(f"'{key}': {path} holds no .safetensors weights")
-
-
-def tensor_shapes(folder: str) -> Shapes:
-    """Names and shapes of a model folder's tensors, from the safetensors headers alone."""
-    shapes: Shapes = {}
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        with path.open("rb") as file:
-            try:
-                (length,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(min(length, 100_000_000)))
-            except (struct.error, ValueError):
-                raise ArtifactError(f"{path}: not a safetensors file, or cut short") from None
-        shapes |= {k: tuple(v["shape"]) for k, v in header.items() if k != "__metadata__"}
-    return shapes
-
-
-def check_same_shapes(reference: str, base: str) -> None:
-    """LineageError unless both hold the same names and shapes: else there is no tau."""
-    if is_hub_name(reference) or is_hub_name(base):
-        return
-    ours, theirs = tensor_shapes(reference), tensor_shapes(base)
-    for name in sorted(ours.keys() | theirs.keys()):
-        if ours.get(name) != theirs.get(name):
-            said = [f"{shape[name]}" if name in shape else "nothing" for shape in (ours, theirs)]
-            raise LineageError(
-                f"reference {reference} and base {base} do not match: tensor '{name}' is {said[0]}"
-                f" in the reference and {said[1]} in the base; OMO needs models of one shape"
-            )
-
-
-def check_same_tokenizer(policy: str, other: str, key: str) -> None:
-    """LineageError unless both folders hold the same tokenizer."""
-    if is_hub_name(policy) or is_hub_name(other):
-        return
-    if _tokenizer_digest(policy) != _tokenizer_digest(other):
-        raise LineageError(
-            f"'{key}': the tokenizer of {other} differs from the policy's ({policy}); both must"
-            " read the same tokens"
+            f"'base' is missing: {optimizer} needs tau = reference - base, and '{reference}' has no"
+            " lineage; set base to the model it was fine-tuned from, or train.optimizer.kind to"
+            " adamw"
         )
 
+    def ancestor(self, path: str, kind: str) -> str | None:
+        """The nearest artifact of this kind along the policies, the model itself included."""
+        seen: set[str] = set()
+        current: str | None = path
+        while current is not None and current not in seen:
+            seen.add(current)
+            made = self._made(current)
+            if made is None:
+                return None
+            if made.kind == kind:
+                return current
+            current = made.parents.get("policy")
+        return None
 
-def _tokenizer_digest(folder: str) -> str:
-    path = Path(folder) / "tokenizer.json"
-    if not path.is_file():
-        raise ArtifactError(f"{folder} holds no tokenizer.json")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        parts = [data["model"]["vocab"], data["model"].get("merges"), data.get("added_tokens")]
-    except (ValueError, KeyError, TypeError):
-        raise ArtifactError(f"{path}: not a tokenizer file") from None
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    def new_shape(self, path: str) -> tuple[str, ModelShape] | None:
+        """The stage that will make this model from nothing, and its shape; None for others."""
+        seen: set[str] = set()
+        while path.startswith("@") and path not in seen:
+            seen.add(path)
+            stage = self._stages.get(path[1:])
+            if stage is None:
+                return None
+            if (shape := stage.new_shape()) is not None:
+                return path[1:], shape
+            made = self._made(path)
+            path = made.parents.get("policy", "") if made else ""
+        return None
+
+    def _made(self, path: str) -> _Made | None:
+        if path.startswith("@"):
+            stage = self._stages.get(path[1:])
+            if stage is None:
+                return None
+            return _Made(stage.job, {each.role: each.value for each in inputs_of(stage)})
+        artifact = read_artifact(path)
+        if artifact is None:
+            return None
+        parents = dict(artifact.parents)
+        for role, wanted in artifact.parent_fingerprints.items():
+            parents[role] = _at(parents[role], wanted, f"{path}, its {role}")
+        return _Made(artifact.kind, parents)
+
+
+def check_alignment(policy: str, parents: Mapping[str, Parent]) -> None:
+    """LineageError unless policy, reference and base fit each other; what is not made yet does."""
+    reference, base = parents["reference"], parents.get("base")
+    check_same_tokenizer(policy, reference, "reference")
+    check_same_shapes(policy, reference, ("policy", "reference"))
+    if base is not None:
+        check_same_shapes(reference, base, ("reference", "base"))
+
+
+def _at(path: str, wanted: str, whose: str) -> str:
+    """The artifact of this fingerprint: at its place, or where a newer one has pushed it to."""
+    place = Path(path)
+    candidates = [place, *sorted((place.parent / ".replaced").glob(f"{place.name}-*"))]
+    for candidate in candidates:
+        artifact = read_artifact(candidate)
+        if artifact is not None and artifact.fingerprint == wanted:
+            return str(candidate)
+    if not place.exists():
+        return path
+    raise LineageError(
+        f"{whose}: {path} holds another artifact by now (wanted {wanted}); bring the first one"
+        " back, or name the model it should be"
+    )

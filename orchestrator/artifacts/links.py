@@ -1,15 +1,16 @@
-"""What a stage of a recipe takes from the recipe: earlier stages' folders, and the seed."""
+"""Links between the stages of a recipe: "@name/file" is a file of an earlier stage's artifact."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from orchestrator.config.settings import Stage
+from services.errors import ConfigError
 from services.settings import Settings
 
 S = TypeVar("S", bound=Settings)
 
 
-def resolve(settings: S, made: dict[str, Path]) -> S:
+def resolve(settings: S, made: Mapping[str, Path]) -> S:
     """The settings with each "@name/file" replaced by a path; a stage not made yet stays."""
 
     def walk(value: Any) -> Any:
@@ -26,6 +27,22 @@ def resolve(settings: S, made: dict[str, Path]) -> S:
     return type(settings).model_validate(walk(settings.model_dump(exclude_unset=True)))
 
 
-def with_seed(stage: Stage, seed: int) -> Stage:
-    """The stage under the run's seed, unless it has one of its own."""
-    return stage if "seed" in stage.model_fields_set else stage.model_copy(update={"seed": seed})
+def check_links(settings: Settings, earlier: Sequence[str], where: str) -> None:
+    """ConfigError for a link to what is no earlier stage."""
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(inner, f"{key}.{name}" if key else str(name))
+        elif isinstance(value, list):
+            for at, inner in enumerate(value):
+                walk(inner, f"{key}.{at}")
+        elif isinstance(value, str) and value.startswith("@"):
+            name = value[1:].split("/")[0]
+            if name not in earlier:
+                stages = ", ".join(earlier) or "none"
+                raise ConfigError(
+                    f"'{where}{key}': '{value}' names no earlier stage (earlier: {stages})"
+                )
+
+    walk(settings.model_dump(), "")

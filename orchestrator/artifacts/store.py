@@ -1,29 +1,24 @@
-"""Artifacts and their lineage: what each job leaves behind, and where it came from.
+"""Artifacts: what each job leaves behind, and where it came from.
 
 An artifact is a folder with `artifact.json`, which is written last: a folder without it is not
-an artifact. Its fingerprint covers the job's config, its seed, its input files and its parents'
-fingerprints, so equal fingerprints mean equal work, and a finished artifact can be reused.
+an artifact. Its fingerprint (identity.py) says what was computed, so an artifact with the wanted
+one can be reused, wherever it lies.
 """
 
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.config.settings import Stage
+from orchestrator.artifacts.identity import CODE
 from services.errors import ArtifactError
 from services.settings import Settings
 
 FILE = "artifact.json"
-VERSION = "0.1.0"
-
-# Keys that say where and on what a job runs, not what it computes.
-_PLACEMENT = {"name", "output", "ray", "queues", "admin"}
+RESUME = "resume"
+"""Folder in an artifact: what a larger extent goes on from."""
 
 
 class Artifact(Settings):
@@ -32,14 +27,22 @@ class Artifact(Settings):
     kind: str
     """The job that made it."""
     fingerprint: str
+    trunk: str = ""
+    """The fingerprint without the extent."""
+    extent: dict[str, int] = {}
+    """The counts that more work could raise, e.g. episodes.count."""
+    identity: dict[str, Any] = {}
+    """What the fingerprint covers."""
     parents: dict[str, str] = {}
-    """Folder of each parent, by its role: policy, reference, base, data... In the file, relative to
+    """Place of each parent, by its role: policy, reference, base, pairs... In the file, relative to
     the artifact's own folder, so that runs can be moved as a whole; a hub name is itself."""
+    parent_fingerprints: dict[str, str] = {}
+    """Of those parents that are artifacts: another one may come to lie at that place."""
     config: dict[str, Any] = {}
     seed: int = 0
     metrics: dict[str, float] = {}
     seconds: float = 0.0
-    code_version: str = VERSION
+    code_version: str = CODE
 
 
 def read_artifact(folder: str | Path) -> Artifact | None:
@@ -60,63 +63,21 @@ def read_artifact(folder: str | Path) -> Artifact | None:
     return artifact.model_copy(update={"parents": parents})
 
 
-def fingerprint(stage: Stage, parents: dict[str, str]) -> str:
-    """16 hex digits over the stage's config, its seed, its parents and its local input files.
-
-    A parent that is an artifact counts by its fingerprint, wherever it lies.
-    """
-    config = stage.model_dump(mode="json", exclude=_PLACEMENT)
-    for role, folder in parents.items():
-        artifact = read_artifact(folder)
-        identity = artifact.fingerprint if artifact else _identity(Path(folder))
-        config = _replace(config, folder, f"<{role}:{identity}>")
-    text = json.dumps({"config": config, "code": VERSION}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def artifact_root(path: str) -> str:
+    """A file inside an artifact stands for the artifact."""
+    parent = Path(path).parent
+    return str(parent) if (parent / FILE).is_file() else path
 
 
-def _identity(path: Path) -> str:
-    """Of an input that is no artifact: size and time of each file; a hub name is itself."""
-    if not path.exists():
-        return str(path)
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-    return hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:16]
-
-
-def _replace(value: Any, folder: str, token: str) -> Any:
-    """`value` with the folder, and every path in it, named by its content instead of its place."""
-    if isinstance(value, dict):
-        return {key: _replace(inner, folder, token) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_replace(inner, folder, token) for inner in value]
-    if isinstance(value, str) and (value == folder or value.startswith(folder + os.sep)):
-        return token + value[len(folder) :]
-    return value
-
-
-def find_reusable(output: Path, first: Path, wanted: str) -> Path | None:
-    """A finished artifact with this fingerprint: in its own place, or in another run's folder."""
-    candidates: Iterator[Path] = (path.parent for path in sorted(output.glob(f"*/*/{FILE}")))
-    for folder in (first, *candidates):
-        artifact = read_artifact(folder)
-        if artifact is not None and artifact.fingerprint == wanted:
-            return folder
-    return None
-
-
-def ancestor(folder: str, kind: str, role: Literal["policy", "reference"] = "policy") -> str | None:
-    """The nearest artifact of this kind along a role, the folder itself included."""
-    seen: set[str] = set()
-    current: str | None = folder
-    while current is not None and current not in seen:
-        seen.add(current)
-        artifact = read_artifact(current)
-        if artifact is None:
-            return None
-        if artifact.kind == kind:
-            return current
-        current = artifact.parents.get(role)
-    return None
+def finished_artifacts(output: Path, first: Path) -> dict[str, Path]:
+    """Every finished artifact under an output folder by fingerprint; those of `first` win."""
+    found: dict[str, Path] = {}
+    paths = [*first.glob(f"*/{FILE}"), *sorted(output.glob(f"*/*/{FILE}"))]
+    for path in paths:
+        artifact = read_artifact(path.parent)
+        if artifact is not None:
+            found.setdefault(artifact.fingerprint, path.parent)
+    return found
 
 
 def finish(partial: Path, final: Path, artifact: Artifact) -> None:
@@ -124,11 +85,16 @@ def finish(partial: Path, final: Path, artifact: Artifact) -> None:
 
     What stood there before is kept under `.replaced/`.
     """
+    marks = {
+        role: parent.fingerprint
+        for role, name in artifact.parents.items()
+        if (parent := read_artifact(name)) is not None
+    }
     parents = {
         role: os.path.relpath(name, final) if Path(name).exists() else name
         for role, name in artifact.parents.items()
     }
-    artifact = artifact.model_copy(update={"parents": parents})
+    artifact = artifact.model_copy(update={"parents": parents, "parent_fingerprints": marks})
     path = partial / FILE
     with path.open("w", encoding="utf-8") as file:
         file.write(artifact.model_dump_json(indent=2))

@@ -5,23 +5,22 @@ import socket
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from orchestrator.config.settings import Job, Stage
+from orchestrator.config.ray import RaySettings
+from orchestrator.jobs.job import Job
 from services.errors import ConfigError, UnreachableError
 
 
-def check_addresses(job: Job, stages: Sequence[Stage]) -> None:
+def check_addresses(ray: RaySettings, stages: Sequence[Job]) -> None:
     """UnreachableError when Ray or Redis does not answer, or a port to listen on is taken."""
-    address = job.ray.address or os.environ.get("RAY_ADDRESS", "")
+    address = ray.address or os.environ.get("RAY_ADDRESS", "")
     if address and address not in ("auto", "local"):
         _reachable(address if "//" in address else f"ray://{address}", "Ray", "ray.address", 6379)
     for stage in stages:
-        if stage.job != "online_dpo":
-            continue
-        url = stage.queues.configured_url
-        if url:
-            _reachable(url, "Redis", "queues.url or REDIS_URL", 6379)
-        _port_free(stage.admin.host, stage.admin.port, "admin.port")
-        _port_free(stage.reward.host, stage.reward.port, "reward.port")
+        queues = stage.redis()
+        if queues is not None and queues.configured_url:
+            _reachable(queues.configured_url, "Redis", "queues.url or REDIS_URL", 6379)
+        for listener in stage.listeners():
+            _port_free(listener.host, listener.port, listener.key)
 
 
 def _reachable(url: str, what: str, key: str, default_port: int) -> None:

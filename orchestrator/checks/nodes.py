@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.config.settings import OnlineDPOJob, Stage
+from orchestrator.jobs.job import Job
 from services.errors import ConfigError
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -17,7 +17,7 @@ _ANSWER_S = 30.0
 _LOOK_S = 5.0
 
 
-def check_nodes(stages: Sequence[Stage], folder: Path) -> list[str]:
+def check_nodes(stages: Sequence[Job], folder: Path) -> list[str]:
     """Warnings about this cluster; none on a single node.
 
     Raises ConfigError when a service of a stage would listen where other nodes cannot reach it.
@@ -33,25 +33,25 @@ def check_nodes(stages: Sequence[Stage], folder: Path) -> list[str]:
     ]
 
 
-def refuse_loopback(stages: Sequence[Stage], machines: int) -> None:
-    """ConfigError when Redis or the reward gateway would answer on one machine of several."""
+def refuse_loopback(stages: Sequence[Job], machines: int) -> None:
+    """ConfigError when Redis or a gateway would answer on one machine of several."""
     if machines < 2:
         return
     for stage in stages:
-        if not isinstance(stage, OnlineDPOJob):
-            continue
-        url = stage.queues.configured_url or ""
-        if (urlsplit(url).hostname or "localhost") in _LOOPBACK:
+        queues = stage.redis()
+        host = urlsplit((queues.configured_url if queues else "") or "").hostname or "localhost"
+        if queues is not None and host in _LOOPBACK:
             raise ConfigError(
                 f"'queues.url': the cluster has {machines} machines and Redis would answer on this"
                 " one alone; set REDIS_URL to one that every node reaches"
             )
-        if stage.reward.host in _LOOPBACK:
-            raise ConfigError(
-                f"'reward.host': the cluster has {machines} machines and the reward's gateway would"
-                f" answer on one alone ({stage.reward.host}); inside a network you trust set it to"
-                " 0.0.0.0"
-            )
+        for listener in stage.listeners():
+            if listener.every_node and listener.host in _LOOPBACK:
+                key = listener.key.removesuffix("port") + "host"
+                raise ConfigError(
+                    f"'{key}': the cluster has {machines} machines and workers on the others would"
+                    f" not reach {listener.host}; inside a network you trust set it to 0.0.0.0"
+                )
 
 
 def _blind(nodes: dict[str, str], folder: Path) -> list[str]:

@@ -1,19 +1,19 @@
 """Read a config: YAML with line numbers, key=value overrides, one clear line an error."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.config.settings import Job
+from orchestrator.config.keys import nearest_key
+from orchestrator.jobs.job import Job
+from orchestrator.jobs.registry import JOBS, Stage
 from services.errors import ConfigError
 
-_JOB: TypeAdapter[Job] = TypeAdapter(Job)
-_KINDS = [kind.model_fields["job"].default for kind in get_args(get_args(Job)[0])]
+_JOB: TypeAdapter[Job] = TypeAdapter(Stage)
 
 Key = tuple[str | int, ...]
 
@@ -121,12 +121,17 @@ def _explain(detail: ErrorDetails, data: Any, origin: dict[Key, str], file: str)
     dotted = ".".join(map(str, key)) or "config"
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return f"{where}: unknown key '{dotted}'{_suggest(str(key[-1]))}"
+        near = nearest_key(key, data)
+        meant = f"; did you mean '{near}'?" if near else ""
+        return f"{where}: unknown key '{dotted}'{meant}"
     if missing:
         return f"{where}: missing key '{dotted}'"
+    if kind == "unknown_job":
+        where = origin.get((*key, "job"), where)
+        return f"{where}: '{'.'.join(map(str, (*key, 'job')))}' must be one of {', '.join(JOBS)}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag = str(context.get("discriminator", "")).strip("'")
-        choices = context.get("expected_tags") or ", ".join(map(str, _KINDS))
+        choices = context.get("expected_tags", "")
         inside = ".".join(map(str, (*key, tag)))
         where = origin.get((*key, tag), where)
         return f"{where}: '{inside}' must be one of {choices}"
@@ -162,15 +167,6 @@ def _place(location: tuple[int | str, ...], data: Any, missing: bool) -> tuple[K
         elif missing and position == len(location) - 1:
             key = (*key, part)
     return key, missing
-
-
-def _suggest(wrong: str) -> str:
-    schema = _JOB.json_schema()
-    names: set[str] = set()
-    for definition in schema.get("$defs", {}).values():
-        names |= set(definition.get("properties", {}))
-    close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def to_yaml(job: Job) -> str:

@@ -1,150 +1,73 @@
 """Measure a policy: checker accuracy by skill, sampled and greedy; held-out language-model loss."""
 
-import asyncio
-import hashlib
-import time
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import ray
+from pydantic import Field
 
-from orchestrator.config.settings import EvaluationSettings, Stage
-from orchestrator.online.prompts import make_prompt
-from orchestrator.stages.context import RunContext
-from pairloop.data.v1.rollout_pb2 import Rollout
-from services.data.rows import read_prompts
+from orchestrator.artifacts.lineage import Lineage
+from orchestrator.checks.reward import check_answers
+from orchestrator.checks.sampling import check_engine
+from orchestrator.jobs.job import Job, Makes
 from services.data.settings import DataSource
-from services.learner.jobs.evaluate_lm import evaluate_texts
-from services.learner.model.load import load_tokenizer
-from services.reward.rules import checker
-from services.rollout.settings import EngineSettings, SamplingSettings
-from services.telemetry.record.events import Evaluated, SkillAccuracy
+from services.inputs import ModelPath, Rows
+from services.rollout.settings import EngineSettings
+from services.settings import Operational, Settings
+from services.telemetry.record.events import Evaluated
 
-ANY = "all"
-"""The skill of prompts that name none."""
+if TYPE_CHECKING:
+    from orchestrator.stages.context import StageContext
 
-
-async def evaluate(
-    stage: str,
-    policy: str,
-    settings: EvaluationSettings,
-    engine: EngineSettings,
-    run: RunContext,
-    preferred: Collection[str],
-) -> Evaluated:
-    """Measure and report; a policy measured before in the same way is not measured again.
-
-    `preferred` are the skills the preference data holds.
-    """
-    started = time.monotonic()
-    asked = [settings.model_dump_json(), str(run.seed), *sorted(preferred)]
-    digest = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:8]
-    kept = Path(policy) / f"evaluation-{digest}.json"
-    if kept.is_file():
-        result = Evaluated.model_validate_json(kept.read_text(encoding="utf-8"))
-        result = result.model_copy(update={"stage": stage})
-    else:
-        loss, answers = await asyncio.gather(
-            _held_out_loss(policy, settings), _answers(policy, settings, engine, run)
-        )
-        result = _result(stage, loss, answers, preferred, time.monotonic() - started)
-        if kept.parent.is_dir():
-            kept.write_text(result.model_dump_json(indent=2), encoding="utf-8")
-    run.report(result)
-    return result
+RESULT = "evaluation.json"
 
 
-def preferred_skills(stages: Sequence[Stage]) -> set[str]:
-    """Skills of the prompts that preferences and online episodes are made from."""
-    found: set[str] = set()
-    for stage in stages:
-        source = getattr(stage, "prompts", None)
-        if isinstance(source, DataSource) and Path(source.path).exists():
-            found |= {row.metadata.get("skill", ANY) for row in read_prompts(source)}
-    return found
+class EvaluationSettings(Settings):
+    """What a policy is measured on."""
+
+    prompts: Annotated[DataSource | None, Rows("prompts")] = None
+    """With metadata "answer" or "pattern" for the checker."""
+    texts: Annotated[DataSource | None, Rows("texts")] = None
+    """For the held-out language-model loss."""
+    samples: int = Field(4, ge=1)
+    """Answers a prompt at temperature 1; one more is greedy."""
+    max_tokens: int = Field(64, ge=1)
 
 
-async def _held_out_loss(policy: str, settings: EvaluationSettings) -> tuple[float, int] | None:
-    if settings.texts is None:
-        return None
-    task = ray.remote(num_cpus=1)(evaluate_texts)
-    found: tuple[float, int] = await task.remote(policy, settings.texts)
-    return found
+class Evaluate(Job):
+    """Checker accuracy, sampled and greedy, by skill; held-out language-model loss."""
 
+    makes: ClassVar[Makes] = "report"
 
-async def _answers(
-    policy: str, settings: EvaluationSettings, engine: EngineSettings, run: RunContext
-) -> tuple[list[Rollout], list[Rollout]] | None:
-    """Sampled and greedy rollouts of every held-out prompt."""
-    if settings.prompts is None:
-        return None
-    rows = read_prompts(settings.prompts)
-    tokenizer = load_tokenizer(policy)
-    workers = await run.engines.with_weights(policy, engine)
-    sampled = SamplingSettings(n=settings.samples, max_tokens=settings.max_tokens)
-    greedy = SamplingSettings(n=1, temperature=0.0, max_tokens=settings.max_tokens)
-    prompts = [
-        make_prompt(
-            row,
-            tokenizer,
-            sampling,
-            run=f"evaluation-{name}",
-            episode=0,
-            index=index,
-            dataset_row=index,
-            seed=run.seed,
-        )
-        for name, sampling in (("sampled", sampled), ("greedy", greedy))
-        for index, row in enumerate(rows)
-    ]
-    rollouts = await run.engines.generate(workers, prompts)
-    return rollouts[: len(rows)], rollouts[len(rows) :]
+    job: Literal["evaluate"] = "evaluate"
+    policy: ModelPath
+    evaluation: EvaluationSettings
+    engine: EngineSettings = EngineSettings()
+    preferences_from: Annotated[list[DataSource], Rows("prompts")] = []
+    """What preference data is made from: skills that it holds are told apart in the results."""
+    measures: Operational[str] = ""
+    """The stage that made the policy: the numbers are shown with it. A recipe sets this."""
 
+    def check(self, lineage: Lineage) -> None:
+        """The policy must fit its engine, and every prompt name what is right."""
+        if self.evaluation.prompts is None:
+            return
+        check_answers(self.evaluation.prompts)
+        check_engine(self.policy, self.engine, lineage)
 
-def _result(
-    stage: str,
-    loss: tuple[float, int] | None,
-    answers: tuple[list[Rollout], list[Rollout]] | None,
-    preferred: Collection[str],
-    seconds: float,
-) -> Evaluated:
-    told = Evaluated(stage=stage, seconds=seconds)
-    if loss is not None:
-        told = told.model_copy(update={"lm_loss": loss[0], "lm_tokens": loss[1]})
-    if answers is None:
-        return told
-    sampled, greedy = (_right(rollouts) for rollouts in answers)
-    skills = {
-        skill: SkillAccuracy(
-            sampled=fmean(sampled[skill]),
-            sampled_n=len(sampled[skill]),
-            greedy=fmean(greedy[skill]),
-            greedy_n=len(greedy[skill]),
-            in_preferences=not preferred or skill in preferred,
-        )
-        for skill in sorted(sampled)
-    }
-    every_sampled = [right for skill in sampled.values() for right in skill]
-    every_greedy = [right for skill in greedy.values() for right in skill]
-    return told.model_copy(
-        update={
-            "sampled": fmean(every_sampled),
-            "sampled_n": len(every_sampled),
-            "greedy": fmean(every_greedy),
-            "greedy_n": len(every_greedy),
-            "skills": skills,
-        }
-    )
+    def engines(self) -> Sequence[EngineSettings]:
+        """One kind, where prompts are answered."""
+        return [self.engine] if self.evaluation.prompts is not None else []
 
+    async def run(self, context: "StageContext") -> dict[str, float]:
+        """Measure, write evaluation.json into the artifact, report."""
+        from orchestrator.jobs.evaluate_run import evaluate
 
-def _right(rollouts: Sequence[Rollout]) -> dict[str, list[float]]:
-    """1 or 0 an answer, by skill."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for rollout in rollouts:
-        metadata = rollout.prompt.metadata
-        found[metadata.get("skill", ANY)] += [
-            checker(rollout.prompt.id, metadata, sample.text) for sample in rollout.samples
-        ]
-    return found
+        return await evaluate(self, context)
+
+    def recall(self, folder: Path, context: "StageContext") -> None:
+        """Report the measurement of the artifact."""
+        text = (folder / RESULT).read_text(encoding="utf-8")
+        found = Evaluated.model_validate_json(text)
+        name = {"stage": context.stage, "policy": self.measures or self.policy}
+        context.run.report(found.model_copy(update=name))

@@ -1,25 +1,39 @@
 """DPO on a fixed preference set."""
 
-from orchestrator.artifacts.lineage import base_of, reference_of
-from orchestrator.config.settings import OfflineDPOJob
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
+from orchestrator.jobs.job import Job, Makes
 from orchestrator.jobs.training import train
-from orchestrator.stages.context import StageContext
-from services.learner.jobs.offline_dpo import train_offline_dpo
-from services.learner.jobs.specs import OfflineDPOSpec
+from services.learner.jobs.settings import OfflineDPOSettings
+from services.learner.optim.warnings import optimizer_advice
+
+if TYPE_CHECKING:
+    from orchestrator.stages.context import StageContext
 
 
-async def run(job: OfflineDPOJob, context: StageContext) -> dict[str, float]:
-    """Train the policy against its frozen reference; returns the learner's metrics."""
-    spec = OfflineDPOSpec(
-        stage=context.stage,
-        seed=job.seed,
-        train=job.train,
-        out=str(context.out),
-        policy=job.policy,
-        reference=reference_of(job),
-        base=base_of(job),
-        pairs=job.pairs,
-        heldout=job.heldout,
-        dpo=job.dpo,
-    )
-    return await train(train_offline_dpo, spec, job.train, context)
+class OfflineDPO(OfflineDPOSettings, Job):
+    """DPO on a fixed preference set, against a frozen reference."""
+
+    makes: ClassVar[Makes] = "policy"
+
+    job: Literal["offline_dpo"] = "offline_dpo"
+
+    def parents(self, lineage: Lineage) -> Mapping[str, Parent]:
+        """Reference and base."""
+        return lineage.alignment(self)
+
+    def check(self, lineage: Lineage) -> None:
+        """Policy, reference and base must be of one shape and one tokenizer."""
+        check_alignment(self.policy, self.parents(lineage))
+
+    def warnings(self) -> Sequence[str]:
+        """Of the optimizer."""
+        return optimizer_advice(self.train.optimizer)
+
+    async def run(self, context: "StageContext") -> dict[str, float]:
+        """Train the policy against its frozen reference; returns the learner's metrics."""
+        resolved = self.model_copy(update=context.parents)
+        task = "services.learner.jobs.offline_dpo:train_offline_dpo"
+        return await train(task, resolved, OfflineDPOSettings, context)

@@ -1,125 +1,94 @@
-"""Online DPO: start the services, run the loop on them, keep the last version."""
+"""Online DPO: sample, score, pair, train, publish; episode by episode."""
 
-import asyncio
-import contextlib
-import json
-import uuid
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from orchestrator.config.settings import OnlineDPOJob
-from orchestrator.loop import run_episodes
-from orchestrator.online.ports import LoopPorts, Weights
-from orchestrator.online.prompts import episode_prompts
-from orchestrator.online.services import Services, start_services, watched
-from orchestrator.online.supervision import supervise
-from orchestrator.stages.context import StageContext
-from pairloop.data.v1.rollout_pb2 import Prompt
-from services.data.rows import read_prompts
-from services.errors import StallError, WorkerError
-from services.pairs.stats import merge
-from services.queues.address import redis_address
-from services.queues.ledger import ledger_audit
-from services.weights.broadcaster import broadcast
+from pydantic import model_validator
 
-_KEPT_S = 86_400
-"""How long Redis keeps a finished run; the ledger is in the artifact."""
+from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
+from orchestrator.checks.sampling import check_sampled_policy, check_sampling
+from orchestrator.jobs.job import Job, Listener, Makes
+from services.admin.settings import AdminSettings
+from services.data.settings import DataSource
+from services.inputs import Rows
+from services.learner.jobs.settings import OnlineDPOSettings
+from services.learner.optim.warnings import optimizer_advice
+from services.pairs.settings import PairSettings
+from services.queues.settings import QueueSettings
+from services.reward.settings import RewardSettings
+from services.rollout.settings import EngineSettings, SamplingSettings
+from services.settings import Operational
+from services.weights.settings import SyncSettings
+
+if TYPE_CHECKING:
+    from orchestrator.stages.context import StageContext
 
 
-async def run(job: OnlineDPOJob, context: StageContext) -> dict[str, float]:
-    """Run every episode; the artifact is the last version. An interrupted run goes on."""
-    # Ids have no attempt in them: the same run made again gives the same ids.
-    ids = f"{context.run.name}.{context.stage}.{context.fingerprint}"
-    name = f"{ids}.{_attempt(context.scratch)}"
-    async with contextlib.AsyncExitStack() as stack:
-        url = stack.enter_context(redis_address(job.queues, context.run.folder / "redis"))
-        services = await start_services(job, context, name, url, stack)
-        await supervise(_loop(job, context, ids, services), watched(services))
-        metrics = await _drained(services.learner, job.episodes.timeout_s)
-        ledger = await services.queues.ledger()
-        await services.queues.expire(_KEPT_S)
-    _write_ledger(context.out / "ledger.jsonl", [asdict(event) for event in ledger])
-    problems = ledger_audit(ledger)
-    if problems:
-        raise WorkerError(f"the ledger does not add up: {problems[0]} ({len(problems)} problems)")
-    return metrics | {"ledger_events": float(len(ledger))}
+class OnlineDPO(OnlineDPOSettings, Job):
+    """Sample, score, pair, train, publish; episode by episode."""
 
+    makes: ClassVar[Makes] = "policy"
+    resume: ClassVar[str] = "learner"
 
-def _attempt(scratch: Path) -> str:
-    """Part of the names of this attempt's keys in Redis.
+    job: Literal["online_dpo"] = "online_dpo"
+    prompts: Annotated[DataSource, Rows("prompts")]
+    reward: RewardSettings
+    sampling: SamplingSettings = SamplingSettings()
+    pairs: PairSettings = PairSettings()
+    engine: EngineSettings = EngineSettings()
+    sync: Operational[SyncSettings] = SyncSettings()
+    admin: Operational[AdminSettings] = AdminSettings()
 
-    Lies with the learner's checkpoints: a restart goes on with the same keys, and a stage that is
-    made anew, its artifact removed, does not find the episodes of the last time completed.
-    """
-    path = scratch / "attempt"
-    if not path.is_file() or not path.read_text(encoding="utf-8"):
-        path.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
-    return path.read_text(encoding="utf-8")
+    @model_validator(mode="after")
+    def _samples_make_pairs(self) -> "OnlineDPO":
+        check_sampling(self.sampling, self.engine)
+        return self
 
+    @model_validator(mode="after")
+    def _credits_cover_episodes(self) -> "OnlineDPO":
+        # A pair holds its credit until its whole episode is trained.
+        needed = self.episodes.prompts * (1 + self.episodes.max_staleness)
+        if self.queues.credits < needed:
+            raise ValueError(
+                f"queues.credits {self.queues.credits} is less than episodes.prompts x"
+                f" (1 + max_staleness) = {needed}: no episode would ever be complete"
+            )
+        return self
 
-async def _loop(job: OnlineDPOJob, context: StageContext, ids: str, services: Services) -> None:
-    rows = read_prompts(job.prompts)
+    def parents(self, lineage: Lineage) -> Mapping[str, Parent]:
+        """Reference and base."""
+        return lineage.alignment(self)
 
-    def prompts(episode: int) -> list[Prompt]:
-        return episode_prompts(
-            rows,
-            services.tokenizer,
-            job.sampling,
-            run=ids,
-            episode=episode,
-            count=job.episodes.prompts,
-            seed=job.seed,
-        )
+    def check(self, lineage: Lineage) -> None:
+        """Models of one shape and tokenizer, an engine that holds them, prompts that score."""
+        check_alignment(self.policy, self.parents(lineage))
+        check_sampled_policy(self.policy, self.engine, self.reward, self.prompts, lineage)
 
-    async def dispatch(episode: int, wanted: Sequence[Prompt]) -> int:
-        answer = await services.queues.dispatch(episode, wanted)
-        return answer.sent + answer.known
+    def warnings(self) -> Sequence[str]:
+        """Of the optimizer."""
+        return optimizer_advice(self.train.optimizer)
 
-    async def weights(version: int, timeout_s: float) -> Weights:
-        held = await services.board.wait.remote(version, timeout_s)
-        return Weights(held.version, (held.manifest, held.refs), held.metrics)
+    def engines(self) -> Sequence[EngineSettings]:
+        """One kind."""
+        return [self.engine]
 
-    async def publish(version: Weights) -> None:
-        manifest, refs = version.payload
-        event = await broadcast(
-            services.engines, manifest, refs[0], job.sync.timeout_s, stage=context.stage
-        )
-        await services.queues.published(version.version, version.version)
-        context.run.report(event)
+    def listeners(self) -> Sequence[Listener]:
+        """The admin API's and the reward gateway's."""
+        return [
+            Listener(self.admin.host, self.admin.port, "admin.port"),
+            Listener(self.reward.host, self.reward.port, "reward.port", every_node=True),
+        ]
 
-    async def statistics(episode: int) -> dict[str, float]:
-        found = await asyncio.gather(*(a.stats.remote(episode) for a in services.pairing))
-        return merge(found)
+    def redis(self) -> QueueSettings:
+        """Every stream and every episode is there."""
+        return self.queues
 
-    parts = LoopPorts(
-        stage=context.stage,
-        episodes=services.store,
-        prompts=prompts,
-        dispatch=dispatch,
-        weights=weights,
-        publish=publish,
-        statistics=statistics,
-        report=context.run.report,
-    )
-    await run_episodes(parts, job.episodes)
+    def preference_prompts(self) -> Sequence[DataSource]:
+        """All."""
+        return [self.prompts]
 
+    async def run(self, context: "StageContext") -> dict[str, float]:
+        """Run every episode; the artifact is the last version. An interrupted run goes on."""
+        from orchestrator.online.run import run_online
 
-async def _drained(
-    learner: "asyncio.Future[dict[str, float]]", timeout_s: float
-) -> dict[str, float]:
-    """The learner's last metrics; it returns once it has written its last version."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await learner
-    except TimeoutError:
-        raise StallError(
-            f"the learner did not write its last version within {timeout_s:.0f} s; see its log, or"
-            " raise episodes.timeout_s"
-        ) from None
-
-
-def _write_ledger(path: Path, events: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(event) + "\n" for event in events)
+        return await run_online(self.model_copy(update=context.parents), context)

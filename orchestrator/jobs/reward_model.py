@@ -1,21 +1,23 @@
 """A reward model from preference pairs."""
 
-from orchestrator.config.settings import RewardModelJob
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from orchestrator.jobs.job import Job, Makes
 from orchestrator.jobs.training import train
-from orchestrator.stages.context import StageContext
-from services.learner.jobs.reward_model import train_reward_model
-from services.learner.jobs.specs import RewardModelSpec
+from services.learner.jobs.settings import RewardModelSettings
+
+if TYPE_CHECKING:
+    from orchestrator.stages.context import StageContext
 
 
-async def run(job: RewardModelJob, context: StageContext) -> dict[str, float]:
-    """Put a scalar head on the policy and train it; returns loss and held-out accuracy."""
-    spec = RewardModelSpec(
-        stage=context.stage,
-        seed=job.seed,
-        train=job.train,
-        out=str(context.out),
-        policy=job.policy,
-        pairs=job.pairs,
-        heldout=job.heldout,
-    )
-    return await train(train_reward_model, spec, job.train, context)
+class RewardModel(RewardModelSettings, Job):
+    """A scalar head on a policy, trained on pairs with the Bradley-Terry loss."""
+
+    makes: ClassVar[Makes] = "reward model"
+
+    job: Literal["reward_model"] = "reward_model"
+
+    async def run(self, context: "StageContext") -> dict[str, float]:
+        """Put a scalar head on the policy and train it; returns loss and held-out accuracy."""
+        task = "services.learner.jobs.reward_model:train_reward_model"
+        return await train(task, self, RewardModelSettings, context)

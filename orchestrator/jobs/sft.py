@@ -1,20 +1,22 @@
 """Supervised fine-tuning of a base model on dialogues."""
 
-from orchestrator.config.settings import SFTJob
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from orchestrator.jobs.job import Job, Makes
 from orchestrator.jobs.training import train
-from orchestrator.stages.context import StageContext
-from services.learner.jobs.lm import train_lm
-from services.learner.jobs.specs import LMSpec
+from services.learner.jobs.settings import SFTSettings
+
+if TYPE_CHECKING:
+    from orchestrator.stages.context import StageContext
 
 
-async def run(job: SFTJob, context: StageContext) -> dict[str, float]:
-    """Train on the assistant's tokens; returns the learner's metrics."""
-    spec = LMSpec(
-        stage=context.stage,
-        seed=job.seed,
-        train=job.train,
-        out=str(context.out),
-        policy=job.policy,
-        conversations=job.demonstrations,
-    )
-    return await train(train_lm, spec, job.train, context)
+class SFT(SFTSettings, Job):
+    """Supervised fine-tuning on messages; the loss is on the assistant's tokens alone."""
+
+    makes: ClassVar[Makes] = "policy"
+
+    job: Literal["sft"] = "sft"
+
+    async def run(self, context: "StageContext") -> dict[str, float]:
+        """Train on the assistant's tokens; returns the learner's metrics."""
+        return await train("services.learner.jobs.lm:train_sft", self, SFTSettings, context)

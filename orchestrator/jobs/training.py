@@ -1,24 +1,48 @@
 """What every training job does: one Ray Train run of a task, from a coroutine."""
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from orchestrator.stages.context import StageContext
+from services.learner.jobs.settings import Place
 from services.learner.settings import TrainSettings
-from services.learner.train.ray_train import start
-from services.telemetry.record.sink import Reporter
+from services.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.stages.context import StageContext
+
+S = TypeVar("S", bound=Settings)
 
 
 async def train(
-    task: Callable[..., dict[str, float]], spec: Any, settings: TrainSettings, context: StageContext
+    task: str, job: Settings, kind: type[Settings], context: "StageContext"
 ) -> dict[str, float]:
-    """Run the task on Ray Train workers; returns its metrics. WorkerError with the cause."""
-    if settings.num_gpus:
+    """Run a task of the learner on Ray Train workers; returns its metrics.
+
+    `task` is "module:function", imported where it runs; it is given the part of the job's settings
+    that is `kind`. Raises WorkerError with the cause.
+    """
+    from services.learner.train.ray_train import start
+    from services.telemetry.record.sink import Reporter
+
+    settings = part_of(job, kind)
+    how: TrainSettings = settings.train  # type: ignore[attr-defined]
+    if how.num_gpus:
         # Idle engines would hold the GPUs that the learner waits for.
         await context.run.engines.release()
+    place = Place(stage=context.stage, seed=context.seed, out=str(context.out))
     # Not asyncio.to_thread: an interrupted run would wait for the job's end before it exits.
     future = start(
-        task, spec, settings, context.scratch / "train", Reporter(context.run.sink), context.stage
+        task,
+        (settings, place),
+        how,
+        context.scratch / "train",
+        Reporter(context.run.sink),
+        context.stage,
     )
     return await asyncio.wrap_future(future)
+
+
+def part_of(settings: Settings, kind: type[S]) -> S:
+    """The fields of `settings` that `kind` declares, as a `kind`: what a service is told."""
+    values = {name: getattr(settings, name) for name in kind.model_fields}
+    return cast(S, kind.model_construct(settings.model_fields_set & values.keys(), **values))

@@ -13,18 +13,18 @@ from functools import partial
 from typing import Any
 
 import ray
+from pydantic import SecretStr
 
-from orchestrator.artifacts.lineage import base_of, reference_of
-from orchestrator.config.settings import OnlineDPOJob
 from orchestrator.episodes import EpisodeStore
+from orchestrator.jobs.online_dpo import OnlineDPO
+from orchestrator.jobs.training import part_of
 from orchestrator.online.publishing import StorePublisher
 from orchestrator.stages.context import StageContext
 from services.admin.server import AdminServer
 from services.data.chat import tokenizer_fingerprint
 from services.errors import PairloopError, WorkerError
-from services.learner.jobs.specs import OnlineSpec
+from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.model.load import load_tokenizer
-from services.learner.online.learner import online_learner
 from services.learner.train import ray_train
 from services.pairs.actor import start_pairing
 from services.queues.queues import RunQueues
@@ -54,17 +54,23 @@ class Services:
 
 
 async def start_services(
-    job: OnlineDPOJob, context: StageContext, name: str, url: str, stack: contextlib.AsyncExitStack
+    job: OnlineDPO,
+    context: StageContext,
+    name: str,
+    url: str,
+    published: int,
+    stack: contextlib.AsyncExitStack,
 ) -> Services:
     """Start what is independent at once: each of these imports for seconds.
 
-    `stack` ends them, also those that were started before another failed.
+    `published` episodes are in the artifact that this run goes on from. `stack` ends them, also
+    those that were started before another failed.
     """
     queues = await RunQueues.open(url, name, job.queues)
     stack.push_async_callback(queues.close)
     store = await EpisodeStore.open(url, name, job.queues.connect_timeout_s)
     stack.push_async_callback(store.close)
-    await store.create(job.episodes.count, job.episodes.prompts)
+    await store.create(job.episodes.count, job.episodes.prompts, published)
     admin = AdminServer()
     address = await admin.start(job.admin, store)
     stack.push_async_callback(admin.stop)
@@ -118,31 +124,21 @@ async def start_services(
 
 
 def _start_learner(
-    job: OnlineDPOJob, context: StageContext, name: str, url: str, board: Any, vocabulary: int
+    job: OnlineDPO, context: StageContext, name: str, url: str, board: Any, vocabulary: int
 ) -> "asyncio.Future[dict[str, float]]":
-    spec = OnlineSpec(
+    place = OnlinePlace(
         stage=context.stage,
         seed=job.seed,
-        train=job.train,
-        run=name,
-        redis_url=url,
-        queues=job.queues,
-        policy=job.policy,
-        reference=reference_of(job),
-        base=base_of(job),
-        dpo=job.dpo,
-        episodes=job.episodes.count,
-        prompts_per_episode=job.episodes.prompts,
-        max_staleness=job.episodes.max_staleness,
-        folder=str(context.scratch / "learner"),
         out=str(context.out),
+        run=name,
+        redis_url=SecretStr(url),
+        folder=str(context.scratch / "learner"),
         canary_tokens=canary_tokens(vocabulary, job.seed),
         canary_tolerance=job.sync.canary_tolerance or default_tolerance(job.engine.dtype),
-        timeout_s=job.episodes.timeout_s,
     )
     future = ray_train.start(
-        online_learner,
-        spec,
+        "services.learner.online.learner:online_learner",
+        (part_of(job, OnlineDPOSettings), place),
         job.train,
         context.scratch / "train",
         Reporter(context.run.sink),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config.settings import RaySettings
+from orchestrator.config.ray import RaySettings
 from services.errors import UnreachableError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -1,12 +1,14 @@
 """What a job is given: the run it belongs to, and where its stage may write."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.stages.engines import EnginePool
 from services.telemetry.record.events import Event
+
+if TYPE_CHECKING:
+    from orchestrator.stages.engines import EnginePool
 
 
 @dataclass(frozen=True)
@@ -15,22 +17,28 @@ class RunContext:
 
     name: str
     folder: Path
-    seed: int
     report: Callable[[Event], None]
     """Record an event, from this process."""
-    sink: Any
+    sink: Any = None
     """The EventSink actor, for events from other processes."""
-    engines: EnginePool
+    engines: "EnginePool" = field(default=None)  # type: ignore[assignment]
+    """Of the run; there once Ray is."""
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a job gets beside its config."""
+    """What a job gets beside its settings."""
 
     run: RunContext
     stage: str
+    seed: int
     out: Path
     """The artifact's folder under its partial name; the job fills it."""
     scratch: Path
     """Kept until the stage is done: what an interrupted job goes on from."""
-    fingerprint: str
+    trunk: str
+    """Names this work: the same for every attempt at it, and for a larger extent."""
+    parents: Mapping[str, str] = field(default_factory=dict)
+    """What the job's `parents` found, by role."""
+    extends: Path | None = None
+    """The finished artifact that this stage goes on from."""

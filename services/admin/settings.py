@@ -2,13 +2,13 @@
 
 from pydantic import Field
 
-from services.settings import Settings
+from services.settings import Operational, Settings
 
 
 class AdminSettings(Settings):
     """Where the admin API listens."""
 
-    host: str = "127.0.0.1"
+    host: Operational[str] = "127.0.0.1"
     """Loopback unless told otherwise."""
-    port: int = Field(50051, ge=0, le=65535)
+    port: Operational[int] = Field(50051, ge=0, le=65535)
     """0 takes a free one; the address is printed."""

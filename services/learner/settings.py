@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from services.settings import Settings
+from services.settings import Operational, Settings
 
 
 class _Adam(Settings):
@@ -74,7 +74,7 @@ class TrainSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     batch_size: int = Field(64, ge=1)
     """Examples (texts, dialogues or pairs) a step at most, over all workers."""
-    micro_batch_size: int = Field(0, ge=0)
+    micro_batch_size: Operational[int] = Field(0, ge=0)
     """Examples one worker puts through the model at once; 0: its whole share of the batch, cut
     by length only where padding would waste more than the cut costs."""
     epochs: float = Field(1.0, gt=0.0)
@@ -86,13 +86,13 @@ class TrainSettings(Settings):
     """Gradient norm limit."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the forward and backward pass; weights and moments stay float32."""
-    gradient_checkpointing: bool = False
-    workers: int = Field(1, ge=1)
+    gradient_checkpointing: Operational[bool] = False
+    workers: Operational[int] = Field(1, ge=1)
     """Ray Train workers (data parallel)."""
-    num_cpus: float = Field(1.0, ge=0.0)
-    num_gpus: float = Field(0.0, ge=0.0)
+    num_cpus: Operational[float] = Field(1.0, ge=0.0)
+    num_gpus: Operational[float] = Field(0.0, ge=0.0)
     """GPUs a worker: 0 trains on the CPU over gloo."""
-    threads: int = Field(0, ge=0)
+    threads: Operational[int] = Field(0, ge=0)
     """Torch threads of one worker; 0: the machine's cores over the workers."""
 
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from services.settings import Settings
+from services.settings import Operational, Settings
 
 
 class PairSettings(Settings):
@@ -10,7 +10,7 @@ class PairSettings(Settings):
 
     min_margin: float = Field(0.0, ge=0.0)
     """Drop a pair whose score margin is under this; 0 drops ties alone."""
-    workers: int = Field(1, ge=1)
+    workers: Operational[int] = Field(1, ge=1)
     """Pairing actors."""
-    concurrency: int = Field(32, ge=1)
+    concurrency: Operational[int] = Field(32, ge=1)
     """Groups one actor scores at once."""

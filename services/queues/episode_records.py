@@ -48,14 +48,16 @@ class EpisodeRecords:
         """Close the connections."""
         await self._client.close()
 
-    async def create(self, count: int, prompts: int) -> tuple[int, int]:
+    async def create(self, count: int, prompts: int, published: int) -> tuple[int, int]:
         """Make episodes 1 to `count`, PENDING, that are not there yet.
+
+        Where there are none at all, the first `published` are made COMPLETED.
 
         Returns how many there were, and how many prompts they have. Nothing is made when there
         were more than `count`, or with another number of prompts.
         """
         keys = [self._keys.episodes, *(self._keys.episode(n) for n in range(1, count + 1))]
-        before, planned = await self._client.script("create", keys, [prompts])
+        before, planned = await self._client.script("create", keys, [prompts, published])
         return int(before), int(planned)
 
     async def read(self) -> list[Fields]:

@@ -6,23 +6,23 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_serializer, field_validator
 
-from services.settings import Settings
+from services.settings import Extendable, Operational, Settings
 
 
 class QueueSettings(Settings):
     """Redis Streams between the services."""
 
-    url: str | None = None
+    url: Operational[str | None] = None
     """redis:// or rediss:// address; without it REDIS_URL, and without that an embedded server."""
-    fsync: Literal["everysec", "always"] = "everysec"
+    fsync: Operational[Literal["everysec", "always"]] = "everysec"
     """Of the embedded server's append-only file: "everysec" may lose a second on power loss."""
-    credits: int = Field(512, ge=1)
+    credits: Operational[int] = Field(512, ge=1)
     """Prompts between dispatch and training at most: the backpressure."""
-    max_deliveries: int = Field(3, ge=1)
+    max_deliveries: Operational[int] = Field(3, ge=1)
     """Tries of one item before it goes to the dead letters."""
-    reclaim_idle_s: float = Field(300.0, gt=0.0)
+    reclaim_idle_s: Operational[float] = Field(300.0, gt=0.0)
     """An item a worker has held this long is given to another; above the slowest handler."""
-    connect_timeout_s: float = Field(5.0, gt=0.0)
+    connect_timeout_s: Operational[float] = Field(5.0, gt=0.0)
 
     @property
     def configured_url(self) -> str | None:
@@ -44,3 +44,17 @@ class QueueSettings(Settings):
         if not url or parts.password is None:
             return url
         return url.replace(f":{parts.password}@", ":***@", 1)
+
+
+class EpisodeSettings(Settings):
+    """The episodes of an online run."""
+
+    count: Extendable[int] = Field(8, ge=1)
+    prompts: int = Field(128, ge=1)
+    """Prompts an episode."""
+    max_staleness: int = Field(0, ge=0)
+    """0: strictly on-policy; s: sampling may run s versions ahead of the learner."""
+    in_flight: Operational[int] = Field(128, ge=1)
+    """Prompts between dispatch and pairing at most: what a pause has to wait for."""
+    timeout_s: Operational[float] = Field(3600.0, gt=0.0)
+    """Longest time without any progress in an episode that is not paused."""

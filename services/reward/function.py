@@ -1,8 +1,11 @@
 """A reward function of the user's: found by its import path, called with strings."""
 
 import importlib
+import importlib.util
+import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from services.errors import ConfigError, WorkerError, one_line
@@ -28,6 +31,17 @@ def load_function(path: str, folder: str) -> Callable[..., object]:
         raise ConfigError(f"reward function {path}: {name} {found} in {module.__file__}")
     checked: Callable[..., object] = function
     return checked
+
+
+def source_of(module: str) -> Path | None:
+    """The source file of a module in the current folder or the environment; None without one."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = importlib.util.find_spec(module)
+    except (ModuleNotFoundError, ValueError):
+        return None
+    return Path(found.origin) if found and found.origin and Path(found.origin).is_file() else None
 
 
 def call_function(

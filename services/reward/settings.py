@@ -4,14 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from services.settings import Settings
+from services.inputs import Function, ModelPath
+from services.settings import Operational, Settings
 
 
 class ModelReward(Settings):
     """A reward model: Qwen2 with one scalar head, as our reward_model job writes it."""
 
     kind: Literal["model"] = "model"
-    path: str
+    path: ModelPath
     """Folder, hub name, or "@stage" inside a recipe."""
     weight: float = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -50,7 +51,7 @@ class FunctionReward(Settings):
     """A Python function of yours: f(prompt, answer, metadata) -> float, all strings."""
 
     kind: Literal["function"] = "function"
-    path: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    path: Annotated[str, Function()] = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """Import path, "package.module:function"."""
     weight: float = 1.0
 
@@ -65,21 +66,21 @@ class RewardSettings(Settings):
     """What answers are worth, and the service that says so."""
 
     parts: list[RewardPart] = Field(min_length=1)
-    replicas: int = Field(1, ge=1)
+    replicas: Operational[int] = Field(1, ge=1)
     """Serve replicas."""
-    max_batch_groups: int = Field(16, ge=1)
+    max_batch_groups: Operational[int] = Field(16, ge=1)
     """Groups handed to a replica at once at most; each is a forward pass of its own."""
-    batch_wait_s: float = Field(0.01, ge=0.0)
+    batch_wait_s: Operational[float] = Field(0.01, ge=0.0)
     """How long a batch waits to fill, in seconds."""
-    timeout_s: float = Field(60.0, gt=0.0)
+    timeout_s: Operational[float] = Field(60.0, gt=0.0)
     """Deadline of one Score call."""
-    attempts: int = Field(4, ge=1)
+    attempts: Operational[int] = Field(4, ge=1)
     """Tries of one Score call while the service is UNAVAILABLE."""
-    num_cpus: float = Field(1.0, ge=0.0)
-    num_gpus: float = Field(0.0, ge=0.0)
-    threads: int = Field(0, ge=0)
+    num_cpus: Operational[float] = Field(1.0, ge=0.0)
+    num_gpus: Operational[float] = Field(0.0, ge=0.0)
+    threads: Operational[int] = Field(0, ge=0)
     """Torch threads of one replica; 0: all cores."""
-    host: str = "127.0.0.1"
+    host: Operational[str] = "127.0.0.1"
     """Where the gRPC gateway listens."""
-    port: int = Field(0, ge=0, le=65535)
+    port: Operational[int] = Field(0, ge=0, le=65535)
     """0 takes a free one."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from services.settings import Settings
+from services.settings import Operational, Settings
 
 
 class SamplingSettings(Settings):
@@ -24,26 +24,26 @@ class SamplingSettings(Settings):
 class EngineSettings(Settings):
     """One vLLM engine. The CPU build is used where there is no GPU."""
 
-    workers: int = Field(1, ge=1)
+    workers: Operational[int] = Field(1, ge=1)
     """Engines, each in a Ray actor of its own; they share the prompt stream."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_model_len: int = Field(2048, ge=16)
     """Longest prompt and answer together, in tokens."""
-    max_num_seqs: int = Field(128, ge=1)
+    max_num_seqs: Operational[int] = Field(128, ge=1)
     """Sequences that run at once in one engine."""
-    kv_cache_gib: float = Field(1.0, gt=0.0)
+    kv_cache_gib: Operational[float] = Field(1.0, gt=0.0)
     """Memory for the KV cache of one CPU engine, in GiB."""
-    gpu_memory_utilization: float = Field(0.85, gt=0.0, le=1.0)
+    gpu_memory_utilization: Operational[float] = Field(0.85, gt=0.0, le=1.0)
     """Share of a GPU's memory for one engine, weights and KV cache together."""
-    tensor_parallel_size: int = Field(1, ge=1)
+    tensor_parallel_size: Operational[int] = Field(1, ge=1)
     """GPUs one engine spans."""
-    enforce_eager: bool = False
+    enforce_eager: Operational[bool] = False
     """Skip graph capture (a CPU engine is always eager)."""
-    threads: int = Field(0, ge=0)
+    threads: Operational[int] = Field(0, ge=0)
     """OpenMP threads of one CPU engine; 0: the machine's cores over the engines."""
-    num_cpus: float = Field(1.0, ge=0.0)
+    num_cpus: Operational[float] = Field(1.0, ge=0.0)
     """Ray CPUs one worker reserves."""
-    num_gpus: float = Field(0.0, ge=0.0)
+    num_gpus: Operational[float] = Field(0.0, ge=0.0)
     """Ray GPUs one worker reserves; 0 runs the CPU build."""
-    start_timeout_s: float = Field(300.0, gt=0.0)
+    start_timeout_s: Operational[float] = Field(300.0, gt=0.0)
     """How long an engine may take to come up."""

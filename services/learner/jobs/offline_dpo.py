@@ -1,7 +1,7 @@
 """Offline DPO: a fixed preference set against a frozen reference, by AdamW or OMO."""
 
 from services.data.rows import read_pairs
-from services.learner.jobs.specs import OfflineDPOSpec
+from services.learner.jobs.settings import OfflineDPOSettings, Place
 from services.learner.losses.objectives import DirectPreference
 from services.learner.model.load import load_frozen, load_policy, load_tokenizer, special_ids
 from services.learner.model.reference import summed_pair_logprobs
@@ -11,45 +11,47 @@ from services.learner.train.loop import Report, evaluate_sums
 from services.learner.train.offline import finish, prepared, reference_delta, run_offline
 
 
-def train_offline_dpo(spec: OfflineDPOSpec, report: Report) -> dict[str, float]:
-    """Train and write the policy to `spec.out`; returns its metrics.
+def train_offline_dpo(
+    settings: OfflineDPOSettings, place: Place, report: Report
+) -> dict[str, float]:
+    """Train and write the policy to `place.out`; returns its metrics.
 
     loss, accuracy, margin, chosen_reward, rejected_reward (last tenth of the steps), pairs,
     too_long, steps, tokens, seconds, and with a held-out source the same as heldout_<name> and
     heldout_pairs. The reference's log-probabilities are computed once, before the first step.
     """
-    worker = Worker.current(spec.train.num_gpus)
-    tokenizer = load_tokenizer(spec.policy)
+    worker = Worker.current(settings.train.num_gpus)
+    tokenizer = load_tokenizer(settings.policy)
     _, pad = special_ids(tokenizer)
-    dtype = spec.train.dtype
-    pairs, too_long = encode_pairs(tokenizer, read_pairs(spec.pairs), spec.train.max_length)
+    dtype = settings.train.dtype
+    pairs, too_long = encode_pairs(tokenizer, read_pairs(settings.pairs), settings.train.max_length)
     held: list[EncodedPair] = []
-    if spec.heldout is not None:
-        held, _ = encode_pairs(tokenizer, read_pairs(spec.heldout), spec.train.max_length)
+    if settings.heldout is not None:
+        held, _ = encode_pairs(tokenizer, read_pairs(settings.heldout), settings.train.max_length)
 
-    frozen = load_frozen(spec.reference, worker.device)
-    tau = reference_delta(frozen, spec.base, spec.train, worker)
+    frozen = load_frozen(settings.reference or settings.policy, worker.device)
+    tau = reference_delta(frozen, settings.base, settings.train, worker)
     reference = summed_pair_logprobs(frozen, pairs, pad, dtype, worker)
     held_reference = summed_pair_logprobs(frozen, held, pad, dtype, worker)
     del frozen
 
-    model = prepared(load_policy(spec.policy), spec.train, worker)
+    model = prepared(load_policy(settings.policy), settings.train, worker)
     result = run_offline(
         model,
-        DirectPreference(model, pad, dtype, spec.dpo, reference),
+        DirectPreference(model, pad, dtype, settings.dpo, reference),
         pairs,
-        spec.train,
-        stage=spec.stage,
-        seed=spec.seed,
+        settings.train,
+        stage=place.stage,
+        seed=place.seed,
         tau=tau,
         worker=worker,
         report=report,
     )
     heldout = {"pairs": float(len(pairs)), "too_long": float(too_long)}
-    if spec.heldout is not None:
+    if settings.heldout is not None:
         heldout["heldout_pairs"] = float(len(held))
     if held:
-        objective = DirectPreference(model, pad, dtype, spec.dpo, held_reference)
+        objective = DirectPreference(model, pad, dtype, settings.dpo, held_reference)
         means = evaluate_sums(objective, held, worker)
         heldout |= {f"heldout_{name}": value for name, value in means.items()}
-    return finish(model, tokenizer, spec.out, result, heldout, worker)
+    return finish(model, tokenizer, place.out, result, heldout, worker)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
 from services.errors import StallError, StateError
-from services.learner.jobs.specs import OnlineSpec
+from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.online.ports import Connect, Queues
 from services.learner.train.distributed import Worker
 from services.states import HELD, OVER, State
@@ -41,12 +41,15 @@ _SIGNALS: dict[str, EpisodeSignal] = {
 class EpisodeQueues:
     """The queues' asyncio interface, called from the learner's plain thread."""
 
-    def __init__(self, spec: OnlineSpec, connect: Connect, worker: Worker) -> None:
-        self._spec, self._worker = spec, worker
+    def __init__(
+        self, settings: OnlineDPOSettings, place: OnlinePlace, connect: Connect, worker: Worker
+    ) -> None:
+        self._timeout_s = settings.episodes.timeout_s
+        self._place, self._worker = place, worker
         self._runner = asyncio.Runner()
         try:
             self._queues: Queues = self._call(
-                connect(spec.redis_url.get_secret_value(), spec.run, spec.queues)
+                connect(place.redis_url.get_secret_value(), place.run, settings.queues)
             )
         except BaseException:
             self._runner.close()
@@ -59,7 +62,7 @@ class EpisodeQueues:
         episode that is not paused, StateError when the episode was trained and no checkpoint
         holds it.
         """
-        deadline = _Deadline(self._spec.timeout_s)
+        deadline = _Deadline(self._timeout_s)
         while True:
             signal = self._poll(episode, deadline) if self._worker.is_main else EpisodeSignal.WAIT
             signal = EpisodeSignal(self._worker.broadcast(signal))
@@ -70,11 +73,11 @@ class EpisodeQueues:
             if signal is EpisodeSignal.TOO_LATE:
                 raise StateError(
                     f"episode {episode} was trained already and no checkpoint holds it; the "
-                    f"checkpoints under {self._spec.folder} belong to another run or were removed"
+                    f"checkpoints under {self._place.folder} belong to another run or were removed"
                 )
             if signal is EpisodeSignal.STALLED:
                 raise StallError(
-                    f"the learner waited {self._spec.timeout_s:g} s for episode {episode} to "
+                    f"the learner waited {self._timeout_s:g} s for episode {episode} to "
                     "train and nothing moved in it; look at the rollout and pairing workers"
                 )
 
@@ -84,14 +87,14 @@ class EpisodeQueues:
         Until then the workers must live: the arrays they handed out are theirs. Raises StallError
         after `timeout_s` without a change.
         """
-        deadline = _Deadline(self._spec.timeout_s)
+        deadline = _Deadline(self._timeout_s)
         while self._worker.is_main:
             state = self._call(self._queues.episode_state(episode))
             if state in OVER:
                 break
             if deadline.passed(state, paused=state in HELD):
                 raise StallError(
-                    f"the learner waited {self._spec.timeout_s:g} s for the weights of episode "
+                    f"the learner waited {self._timeout_s:g} s for the weights of episode "
                     f"{episode} to reach the rollout workers; it is still {state or 'unknown'}"
                 )
             time.sleep(_POLL_S)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
-from services.learner.jobs.specs import OnlineSpec
+from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.losses.objectives import DirectPreference
 from services.learner.model.export import export_model
 from services.learner.model.forward import each_row_logprobs
@@ -43,23 +43,27 @@ from services.learner.train.offline import prepared, reference_delta
 
 
 def online_learner(
-    spec: OnlineSpec, report: Report, connect: Connect, publish: Publisher
+    settings: OnlineDPOSettings,
+    place: OnlinePlace,
+    report: Report,
+    connect: Connect,
+    publish: Publisher,
 ) -> dict[str, float]:
     """Train every episode of a run; returns the last episode's metrics and `version`.
 
-    The last version is then in `spec.out`, as a Hugging Face folder.
+    The last version is then in `place.out`, as a Hugging Face folder.
 
     Raises StallError, StateError, LineageError, ArtifactError, UnreachableError, and WorkerError
     when a loss is not finite.
     """
-    worker = Worker.current(spec.train.num_gpus)
-    learner = _Learner(spec, report, publish, worker)
-    queues = EpisodeQueues(spec, connect, worker)
+    worker = Worker.current(settings.train.num_gpus)
+    learner = _Learner(settings, place, report, publish, worker)
+    queues = EpisodeQueues(settings, place, connect, worker)
     try:
         if learner.version:
             queues.commit_trained(learner.version)
         learner.publish()
-        for episode in range(learner.version + 1, spec.episodes + 1):
+        for episode in range(learner.version + 1, settings.episodes.count + 1):
             if not queues.wait_for_training(episode):
                 break
             learner.train(episode, queues.pairs(episode))
@@ -67,44 +71,52 @@ def online_learner(
             learner.publish()
             worker.barrier()
         else:
-            queues.wait_for_completion(spec.episodes)
+            queues.wait_for_completion(settings.episodes.count)
             learner.export()
     finally:
         queues.close()
     return learner.metrics | {"version": float(learner.version)}
 
 
-def planned_steps(spec: OnlineSpec) -> int:
+def planned_steps(settings: OnlineDPOSettings) -> int:
     """Steps an episode takes when every prompt gives a pair: the room the schedule plans for.
 
     `max_steps`, when set, is the number of steps of each episode.
     """
-    train = spec.train
+    train = settings.train
     if train.max_steps is not None:
         return train.max_steps
-    return max(1, math.ceil(round(spec.prompts_per_episode * train.epochs) / train.batch_size))
+    return max(1, math.ceil(round(settings.episodes.prompts * train.epochs) / train.batch_size))
 
 
 class _Learner:
     """Policy, frozen reference and optimizer, and the version they have come to."""
 
     def __init__(
-        self, spec: OnlineSpec, report: Report, publish: Publisher, worker: Worker
+        self,
+        settings: OnlineDPOSettings,
+        place: OnlinePlace,
+        report: Report,
+        publish: Publisher,
+        worker: Worker,
     ) -> None:
-        self._spec, self._publish, self._worker = spec, publish, worker
-        self._tokenizer = load_tokenizer(spec.policy)
+        self._settings, self._place = settings, place
+        self._publish, self._worker = publish, worker
+        self._tokenizer = load_tokenizer(settings.policy)
         _, self._pad = special_ids(self._tokenizer)
-        self._reference = load_frozen(spec.reference, worker.device)
-        tau = reference_delta(self._reference, spec.base, spec.train, worker)
-        self._model = prepared(load_policy(spec.policy), spec.train, worker).eval()
-        self._optimizer = make_optimizer(self._model, spec.train.optimizer, tau=tau, seed=spec.seed)
-        self._checkpoints = Path(spec.folder) / "checkpoints"
+        self._reference = load_frozen(settings.reference or settings.policy, worker.device)
+        tau = reference_delta(self._reference, settings.base, settings.train, worker)
+        self._model = prepared(load_policy(settings.policy), settings.train, worker).eval()
+        self._optimizer = make_optimizer(
+            self._model, settings.train.optimizer, tau=tau, seed=place.seed
+        )
+        self._checkpoints = Path(place.folder) / "checkpoints"
         self.version = 0
         self.metrics: dict[str, float] = {}
         self._changed = dict.fromkeys(model_tensors(self._model), 0)
         steps_done = self._restore()
         self._progress = Progress(
-            report, spec.stage, planned_steps(spec) * spec.episodes, steps_done
+            report, place.stage, planned_steps(settings) * settings.episodes.count, steps_done
         )
         self._weights = self._snapshot()
 
@@ -122,20 +134,20 @@ class _Learner:
 
     def publish(self) -> None:
         """Hand out the current version; the leading worker alone does it."""
-        spec = self._spec
+        place = self._place
         if not self._worker.is_main:
             return
-        canary = each_row_logprobs(self._model, [(spec.canary_tokens, 1)], self._pad, "float32")[0]
+        canary = each_row_logprobs(self._model, [(place.canary_tokens, 1)], self._pad, "float32")[0]
         self._publish(
             WeightVersion(
-                run=spec.run,
+                run=place.run,
                 version=self.version,
                 base_version=max(0, self.version - 1),
                 tensors=self._weights,
                 changed=self._changed,
-                canary_tokens=spec.canary_tokens,
+                canary_tokens=place.canary_tokens,
                 canary_logprobs=canary.tolist(),
-                canary_tolerance=spec.canary_tolerance,
+                canary_tolerance=place.canary_tolerance,
                 metrics=self.metrics,
             )
         )
@@ -143,11 +155,11 @@ class _Learner:
     def export(self) -> None:
         """Write the model folder; the leading worker alone does it."""
         if self._worker.is_main:
-            export_model(self._model, self._tokenizer, Path(self._spec.out))
+            export_model(self._model, self._tokenizer, Path(self._place.out))
         self._worker.barrier()
 
     def _episode(self, episode: int, kept: list[PreferencePair]) -> dict[str, float]:
-        spec, train = self._spec, self._spec.train
+        train = self._settings.train
         pairs, too_long = sampled_pairs(kept, train.max_length)
         counts = {"pairs": float(len(pairs)), "too_long": float(too_long)}
         if not pairs:
@@ -159,13 +171,13 @@ class _Learner:
             len(pairs),
             train.batch_size,
             epochs=train.epochs,
-            key=(spec.seed, episode),
+            key=(self._place.seed, episode),
             max_steps=train.max_steps,
         )
         result = train_phase(
             self._model,
             self._optimizer,
-            DirectPreference(self._model, self._pad, train.dtype, spec.dpo, reference),
+            DirectPreference(self._model, self._pad, train.dtype, self._settings.dpo, reference),
             pairs,
             batches,
             train,
@@ -192,18 +204,20 @@ class _Learner:
     ) -> dict[str, float]:
         """What is measured under the policy before the update, each worker doing a share."""
         worker = self._worker
-        policy = share_of_logprobs(self._model, pairs, self._pad, self._spec.train.dtype, worker)
+        policy = share_of_logprobs(
+            self._model, pairs, self._pad, self._settings.train.dtype, worker
+        )
         return divergence(kept, policy, reference, worker) | sampler_gap(
             kept, policy, self.version, worker
         )
 
     def _lr(self, episode: int, done: float) -> float:
         """An episode spans its planned steps whatever was dropped, so the schedule always ends."""
-        planned = planned_steps(self._spec)
+        planned = planned_steps(self._settings)
         at = (episode - 1 + done) * planned
-        schedule = self._spec.train.schedule
-        peak = self._spec.train.optimizer.lr
-        return peak * lr_factor(schedule, at, planned * self._spec.episodes)
+        schedule = self._settings.train.schedule
+        peak = self._settings.train.optimizer.lr
+        return peak * lr_factor(schedule, at, planned * self._settings.episodes.count)
 
     def _snapshot(self) -> dict[str, np.ndarray]:
         return {
@@ -221,7 +235,7 @@ class _Learner:
                 "rng": {"torch": torch.get_rng_state()},
             },
             {
-                "run": self._spec.run,
+                "run": self._place.run,
                 "episode": self.version,
                 "step": self._progress.step,
                 "pairs": pair_ids,

@@ -5,6 +5,7 @@ Ctrl-C); `start` gives a future, for what runs beside an asyncio loop.
 """
 
 import functools
+import importlib
 import os
 import threading
 from collections.abc import Callable
@@ -40,8 +41,9 @@ class _Trainer(DataParallelTrainer):  # type: ignore[misc]
         return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
 
 
-Task = Callable[..., dict[str, float]]
-"""task(spec, report, *extras) -> metrics; runs on every worker, rank 0's metrics count."""
+Task = Callable[..., dict[str, float]] | str
+"""task(*told, report, *extras) -> metrics; runs on every worker, rank 0's metrics count. As
+"module:function" it is imported where it runs alone."""
 
 _ENVIRONMENT = {
     # Ray Train looks at its workers every 2 s otherwise: a second or two lost at each job's end.
@@ -57,7 +59,7 @@ _ENVIRONMENT = {
 
 def fit(
     task: Task,
-    spec: Any,
+    told: tuple[Any, ...],
     settings: TrainSettings,
     storage: Path,
     report: Callable[..., None],
@@ -77,7 +79,7 @@ def fit(
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # By reference: Train's controller would import what the task imports, and does not need it.
-    work = [ray.put((task, spec, report, extras))]
+    work = [ray.put((task, told, report, extras))]
     trainer = _Trainer(
         functools.partial(_on_worker, work, settings.threads),
         backend_config=_backend(settings, silence_s),
@@ -123,15 +125,23 @@ def _on_worker(work: list[Any], threads: int) -> dict[str, float]:
     context = ray.train.get_context()
     cores = (os.cpu_count() or 1) // context.get_local_world_size()
     torch.set_num_threads(threads or max(1, cores))
-    task, spec, report, extras = ray.get(work[0])
+    task, told, report, extras = ray.get(work[0])
     try:
-        metrics: dict[str, float] = task(spec, report, *extras)
+        metrics: dict[str, float] = _function(task)(*told, report, *extras)
         return metrics
     except PairloopError:
         raise
     except Exception as error:
         # Not unwrapped: an end that Ray tells of here is that of another process.
         raise WorkerError(f"worker {context.get_world_rank()}: {one_line(error)}") from error
+
+
+def _function(task: Task) -> Callable[..., dict[str, float]]:
+    if not isinstance(task, str):
+        return task
+    module, name = task.split(":")
+    function: Callable[..., dict[str, float]] = getattr(importlib.import_module(module), name)
+    return function
 
 
 def _backend(settings: TrainSettings, silence_s: float) -> Any:

@@ -1,0 +1,87 @@
+"""Model folders, by their small files alone: is it a model, and do two fit each other?"""
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+
+from services.errors import ArtifactError, LineageError
+from services.hub import is_hub_name
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def check_model_folder(path: str, key: str) -> None:
+    """ArtifactError unless the path is a model folder or can be a hub name."""
+    if is_hub_name(path):
+        return
+    folder = Path(path)
+    if not folder.exists():
+        raise ArtifactError(f"'{key}': no such folder: {path} (a hub name is owner/model)")
+    if not (folder / "config.json").is_file():
+        raise ArtifactError(f"'{key}': {path} is no model folder: it has no config.json")
+    if not list(folder.glob("*.safetensors")):
+        raise ArtifactError(f"'{key}': {path} holds no .safetensors weights")
+
+
+def check_tokenizer_folder(path: str, key: str) -> None:
+    """ArtifactError unless the path is a tokenizer folder or can be a hub name."""
+    if not is_hub_name(path) and not (Path(path) / "tokenizer.json").is_file():
+        raise ArtifactError(f"'{key}': {path} is no tokenizer folder: it has no tokenizer.json")
+
+
+def check_same_shapes(first: str, second: str, roles: tuple[str, str]) -> None:
+    """LineageError unless both hold the same names and shapes: else there is no difference."""
+    if not (_here(first) and _here(second)):
+        return
+    ours, theirs = tensor_shapes(first), tensor_shapes(second)
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            said = [f"{shape[name]}" if name in shape else "nothing" for shape in (ours, theirs)]
+            raise LineageError(
+                f"{roles[0]} {first} and {roles[1]} {second} do not match: tensor '{name}' is"
+                f" {said[0]} in the {roles[0]} and {said[1]} in the {roles[1]}; they must be models"
+                " of one shape"
+            )
+
+
+def check_same_tokenizer(policy: str, other: str, key: str) -> None:
+    """LineageError unless both folders hold the same tokenizer."""
+    if not (_here(policy) and _here(other)):
+        return
+    if _tokenizer_digest(policy) != _tokenizer_digest(other):
+        raise LineageError(
+            f"'{key}': the tokenizer of {other} differs from the policy's ({policy}); both must"
+            " read the same tokens"
+        )
+
+
+def tensor_shapes(folder: str) -> Shapes:
+    """Names and shapes of a model folder's tensors, from the safetensors headers alone."""
+    shapes: Shapes = {}
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with path.open("rb") as file:
+            try:
+                (length,) = struct.unpack("<Q", file.read(8))
+                header = json.loads(file.read(min(length, 100_000_000)))
+            except (struct.error, ValueError):
+                raise ArtifactError(f"{path}: not a safetensors file, or cut short") from None
+        shapes |= {k: tuple(v["shape"]) for k, v in header.items() if k != "__metadata__"}
+    return shapes
+
+
+def _here(path: str) -> bool:
+    """Not on the hub, and not still to be made."""
+    return not path.startswith("@") and not is_hub_name(path)
+
+
+def _tokenizer_digest(folder: str) -> str:
+    path = Path(folder) / "tokenizer.json"
+    if not path.is_file():
+        raise ArtifactError(f"{folder} holds no tokenizer.json")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        parts = [data["model"]["vocab"], data["model"].get("merges"), data.get("added_tokens")]
+    except (ValueError, KeyError, TypeError):
+        raise ArtifactError(f"{path}: not a tokenizer file") from None
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,48 @@
+"""Checks of jobs that sample a policy and score its answers."""
+
+from orchestrator.artifacts.lineage import Lineage
+from orchestrator.checks.models import check_same_tokenizer
+from orchestrator.checks.reward import check_answers
+from services.data.settings import DataSource
+from services.reward.settings import CheckerReward, ModelReward, RewardSettings
+from services.rollout.settings import EngineSettings, SamplingSettings
+from services.rollout.vllm.fit import check_fit, check_head_size
+
+
+def check_sampling(sampling: SamplingSettings, engine: EngineSettings) -> None:
+    """ValueError for samples that no pair can be made of, or that do not fit the engine."""
+    if sampling.n < 2:
+        raise ValueError("sampling.n is 1: a pair needs two answers to choose from")
+    if sampling.temperature == 0:
+        raise ValueError("sampling.temperature is 0: every answer to a prompt would be the same")
+    if sampling.max_tokens >= engine.max_model_len:
+        raise ValueError(
+            f"sampling.max_tokens {sampling.max_tokens} leaves no room for a prompt in"
+            f" engine.max_model_len {engine.max_model_len}"
+        )
+
+
+def check_sampled_policy(
+    policy: str,
+    engine: EngineSettings,
+    reward: RewardSettings,
+    prompts: DataSource,
+    lineage: Lineage,
+) -> None:
+    """The policy fits its engine, reward models read its tokens, the checker finds its answers."""
+    check_engine(policy, engine, lineage)
+    for part in reward.parts:
+        if isinstance(part, ModelReward):
+            check_same_tokenizer(policy, part.path, "reward.parts.path")
+        elif isinstance(part, CheckerReward):
+            check_answers(prompts)
+
+
+def check_engine(policy: str, engine: EngineSettings, lineage: Lineage) -> None:
+    """A policy, made already or by an earlier stage, against the engine that is to hold it."""
+    made = lineage.new_shape(policy)
+    if made is None:
+        check_fit(policy, engine)
+    elif not engine.num_gpus:
+        stage, shape = made
+        check_head_size(f"'stages.{stage}.model'", shape.hidden_size // shape.heads)

@@ -1,0 +1,65 @@
+"""Every key a config may hold, for saying which one was meant."""
+
+import difflib
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from orchestrator.jobs.job import Job
+from orchestrator.jobs.registry import JOBS, job_class
+from services.settings import Settings
+
+
+def nearest_key(wrong: tuple[str | int, ...], data: Any) -> str | None:
+    """The dotted key most like an unknown one, of the job that the config describes.
+
+    One of the same section first, then one whose last part is alike anywhere in the job.
+    """
+    prefix, job = _job_of(wrong, data)
+    if job is None:
+        return None
+    inside = ".".join(map(str, wrong[len(prefix) :]))
+    keys = sorted(set(_keys(job, "")))
+    section, _, last = inside.rpartition(".")
+    beside = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == section}
+    if not beside and any(str(part).isdigit() for part in wrong):
+        beside = {}  # inside a list: see the second way
+    close = difflib.get_close_matches(last, beside, n=1, cutoff=0.6)
+    if close:
+        return ".".join(map(str, (*prefix, beside[close[0]])))
+    by_last: dict[str, str] = {}
+    for key in keys:
+        by_last.setdefault(key.rpartition(".")[2], key)
+    close = difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)
+    return ".".join(map(str, (*prefix, by_last[close[0]]))) if close else None
+
+
+def _job_of(
+    key: tuple[str | int, ...], data: Any
+) -> tuple[tuple[str | int, ...], type[Job] | None]:
+    """The innermost job that a key is inside of, and where that job stands."""
+    found: tuple[tuple[str | int, ...], type[Job] | None] = ((), None)
+    value = data
+    for at in range(len(key) + 1):
+        if isinstance(value, dict) and value.get("job") in JOBS:
+            found = (key[:at], job_class(value["job"]))
+        if at == len(key) or not isinstance(value, dict):
+            break
+        value = value.get(key[at])
+    return found
+
+
+def _keys(settings: type[Settings], prefix: str) -> Iterator[str]:
+    for name, field in settings.model_fields.items():
+        yield prefix + name
+        for inner in _settings_in(field.annotation):
+            yield from _keys(inner, f"{prefix}{name}.")
+
+
+def _settings_in(annotation: Any) -> Iterator[type[Settings]]:
+    """Settings classes that a field's type holds: directly, in a union or in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        if not issubclass(annotation, Job):
+            yield annotation
+        return
+    for inner in get_args(annotation):
+        yield from _settings_in(inner)

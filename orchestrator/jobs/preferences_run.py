@@ -1,0 +1,143 @@
+"""Sample answers from a policy, score them, write preference pairs."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import ray
+
+from orchestrator.jobs.preferences import Preferences
+from orchestrator.online.prompts import make_prompt
+from orchestrator.stages.context import StageContext
+from pairloop.data.v1.pair_pb2 import DropReason, Score
+from pairloop.data.v1.rollout_pb2 import Rollout
+from services.data.rows import read_prompts
+from services.errors import DataError
+from services.learner.model.load import load_tokenizer
+from services.pairs.select import Selection, all_pairs, select
+from services.reward.settings import RewardSettings
+from services.telemetry.record.events import PairExample
+
+_EXAMPLES = 6
+
+
+async def make_preferences(job: Preferences, context: StageContext) -> dict[str, float]:
+    """Fill the artifact with pairs.jsonl and heldout.jsonl; returns counts and mean rewards."""
+    tokenizer = load_tokenizer(job.policy)
+    prompts = [
+        make_prompt(
+            row,
+            tokenizer,
+            job.sampling,
+            run=context.stage,
+            episode=0,
+            index=index,
+            dataset_row=index,
+            seed=job.seed,
+        )
+        for index, row in enumerate(read_prompts(job.prompts))
+    ]
+    workers = await context.run.engines.with_weights(job.policy, job.engine)
+    rollouts = await context.run.engines.generate(workers, prompts)
+    scores = await _score(job.reward, rollouts)
+    return await asyncio.to_thread(_write, job, context, rollouts, scores)
+
+
+async def _score(reward: RewardSettings, rollouts: Sequence[Rollout]) -> list[list[Score]]:
+    """Scores of every sample, from one Ray task: a set that is scored once needs no service."""
+    payload = [rollout.SerializeToString() for rollout in rollouts]
+    task = ray.remote(num_cpus=reward.num_cpus, num_gpus=reward.num_gpus)(score_rollouts)
+    answer: list[list[bytes]] = await task.remote(reward, str(Path.cwd()), payload)
+    return [[Score.FromString(one) for one in group] for group in answer]
+
+
+def score_rollouts(reward: RewardSettings, folder: str, rollouts: list[bytes]) -> list[list[bytes]]:
+    """Serialized Score of every sample of serialized rollouts."""
+    from services.reward.composite import build
+
+    composite = build(reward, folder)
+    groups = (Rollout.FromString(payload) for payload in rollouts)
+    return [
+        [score.SerializeToString() for score in composite.score(group.prompt, group.samples)]
+        for group in groups
+    ]
+
+
+def _write(
+    job: Preferences, context: StageContext, rollouts: list[Rollout], scores: list[list[Score]]
+) -> dict[str, float]:
+    counts: Counter[str] = Counter()
+    held = set(random.Random(f"held/{job.seed}").sample(
+        range(len(rollouts)), int(len(rollouts) * job.heldout)
+    ))  # fmt: skip
+    context.out.mkdir(parents=True, exist_ok=True)
+    with (
+        (context.out / "pairs.jsonl").open("w", encoding="utf-8") as train,
+        (context.out / "heldout.jsonl").open("w", encoding="utf-8") as heldout,
+    ):
+        for index, (rollout, group) in enumerate(zip(rollouts, scores, strict=True)):
+            for selection in _select(job, rollout, group, index, counts):
+                row = _row(rollout, group, selection)
+                file, name = (heldout, "heldout_pairs") if index in held else (train, "pairs")
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                if counts["pairs"] < _EXAMPLES and name == "pairs":
+                    context.run.report(_example(context.stage, rollout, group, selection))
+                counts[name] += 1
+    if not counts["pairs"]:
+        raise DataError(
+            f"{context.stage}: none of the {len(rollouts)} prompts gave a pair"
+            f" ({dict(counts)}); the policy's answers may all be alike: see sampling and pairs"
+        )
+    totals = [score.total for group in scores for score in group]
+    return {key: float(count) for key, count in counts.items()} | {"reward_mean": fmean(totals)}
+
+
+def _select(
+    job: Preferences, rollout: Rollout, scores: list[Score], index: int, counts: Counter[str]
+) -> Iterator[Selection]:
+    totals = [score.total for score in scores]
+    answers = [sample.text for sample in rollout.samples]
+    margin, seed = job.pairs.min_margin, job.seed + index
+    if job.pairs_per_prompt > 1:
+        yield from all_pairs(totals, answers, margin, job.pairs_per_prompt, seed)
+        return
+    choice = select(totals, answers, margin, seed)
+    if isinstance(choice, Selection):
+        yield choice
+    else:
+        counts[f"dropped_{DropReason.Name(choice).removeprefix('DROP_REASON_').lower()}"] += 1
+
+
+def _row(rollout: Rollout, scores: list[Score], selection: Selection) -> dict[str, Any]:
+    """In the form that read_pairs reads."""
+    prompt = rollout.prompt
+    return {
+        "prompt": [{"role": m.role, "content": m.content} for m in prompt.messages],
+        "chosen": rollout.samples[selection.chosen].text,
+        "rejected": rollout.samples[selection.rejected].text,
+        "chosen_score": scores[selection.chosen].total,
+        "rejected_score": scores[selection.rejected].total,
+        "metadata": dict(prompt.metadata),
+    }
+
+
+def _example(
+    stage: str, rollout: Rollout, scores: list[Score], selection: Selection
+) -> PairExample:
+    chosen, rejected = scores[selection.chosen], scores[selection.rejected]
+    return PairExample(
+        stage=stage,
+        episode=0,
+        prompt=rollout.prompt.messages[-1].content,
+        chosen=rollout.samples[selection.chosen].text,
+        rejected=rollout.samples[selection.rejected].text,
+        chosen_score=chosen.total,
+        rejected_score=rejected.total,
+        parts={name: (chosen.parts[name], rejected.parts[name]) for name in chosen.parts},
+        metadata=dict(rollout.prompt.metadata),
+    )

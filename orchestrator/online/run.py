@@ -1,0 +1,136 @@
+"""Online DPO: start the services, run the loop on them, keep the last version."""
+
+import asyncio
+import contextlib
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from orchestrator.artifacts.store import read_artifact
+from orchestrator.jobs.online_dpo import OnlineDPO
+from orchestrator.loop import run_episodes
+from orchestrator.online.ports import LoopPorts, Weights
+from orchestrator.online.prompts import episode_prompts
+from orchestrator.online.services import Services, start_services, watched
+from orchestrator.online.supervision import supervise
+from orchestrator.stages.context import StageContext
+from pairloop.data.v1.rollout_pb2 import Prompt
+from services.data.rows import read_prompts
+from services.errors import StallError, WorkerError
+from services.pairs.stats import merge
+from services.queues.address import redis_address
+from services.queues.ledger import ledger_audit
+from services.weights.broadcaster import broadcast
+
+_LEDGER = "ledger.jsonl"
+_KEPT_S = 86_400
+"""How long Redis keeps a finished run; the ledger is in the artifact."""
+
+
+async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
+    """Run every episode; the artifact is the last version. An interrupted run goes on."""
+    # Ids have no attempt in them: the same run made again gives the same ids.
+    ids = f"{context.run.name}.{context.stage}.{context.trunk}"
+    name = f"{ids}.{_attempt(context.scratch)}"
+    async with contextlib.AsyncExitStack() as stack:
+        url = stack.enter_context(redis_address(job.queues, context.run.folder / "redis"))
+        services = await start_services(job, context, name, url, _published(context), stack)
+        await supervise(_loop(job, context, ids, services), watched(services))
+        metrics = await _drained(services.learner, job.episodes.timeout_s)
+        ledger = await services.queues.ledger()
+        await services.queues.expire(_KEPT_S)
+    _write_ledger(context, [asdict(event) for event in ledger])
+    problems = ledger_audit(ledger)
+    if problems:
+        raise WorkerError(f"the ledger does not add up: {problems[0]} ({len(problems)} problems)")
+    return metrics | {"ledger_events": float(len(ledger))}
+
+
+def _attempt(scratch: Path) -> str:
+    """Part of the names of this attempt's keys in Redis.
+
+    Lies with the learner's checkpoints: a restart goes on with the same keys, and a stage that is
+    made anew, its artifact removed, does not find the episodes of the last time completed.
+    """
+    path = scratch / "attempt"
+    if not path.is_file() or not path.read_text(encoding="utf-8"):
+        path.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
+    return path.read_text(encoding="utf-8")
+
+
+async def _loop(job: OnlineDPO, context: StageContext, ids: str, services: Services) -> None:
+    rows = read_prompts(job.prompts)
+
+    def prompts(episode: int) -> list[Prompt]:
+        return episode_prompts(
+            rows,
+            services.tokenizer,
+            job.sampling,
+            run=ids,
+            episode=episode,
+            count=job.episodes.prompts,
+            seed=job.seed,
+        )
+
+    async def dispatch(episode: int, wanted: Sequence[Prompt]) -> int:
+        answer = await services.queues.dispatch(episode, wanted)
+        return answer.sent + answer.known
+
+    async def weights(version: int, timeout_s: float) -> Weights:
+        held = await services.board.wait.remote(version, timeout_s)
+        return Weights(held.version, (held.manifest, held.refs), held.metrics)
+
+    async def publish(version: Weights) -> None:
+        manifest, refs = version.payload
+        event = await broadcast(
+            services.engines, manifest, refs[0], job.sync.timeout_s, stage=context.stage
+        )
+        await services.queues.published(version.version, version.version)
+        context.run.report(event)
+
+    async def statistics(episode: int) -> dict[str, float]:
+        found = await asyncio.gather(*(a.stats.remote(episode) for a in services.pairing))
+        return merge(found)
+
+    parts = LoopPorts(
+        stage=context.stage,
+        episodes=services.store,
+        prompts=prompts,
+        dispatch=dispatch,
+        weights=weights,
+        publish=publish,
+        statistics=statistics,
+        report=context.run.report,
+    )
+    await run_episodes(parts, job.episodes)
+
+
+async def _drained(
+    learner: "asyncio.Future[dict[str, float]]", timeout_s: float
+) -> dict[str, float]:
+    """The learner's last metrics; it returns once it has written its last version."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await learner
+    except TimeoutError:
+        raise StallError(
+            f"the learner did not write its last version within {timeout_s:.0f} s; see its log, or"
+            " raise episodes.timeout_s"
+        ) from None
+
+
+def _published(context: StageContext) -> int:
+    """Episodes that the artifact this stage goes on from holds."""
+    artifact = read_artifact(context.extends) if context.extends else None
+    return int(artifact.metrics.get("version", 0)) if artifact else 0
+
+
+def _write_ledger(context: StageContext, events: Sequence[dict[str, Any]]) -> None:
+    """Into the artifact, after the ledger of the one it goes on from."""
+    with (context.out / _LEDGER).open("w", encoding="utf-8") as file:
+        if context.extends is not None and (context.extends / _LEDGER).is_file():
+            file.write((context.extends / _LEDGER).read_text(encoding="utf-8"))
+        file.writelines(json.dumps(event) + "\n" for event in events)

@@ -1,0 +1,24 @@
+"""What a dry run says beside the config: each stage's fate, and where its models come from."""
+
+from orchestrator.artifacts.lineage import Lineage
+from orchestrator.jobs.job import Job
+from orchestrator.stages.plan import plan_stages
+
+_SOURCES = {
+    "given": "as given",
+    "lineage": "by lineage",
+    "hub": "by its name on the hub",
+    "policy": "the policy itself",
+}
+
+
+def outlook(job: Job) -> str:
+    """Comment lines of YAML, so that the whole output is still a config."""
+    planned = plan_stages(job)
+    lineage = Lineage(job.expand())
+    lines = ["", f"# What a run does ({len(planned)} stage{'s' if len(planned) > 1 else ''}):"]
+    for index, stage in enumerate(planned, start=1):
+        lines.append(f"# {index:>2} {stage.key}: {stage.outlook}")
+        for role, parent in stage.job.parents(lineage).items():
+            lines.append(f"#      {role}: {parent} ({_SOURCES[parent.source]})")
+    return "\n".join(lines) + "\n"

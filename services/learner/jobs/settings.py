@@ -1,0 +1,127 @@
+"""What each training job is told: its settings, and the place it runs at.
+
+The settings are the part of a job's config that the learner needs (orchestrator/jobs/ adds the
+rest); the place is what no config says: the stage, its folder, its run.
+"""
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr, model_validator
+
+from services.data.settings import DataSource, TokenizerSettings
+from services.inputs import ModelPath, OptionalModelPath, Rows, Tokenizer
+from services.learner.model.shape import ModelShape
+from services.learner.settings import AdamWSettings, DPOSettings, TrainSettings
+from services.queues.settings import EpisodeSettings, QueueSettings
+from services.settings import Operational, Settings
+
+
+class PretrainSettings(Settings):
+    """A new model from texts."""
+
+    texts: Annotated[DataSource, Rows("texts")]
+    heldout: Annotated[DataSource | None, Rows("texts")] = None
+    """For the held-out loss; without it a hundredth of the texts is set aside."""
+    tokenizer: Annotated[TokenizerSettings | str, Tokenizer()] = TokenizerSettings()
+    """Settings of a new one, or the folder or hub name of one to use."""
+    model: ModelShape = ModelShape()
+    sequence_length: int = Field(512, ge=16)
+    """Texts are packed into rows of so many tokens."""
+    train: TrainSettings = TrainSettings()
+
+    @model_validator(mode="after")
+    def _merges_with_nothing(self) -> "PretrainSettings":
+        require_no_reference(self.train)
+        return self
+
+
+class SFTSettings(Settings):
+    """Supervised fine-tuning on messages; the loss is on the assistant's tokens alone."""
+
+    policy: ModelPath
+    """The base model: folder, hub name or "@stage"."""
+    demonstrations: Annotated[DataSource, Rows("conversations")]
+    train: TrainSettings = TrainSettings()
+
+    @model_validator(mode="after")
+    def _merges_with_nothing(self) -> "SFTSettings":
+        require_no_reference(self.train)
+        return self
+
+
+class RewardModelSettings(Settings):
+    """A scalar head on a policy, trained on pairs."""
+
+    policy: ModelPath
+    pairs: Annotated[DataSource, Rows("pairs")]
+    heldout: Annotated[DataSource | None, Rows("pairs")] = None
+    """Gives heldout_accuracy, heldout_loss, heldout_margin, heldout_pairs."""
+    train: TrainSettings = TrainSettings()
+
+    @model_validator(mode="after")
+    def _merges_with_nothing(self) -> "RewardModelSettings":
+        require_no_reference(self.train)
+        return self
+
+
+class OfflineDPOSettings(Settings):
+    """DPO on a fixed preference set."""
+
+    policy: ModelPath
+    reference: OptionalModelPath = None
+    """Frozen; by default the nearest SFT ancestor of the policy, or the policy as it starts."""
+    base: OptionalModelPath = None
+    """For OMO: tau_r = reference - base; by default what the reference was fine-tuned from."""
+    pairs: Annotated[DataSource, Rows("pairs")]
+    heldout: Annotated[DataSource | None, Rows("pairs")] = None
+    dpo: DPOSettings = DPOSettings()
+    train: TrainSettings = TrainSettings()
+
+
+class OnlineDPOSettings(Settings):
+    """DPO on what the policy samples itself; the learner's part of it."""
+
+    policy: ModelPath
+    """As the run starts: version 0."""
+    reference: OptionalModelPath = None
+    """Frozen; by default the nearest SFT ancestor of the policy, or the policy as it starts."""
+    base: OptionalModelPath = None
+    """For OMO: tau_r = reference - base; by default what the reference was fine-tuned from."""
+    episodes: EpisodeSettings = EpisodeSettings()
+    dpo: DPOSettings = DPOSettings()
+    train: TrainSettings = TrainSettings()
+    """`epochs` is passes over each episode's pairs."""
+    queues: Operational[QueueSettings] = QueueSettings()
+
+
+class Place(Settings):
+    """Where a training job runs, as the orchestrator decided it."""
+
+    stage: str
+    """Named in progress events."""
+    seed: int = Field(0, ge=0)
+    out: str
+    """Folder the model is written to."""
+
+
+class OnlinePlace(Place):
+    """As Place, and the run an online learner belongs to."""
+
+    run: str
+    redis_url: SecretStr
+    """May hold a password: shown nowhere."""
+    folder: str
+    """Checkpoints are kept in <folder>/checkpoints; on storage every rank sees."""
+    canary_tokens: list[int]
+    """A fixed text; its log-probabilities go out with every version."""
+    canary_tolerance: float = Field(5e-4, gt=0.0)
+    """Nats."""
+
+
+def require_no_reference(train: TrainSettings) -> None:
+    """ValueError for an optimizer that merges with a reference where there is none."""
+    if not isinstance(train.optimizer, AdamWSettings) and train.optimizer.alpha > 0:
+        raise ValueError(
+            f"train.optimizer.kind {train.optimizer.kind} merges with a reference, and this job has"
+            " none: set it to adamw, or train.optimizer.alpha to 0"
+        )
