@@ -16,6 +16,7 @@ from orchestrator.checks.memory import check_kv_cache
 from orchestrator.checks.models import check_model_folder, check_tokenizer_folder
 from orchestrator.checks.reward import check_function
 from orchestrator.jobs.job import Job
+from services.errors import DataError
 from services.inputs import Function, Model, Rows, Tokenizer
 
 
@@ -55,7 +56,12 @@ def check_input(each: Input, where: str = "") -> None:
             if each.source is not None:
                 # Imported here: a config without data needs no reader.
                 from services.data.rows import check_rows
+                from services.data.sources import files_of
 
+                try:
+                    files_of(each.value)
+                except DataError as error:
+                    raise DataError(f"'{where}{each.key}': {error}") from None
                 check_rows(each.source, kind)
 
 

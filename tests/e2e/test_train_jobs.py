@@ -9,10 +9,15 @@ import pytest
 from services.data.settings import DataSource
 from services.errors import DataError, WorkerError
 from services.learner.jobs.evaluate_lm import evaluate_texts
-from services.learner.jobs.lm import train_lm
-from services.learner.jobs.offline_dpo import train_offline_dpo
+from services.learner.jobs.lm import train_base, train_sft
 from services.learner.jobs.reward_model import train_reward_model
-from services.learner.jobs.specs import LMSpec, OfflineDPOSpec, RewardModelSpec
+from services.learner.jobs.settings import (
+    OfflineDPOSettings,
+    Place,
+    PretrainSettings,
+    RewardModelSettings,
+    SFTSettings,
+)
 from services.learner.settings import AdamWSettings, OnDARESettings, TrainSettings
 from services.learner.train.ray_train import fit, start
 from tests.unit import learner_parts as parts
@@ -29,7 +34,7 @@ def rows(path: Path, found: list[dict[str, Any]]) -> DataSource:
     return DataSource(path=str(path))
 
 
-def broken(spec: Any, report: Any) -> dict[str, float]:
+def broken(report: Any) -> dict[str, float]:
     raise ValueError("first line\nsecond line")
 
 
@@ -42,17 +47,19 @@ def test_the_recipe_of_offline_jobs(cluster: None, tmp_path: Path) -> None:
     )
     longer = train.model_copy(update={"max_steps": 60})
     texts = rows(tmp_path / "texts.jsonl", [{"text": " ".join(parts.WORDS)}] * 40)
-    pretrain = LMSpec(
-        stage="pretrain",
-        out=str(tmp_path / "base"),
-        shape=parts.SHAPE,
+
+    def place(name: str) -> Place:
+        return Place(stage=name, out=str(tmp_path / name))
+
+    pretrain = PretrainSettings(
+        model=parts.SHAPE,
         tokenizer=str(tmp_path / "tokenizer"),
         texts=texts,
         heldout=texts,
         sequence_length=32,
         train=longer,
     )
-    metrics = fit(train_lm, pretrain, longer, storage, silent, "pretrain")
+    metrics = fit(train_base, (pretrain, place("base")), longer, storage, silent, "pretrain")
     assert metrics["loss"] < 4.0
     loss, tokens = evaluate_texts(str(tmp_path / "base"), texts)
     assert metrics["heldout_loss"] == pytest.approx(loss, abs=1e-4)
@@ -60,14 +67,12 @@ def test_the_recipe_of_offline_jobs(cluster: None, tmp_path: Path) -> None:
 
     single = train.model_copy(update={"workers": 1})
     dialogues = [{"prompt": word, "completion": word} for word in parts.WORDS for _ in range(8)]
-    sft = LMSpec(
-        stage="sft",
-        out=str(tmp_path / "sft"),
-        policy=pretrain.out,
-        conversations=rows(tmp_path / "sft.jsonl", dialogues),
+    sft = SFTSettings(
+        policy=place("base").out,
+        demonstrations=rows(tmp_path / "sft.jsonl", dialogues),
         train=single,
     )
-    assert fit(train_lm, sft, single, storage, silent, "sft")["steps"] == 24
+    assert fit(train_sft, (sft, place("sft")), single, storage, silent, "sft")["steps"] == 24
 
     preferred = [
         {"prompt": word, "chosen": word, "rejected": word + " one"}
@@ -75,31 +80,34 @@ def test_the_recipe_of_offline_jobs(cluster: None, tmp_path: Path) -> None:
         for _ in range(8)
     ]
     pairs = rows(tmp_path / "pairs.jsonl", preferred)
-    reward = RewardModelSpec(
-        stage="reward",
-        out=str(tmp_path / "reward"),
-        policy=sft.out,
+    reward = RewardModelSettings(
+        policy=place("sft").out,
         pairs=pairs,
         heldout=pairs,
         train=single,
     )
-    metrics = fit(train_reward_model, reward, single, storage, silent, "reward")
+    metrics = fit(train_reward_model, (reward, place("reward")), single, storage, silent, "reward")
     assert metrics["heldout_accuracy"] > 0.9
 
     merging = single.model_copy(
         update={"optimizer": OnDARESettings(lr=3e-3, reserve=0.3, rescale=True)}
     )
-    dpo = OfflineDPOSpec(
-        stage="dpo",
-        out=str(tmp_path / "dpo"),
-        policy=sft.out,
-        reference=sft.out,
-        base=pretrain.out,
+    dpo = OfflineDPOSettings(
+        policy=place("sft").out,
+        reference=place("sft").out,
+        base=place("base").out,
         pairs=pairs,
         heldout=pairs,
         train=merging,
     )
-    metrics = start(train_offline_dpo, dpo, merging, storage, silent, "dpo").result(300)
+    metrics = start(
+        "services.learner.jobs.offline_dpo:train_offline_dpo",
+        (dpo, place("dpo")),
+        merging,
+        storage,
+        silent,
+        "dpo",
+    ).result(300)
     assert metrics["heldout_accuracy"] > 0.9
     assert metrics["heldout_margin"] > 0
 
@@ -107,9 +115,16 @@ def test_the_recipe_of_offline_jobs(cluster: None, tmp_path: Path) -> None:
 def test_a_workers_error_is_one_line(cluster: None, tmp_path: Path) -> None:
     settings = TrainSettings(threads=1)
     with pytest.raises(WorkerError) as caught:
-        fit(broken, None, settings, tmp_path, silent, "broken")
+        fit(broken, (), settings, tmp_path, silent, "broken")
     assert str(caught.value) == "broken: worker 0: ValueError: first line second line"
     empty = DataSource(path=str(tmp_path / "nothing.jsonl"))
-    spec = LMSpec(stage="sft", out="x", policy=parts.policy(tmp_path / "p"), conversations=empty)
+    sft = SFTSettings(policy=parts.policy(tmp_path / "p"), demonstrations=empty)
     with pytest.raises(DataError, match=r"nothing\.jsonl"):
-        fit(train_lm, spec, settings, tmp_path, silent, "sft")
+        fit(
+            train_sft,
+            (sft, Place(stage="sft", out="x")),
+            settings,
+            tmp_path,
+            silent,
+            "sft",
+        )

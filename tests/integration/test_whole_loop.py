@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from orchestrator.config.settings import EpisodeSettings
 from orchestrator.episodes import EpisodeStore
 from orchestrator.loop import run_episodes
 from orchestrator.online.ports import LoopPorts, Weights
@@ -26,7 +25,7 @@ from services.pairs.settings import PairSettings
 from services.pairs.worker import PairWorker
 from services.queues.ledger import ledger_audit
 from services.queues.queues import RunQueues
-from services.queues.settings import QueueSettings
+from services.queues.settings import EpisodeSettings, QueueSettings
 from services.reward.rules import checker
 from services.rollout.worker import RolloutWorker
 from services.telemetry.record.events import EpisodeFinished, Event, WeightsPublished

@@ -3,18 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.artifacts.links import resolve, with_seed
+from orchestrator.artifacts.lineage import Lineage, check_alignment
+from orchestrator.artifacts.links import check_links, resolve
 from orchestrator.artifacts.store import (
     Artifact,
-    ancestor,
-    find_reusable,
-    fingerprint,
     finish,
+    finished_artifacts,
     read_artifact,
 )
-from orchestrator.config.settings import SFTJob
-from services.data.settings import DataSource
-from services.errors import ArtifactError
+from orchestrator.jobs.recipe import Recipe, with_seed
+from orchestrator.jobs.sft import SFT
+from services.errors import ArtifactError, ConfigError, LineageError
 
 
 def make(folder: Path, kind: str, mark: str, **parents: str) -> str:
@@ -24,51 +23,21 @@ def make(folder: Path, kind: str, mark: str, **parents: str) -> str:
     return str(folder)
 
 
-def sft(policy: str, lr: float = 1e-3, **more: object) -> SFTJob:
-    return SFTJob.model_validate(
-        {
-            "job": "sft",
-            "policy": policy,
-            "demonstrations": {"path": "nowhere.jsonl"},
-            "train": {"optimizer": {"kind": "adamw", "lr": lr}},
-            **more,
-        }
-    )
-
-
-def test_equal_work_has_equal_fingerprints_wherever_its_parents_lie(tmp_path: Path) -> None:
-    here = make(tmp_path / "a" / "base", "pretrain", "m1")
-    there = make(tmp_path / "b" / "base", "pretrain", "m1")
-    other = make(tmp_path / "c" / "base", "pretrain", "m2")
-    marks = [fingerprint(sft(p), {"policy": p}) for p in (here, there, other)]
-    assert marks[0] == marks[1] != marks[2]
-
-
-def test_config_and_seed_change_the_fingerprint_and_placement_does_not(tmp_path: Path) -> None:
-    base = make(tmp_path / "base", "pretrain", "m1")
-
-    def mark(**more: object) -> str:
-        return fingerprint(sft(base, **more), {"policy": base})  # type: ignore[arg-type]
-
-    assert mark() == mark(output="elsewhere") == mark(ray={"num_cpus": 3})
-    assert len({mark(), mark(lr=2e-3), mark(seed=1)}) == 3
-
-
-def test_an_input_file_that_changes_changes_the_fingerprint(tmp_path: Path) -> None:
-    data = tmp_path / "data.jsonl"
-    data.write_text("1")
-    job = sft("hub/model").model_copy(update={"demonstrations": DataSource(path=str(data))})
-    before = fingerprint(job, {"demonstrations": str(data)})
-    data.write_text("12")
-    assert fingerprint(job, {"demonstrations": str(data)}) != before
+def sft(policy: str, **more: object) -> SFT:
+    given = {"policy": policy, "demonstrations": {"path": "nowhere.jsonl"}}
+    return SFT.model_validate(given | more)
 
 
 def test_a_finished_artifact_is_found_in_another_run_and_a_half_one_is_not(tmp_path: Path) -> None:
     make(tmp_path / "one" / "sft", "sft", "m1")
     (tmp_path / "two" / "sft").mkdir(parents=True)
-    first = tmp_path / "three" / "sft"
-    assert find_reusable(tmp_path, first, "m1") == tmp_path / "one" / "sft"
-    assert find_reusable(tmp_path, first, "m2") is None
+    assert finished_artifacts(tmp_path, tmp_path / "three") == {"m1": tmp_path / "one" / "sft"}
+
+
+def test_of_two_equal_artifacts_the_runs_own_is_taken(tmp_path: Path) -> None:
+    make(tmp_path / "one" / "sft", "sft", "m1")
+    make(tmp_path / "two" / "tuned", "sft", "m1")
+    assert finished_artifacts(tmp_path, tmp_path / "two") == {"m1": tmp_path / "two" / "tuned"}
 
 
 def test_what_stood_under_the_final_name_is_kept(tmp_path: Path) -> None:
@@ -83,10 +52,70 @@ def test_the_nearest_ancestor_of_a_kind(tmp_path: Path) -> None:
     base = make(tmp_path / "pretrain", "pretrain", "1")
     tuned = make(tmp_path / "sft", "sft", "2", policy=base)
     offline = make(tmp_path / "offline", "offline_dpo", "3", policy=tuned, reference=tuned)
-    assert ancestor(offline, "sft") == tuned
-    assert ancestor(offline, "pretrain") == base
-    assert ancestor(base, "sft") is None
-    assert ancestor(str(tmp_path), "sft") is None
+    find = Lineage().ancestor
+    assert find(offline, "sft") == tuned
+    assert find(offline, "pretrain") == base
+    assert find(base, "sft") is None
+    assert find(str(tmp_path), "sft") is None
+
+
+def test_an_ancestor_that_was_replaced_is_found_where_it_went(tmp_path: Path) -> None:
+    base = make(tmp_path / "pretrain", "pretrain", "1")
+    tuned = make(tmp_path / "sft", "sft", "2", policy=base)
+    make(tmp_path / "pretrain", "pretrain", "another")
+    moved = str(tmp_path / ".replaced" / "pretrain-1")
+    assert Lineage().base(tuned, None, "ondare") == moved
+    (tmp_path / ".replaced").rename(tmp_path / "gone")
+    with pytest.raises(LineageError, match=r"sft, its policy: .* holds another artifact by now"):
+        Lineage().base(tuned, None, "ondare")
+
+
+def test_lineage_reads_stages_that_are_still_to_be_made() -> None:
+    recipe = Recipe.model_validate(
+        {
+            "stages": {
+                "pre": {"job": "pretrain", "texts": {"path": "t.jsonl"}},
+                "tuned": {
+                    "job": "sft",
+                    "policy": "@pre",
+                    "demonstrations": {"path": "d.jsonl"},
+                },
+                "aligned": {
+                    "job": "offline_dpo",
+                    "policy": "@tuned",
+                    "pairs": {"path": "p.jsonl"},
+                    "train": {"optimizer": {"kind": "ondare"}},
+                },
+            }
+        }
+    )
+    stages = recipe.expand()
+    found = stages["aligned"].parents(Lineage(stages))
+    assert found == {"reference": "@tuned", "base": "@pre"}
+    assert [found[role].source for role in ("reference", "base")] == ["lineage", "lineage"]
+    shape = Lineage(stages).new_shape("@aligned")
+    assert shape is not None
+    assert (shape[0], shape[1].hidden_size) == ("pre", 896)
+
+
+@pytest.mark.parametrize(
+    ("reference", "given", "base", "source"),
+    [
+        ("Qwen/Qwen2-7B-Instruct", None, "Qwen/Qwen2-7B", "hub"),
+        ("Qwen/Qwen2-7B-Instruct", "some/base", "some/base", "given"),
+    ],
+)
+def test_the_base_of_a_hub_model(reference: str, given: str | None, base: str, source: str) -> None:
+    found = Lineage().base(reference, given, "ondare")
+    assert (found, found.source) == (base, source)
+    with pytest.raises(ConfigError, match=r"'base' is missing: onties needs .*'some/model' has no"):
+        Lineage().base("some/model", None, "onties")
+
+
+def test_models_still_to_be_made_fit_each_other_until_they_are_made() -> None:
+    found = {"reference": Lineage().reference("@sft", None)}
+    assert found["reference"].source == "policy"
+    check_alignment("@sft", found)
 
 
 def test_lineage_survives_a_move_of_the_whole_run(tmp_path: Path) -> None:
@@ -104,13 +133,23 @@ def test_lineage_survives_a_move_of_the_whole_run(tmp_path: Path) -> None:
 def test_a_damaged_artifact_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "artifact.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"artifact\.json is damaged"):
-        ancestor(str(tmp_path), "sft")
+        Lineage().ancestor(str(tmp_path), "sft")
 
 
-def test_references_become_paths_and_defaults_stay_unset() -> None:
+def test_links_become_paths_and_defaults_stay_unset() -> None:
     job = sft("@pretrain", demonstrations={"path": "@data/x.jsonl"})
     ready = resolve(job, {"pretrain": Path("runs/a/pretrain"), "data": Path("runs/a/data")})
     assert ready.policy == "runs/a/pretrain"
     assert ready.demonstrations.path == "runs/a/data/x.jsonl"
     assert with_seed(ready, 7).seed == 7
     assert with_seed(sft("x", seed=0), 7).seed == 0
+
+
+def test_a_link_to_no_earlier_stage_names_its_key() -> None:
+    job = sft("@pretrain", demonstrations={"path": "@data/x.jsonl"})
+    check_links(job, ["pretrain", "data"], "")
+    with pytest.raises(
+        ConfigError,
+        match=r"'stages\.sft\.demonstrations\.path': '@data/x\.jsonl' names no earlier stage",
+    ):
+        check_links(job, ["pretrain"], "stages.sft.")

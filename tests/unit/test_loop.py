@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from orchestrator.config.settings import EpisodeSettings
 from orchestrator.loop import run_episodes
 from orchestrator.online.ports import LoopPorts, Weights
 from pairloop.admin.v1.admin_pb2 import Episode
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.errors import StallError, StateError, WorkerError
+from services.queues.settings import EpisodeSettings
 from services.states import TRANSITIONS, State, message_state, state_of
 from services.telemetry.record.events import EpisodeFinished, Event
 

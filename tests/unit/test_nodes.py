@@ -6,11 +6,12 @@ import pytest
 
 from orchestrator.artifacts.store import shown
 from orchestrator.checks.nodes import _sees, refuse_loopback
-from orchestrator.config.settings import OnlineDPOJob, SFTJob
+from orchestrator.jobs.online_dpo import OnlineDPO
+from orchestrator.jobs.sft import SFT
 from services.errors import ConfigError
 
 
-def online(**changes: object) -> OnlineDPOJob:
+def online(**changes: object) -> OnlineDPO:
     given = {
         "policy": "some/policy",
         "base": "some/base",
@@ -18,7 +19,7 @@ def online(**changes: object) -> OnlineDPOJob:
         "reward": {"parts": [{"kind": "missing_eos"}], "host": "0.0.0.0"},  # noqa: S104
         "queues": {"url": "redis://redis.example:6379"},
     }
-    return OnlineDPOJob.model_validate(given | changes)
+    return OnlineDPO.model_validate(given | changes)
 
 
 def test_a_job_that_every_node_reaches_passes() -> None:
@@ -48,7 +49,7 @@ def test_a_gateway_on_loopback_is_refused() -> None:
 
 
 def test_other_jobs_listen_nowhere() -> None:
-    sft = SFTJob.model_validate({"policy": "some/policy", "demonstrations": {"path": "d.jsonl"}})
+    sft = SFT.model_validate({"policy": "some/policy", "demonstrations": {"path": "d.jsonl"}})
     refuse_loopback([sft], 8)
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import SecretStr
 from safetensors.numpy import load_file
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
 from pairloop.data.v1.rollout_pb2 import VersionSpan
 from services.errors import StallError, StateError
-from services.learner.jobs.specs import OnlineSpec
+from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.model.load import load_policy
 from services.learner.model.reference import pair_logprobs
 from services.learner.online.learner import online_learner, planned_steps
@@ -23,30 +24,34 @@ from services.telemetry.record.events import Event, TrainProgress
 from tests.unit import learner_parts as parts
 
 
-def setting(tmp_path: Path, folder: str, **changes: object) -> OnlineSpec:
+def setting(
+    tmp_path: Path, folder: str, **changes: object
+) -> tuple[OnlineDPOSettings, OnlinePlace]:
+    """Settings with another `train` or other episodes, and a place in a folder of its own."""
     policy, base = tmp_path / "policy", tmp_path / "base"
     if not policy.exists():
         parts.policy(policy, seed=1)
         parts.policy(base, seed=2)
-    return OnlineSpec.model_validate(
+    how = changes.pop("train", train())
+    settings = OnlineDPOSettings.model_validate(
         {
-            "stage": "online",
-            "run": "run",
-            "redis_url": "redis://:secret@nowhere",
             "policy": str(policy),
             "reference": str(policy),
             "base": str(base),
-            "episodes": 3,
-            "prompts_per_episode": 8,
-            "folder": str(tmp_path / folder),
-            "out": str(tmp_path / folder / "out"),
-            "canary_tokens": [5, 6, 7, 8],
-            "seed": 11,
-            "timeout_s": 5.0,
-            "train": train(),
+            "episodes": {"count": 3, "prompts": 8, "timeout_s": 5.0} | changes,
+            "train": how,
         }
-        | changes
     )
+    place = OnlinePlace(
+        stage="online",
+        seed=11,
+        run="run",
+        redis_url=SecretStr("redis://:secret@nowhere"),
+        folder=str(tmp_path / folder),
+        out=str(tmp_path / folder / "out"),
+        canary_tokens=[5, 6, 7, 8],
+    )
+    return settings, place
 
 
 def queues() -> parts.FakeQueues:
@@ -86,8 +91,8 @@ def k3(pairs: list[PreferencePair], policy: Any, reference: Any) -> float:
 def test_episodes_are_checkpointed_then_committed_then_published(tmp_path: Path) -> None:
     source, events = queues(), list[Event]()
     board = parts.FakeBoard(source.history)
-    spec = setting(tmp_path, "a")
-    metrics = online_learner(spec, events.append, source.open, board)
+    settings, place = setting(tmp_path, "a")
+    metrics = online_learner(settings, place, events.append, source.open, board)
     assert source.history == [
         "published 0",
         *("trained 1", "published 1", "trained 2", "published 2", "trained 3", "published 3"),
@@ -100,7 +105,7 @@ def test_episodes_are_checkpointed_then_committed_then_published(tmp_path: Path)
     assert metrics["version"] == 3
     assert metrics["pairs"] == 7
     # Measured before the third update: under version 2, whose reference is version 0.
-    policy, reference = (load_policy(spec.policy).eval() for _ in range(2))
+    policy, reference = (load_policy(settings.policy).eval() for _ in range(2))
     with torch.no_grad():
         for name, parameter in policy.named_parameters():
             parameter.copy_(torch.from_numpy(board.weights(2)[name]))
@@ -123,15 +128,15 @@ def test_episodes_are_checkpointed_then_committed_then_published(tmp_path: Path)
     steps = [event for event in events if isinstance(event, TrainProgress)]
     assert steps[-1].step == 8
     assert steps[-1].steps == 12
-    assert "secret" not in repr(spec) + spec.model_dump_json()
+    assert "secret" not in repr(place) + place.model_dump_json()
 
 
 def test_the_schedule_spans_the_planned_steps_of_every_episode(tmp_path: Path) -> None:
     source, events = queues(), list[Event]()
     board = parts.FakeBoard(source.history)
     schedule = ScheduleSettings(kind="linear")
-    spec = setting(tmp_path, "a", train=train(schedule=schedule))
-    online_learner(spec, events.append, source.open, board)
+    settings, place = setting(tmp_path, "a", train=train(schedule=schedule))
+    online_learner(settings, place, events.append, source.open, board)
     # Of 12 planned steps, 4 an episode. All 8 pairs of the first make its 4 steps; the 7 of the
     # third make 14 / 4 steps, so 4 as well, of 3 or 4 pairs each.
     lr = [1e-3 * (1 - step / 12) for step in range(12)]
@@ -165,8 +170,8 @@ def test_planned_steps_are_those_of_an_episode_that_drops_nothing(
     steps: int,
 ) -> None:
     asked = train(epochs=epochs, batch_size=batch_size, max_steps=max_steps)
-    spec = setting(tmp_path, "a", prompts_per_episode=prompts, train=asked)
-    assert planned_steps(spec) == steps
+    settings, _ = setting(tmp_path, "a", prompts=prompts, train=asked)
+    assert planned_steps(settings) == steps
     plan = plan_batches(prompts, batch_size, epochs=epochs, key=(0,), max_steps=max_steps)
     assert len(plan) == steps
 
@@ -177,16 +182,16 @@ def test_a_crash_and_a_restart_give_the_weights_of_an_undisturbed_run(
 ) -> None:
     undisturbed = queues()
     expected = parts.FakeBoard(undisturbed.history)
-    online_learner(setting(tmp_path, "a"), lambda _: None, undisturbed.open, expected)
+    online_learner(*setting(tmp_path, "a"), lambda _: None, undisturbed.open, expected)
 
     source = queues()
     crashing = parts.FakeBoard(source.history, fail_at=crash_at)
     with pytest.raises(ConnectionError):
-        online_learner(setting(tmp_path, "b"), lambda _: None, source.open, crashing)
+        online_learner(*setting(tmp_path, "b"), lambda _: None, source.open, crashing)
     assert source.history[-1] == "closed"
     source.history.clear()
     again = parts.FakeBoard(source.history)
-    online_learner(setting(tmp_path, "b"), lambda _: None, source.open, again)
+    online_learner(*setting(tmp_path, "b"), lambda _: None, source.open, again)
     # What the checkpoint holds is committed and published again, not trained again.
     assert source.history[:2] == [f"trained {crash_at}", f"published {crash_at}"]
     for version, held in again.versions.items():
@@ -201,17 +206,17 @@ def test_pairs_whose_checkpoint_was_never_written_are_trained_again(tmp_path: Pa
     source = queues()
     board = parts.FakeBoard(source.history)
     source.states[3] = "FAILED"
-    online_learner(setting(tmp_path, "a"), lambda _: None, source.open, board)
+    online_learner(*setting(tmp_path, "a"), lambda _: None, source.open, board)
     assert source.history[-2:] == ["published 2", "closed"]
     source.states.pop(3)
     resumed, events = parts.FakeBoard(source.history), list[Event]()
-    online_learner(setting(tmp_path, "a"), events.append, source.open, resumed)
+    online_learner(*setting(tmp_path, "a"), events.append, source.open, resumed)
     # The step counter goes on from the four steps of the checkpoint.
     steps = [event.step for event in events if isinstance(event, TrainProgress)]
     assert (steps[0], steps[-1]) == (5, 8)
     straight = queues()
     whole = parts.FakeBoard(straight.history)
-    online_learner(setting(tmp_path, "b"), lambda _: None, straight.open, whole)
+    online_learner(*setting(tmp_path, "b"), lambda _: None, straight.open, whole)
     for name, array in whole.weights(3).items():
         assert np.array_equal(resumed.weights(3)[name], array)
 
@@ -219,25 +224,24 @@ def test_pairs_whose_checkpoint_was_never_written_are_trained_again(tmp_path: Pa
 def test_a_waiting_learner_stalls_after_its_deadline(tmp_path: Path) -> None:
     source = queues()
     source.states[1] = "SAMPLING"
-    spec = setting(tmp_path, "a", timeout_s=0.2)
+    settings, place = setting(tmp_path, "a", timeout_s=0.2)
     with pytest.raises(StallError, match="episode 1"):
-        online_learner(spec, lambda _: None, source.open, parts.FakeBoard(source.history))
+        online_learner(settings, place, lambda _: None, source.open, parts.FakeBoard(source.history))
 
 
 def test_an_episode_trained_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     source = queues()
     source.states[1] = "COMPLETED"
     with pytest.raises(StateError, match="no checkpoint holds it"):
-        online_learner(
-            setting(tmp_path, "a"), lambda _: None, source.open, parts.FakeBoard(source.history)
+        online_learner(*setting(tmp_path, "a"), lambda _: None, source.open, parts.FakeBoard(source.history)
         )
 
 
 def test_the_sampler_gap_compares_tokens_of_the_current_version_alone(tmp_path: Path) -> None:
     source = queues()
-    spec = setting(tmp_path, "a", episodes=1)
+    settings, place = setting(tmp_path, "a", count=1)
     encoded, _ = sampled_pairs(source.kept[1], 128)
-    model = load_policy(spec.policy).eval()
+    model = load_policy(settings.policy).eval()
     known = pair_logprobs(model, encoded, 0, "float32")
     for pair, logprobs in zip(source.kept[1], known, strict=True):
         for sample, values in zip((pair.chosen, pair.rejected), logprobs, strict=True):
@@ -247,7 +251,7 @@ def test_the_sampler_gap_compares_tokens_of_the_current_version_alone(tmp_path: 
     source.kept[1][0].chosen.logprobs[0] += 0.5
     source.kept[1][1].chosen.logprobs[0] += 9.0
     source.kept[1][1].chosen.policy_versions[0].version = 7
-    metrics = online_learner(spec, lambda _: None, source.open, parts.FakeBoard(source.history))
+    metrics = online_learner(settings, place, lambda _: None, source.open, parts.FakeBoard(source.history))
     assert metrics["sampler_gap"] == pytest.approx(0.5, abs=1e-4)
     assert metrics["sampler_gap_mean"] < 0.1
     # The reference is the policy, so the two changed tokens alone differ: k3 of d = -0.5 and -9.

@@ -8,7 +8,8 @@ from safetensors.numpy import save_file
 
 from orchestrator.artifacts.store import Artifact, finish
 from orchestrator.checks.preflight import check
-from orchestrator.config.settings import OnlineDPOJob, RecipeJob
+from orchestrator.jobs.online_dpo import OnlineDPO
+from orchestrator.jobs.recipe import Recipe
 from services.errors import (
     ArtifactError,
     ConfigError,
@@ -37,7 +38,7 @@ def prompts(folder: Path, *lines: str, name: str = "prompts.jsonl") -> str:
     return str(path)
 
 
-def online(folder: Path, **changes: object) -> OnlineDPOJob:
+def online(folder: Path, **changes: object) -> OnlineDPO:
     given = {
         "policy": model(folder / "policy"),
         "base": model(folder / "base"),
@@ -46,10 +47,10 @@ def online(folder: Path, **changes: object) -> OnlineDPOJob:
         "train": {"optimizer": {"kind": "ondare"}},
         "admin": {"port": 0},
     }
-    return OnlineDPOJob.model_validate(given | changes)
+    return OnlineDPO.model_validate(given | changes)
 
 
-def refused(job: OnlineDPOJob | RecipeJob, kind: type[PairloopError]) -> str:
+def refused(job: OnlineDPO | Recipe, kind: type[PairloopError]) -> str:
     with pytest.raises(kind) as caught:
         check(job)
     assert "\n" not in str(caught.value)
@@ -215,15 +216,16 @@ def test_a_new_model_that_no_engine_could_evaluate(tmp_path: Path) -> None:
     stages = {
         "pretrain": {"job": "pretrain", "texts": texts, "model": {"hidden_size": 128, "heads": 8}}
     }
-    recipe = {"stages": stages, "evaluate": {"texts": texts}}
-    said = refused(RecipeJob.model_validate(recipe), ArtifactError)
+    asked = {"path": prompts(tmp_path, '{"prompt": "a", "answer": "b"}')}
+    recipe = {"stages": stages, "evaluate": {"texts": texts, "prompts": asked}}
+    said = refused(Recipe.model_validate(recipe), ArtifactError)
     assert said.startswith(
         "'stages.pretrain.model': vLLM's CPU attention has no kernel for heads of 16"
     )
-    check(RecipeJob.model_validate(recipe | {"engine": {"num_gpus": 1}}))
+    check(Recipe.model_validate(recipe | {"engine": {"num_gpus": 1}}))
 
 
 def test_a_stage_that_refers_to_a_later_one() -> None:
     stage = {"job": "sft", "policy": "@base", "demonstrations": {"path": "@data/x.jsonl"}}
-    job = RecipeJob.model_validate({"stages": {"sft": stage}})
+    job = Recipe.model_validate({"stages": {"sft": stage}})
     assert "'@base' names no earlier stage" in refused(job, ConfigError)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.reading import read_config, to_yaml
-from orchestrator.config.settings import OnlineDPOJob
+from orchestrator.jobs.online_dpo import OnlineDPO
 from services.errors import ConfigError
 from services.learner.settings import AdamWSettings
 
@@ -37,19 +37,19 @@ def refused(path: Path, *overrides: str) -> str:
 
 def test_a_config_becomes_a_typed_job(tmp_path: Path) -> None:
     job = read_config(write(tmp_path), ["train.batch_size=7", "seed=3"])
-    assert isinstance(job, OnlineDPOJob)
+    assert isinstance(job, OnlineDPO)
     assert (job.train.batch_size, job.seed, job.reward.parts[0].weight) == (7, 3, 2.0)
 
 
 def test_a_mapping_override_replaces_the_mapping(tmp_path: Path) -> None:
     job = read_config(write(tmp_path), ["train.optimizer={kind: adamw, lr: 0.5}"])
-    assert isinstance(job, OnlineDPOJob)
+    assert isinstance(job, OnlineDPO)
     assert job.train.optimizer == AdamWSettings(lr=0.5)
 
 
 def test_a_list_is_reached_by_number(tmp_path: Path) -> None:
     job = read_config(write(tmp_path), ["reward.parts.0.weight=5"])
-    assert isinstance(job, OnlineDPOJob)
+    assert isinstance(job, OnlineDPO)
     assert job.reward.parts[0].weight == 5.0
     assert "1 entries" in refused(write(tmp_path), "reward.parts.1={kind: checker}")
 
@@ -112,7 +112,7 @@ def test_a_password_is_in_no_message_and_in_no_resolved_config(tmp_path: Path) -
         assert said.startswith("override 'queues.url=...': 'queues.url': no Redis address")
         assert "s3cret" not in said
     job = read_config(path, ["queues.url=redis://me:s3cret@here:6379/1"])
-    assert isinstance(job, OnlineDPOJob)
+    assert isinstance(job, OnlineDPO)
     assert job.queues.url == "redis://me:s3cret@here:6379/1"
     assert "url: redis://me:***@here:6379/1" in to_yaml(job)
     assert "s3cret" not in to_yaml(job)
