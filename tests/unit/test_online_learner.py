@@ -226,14 +226,17 @@ def test_a_waiting_learner_stalls_after_its_deadline(tmp_path: Path) -> None:
     source.states[1] = "SAMPLING"
     settings, place = setting(tmp_path, "a", timeout_s=0.2)
     with pytest.raises(StallError, match="episode 1"):
-        online_learner(settings, place, lambda _: None, source.open, parts.FakeBoard(source.history))
+        online_learner(
+            settings, place, lambda _: None, source.open, parts.FakeBoard(source.history)
+        )
 
 
 def test_an_episode_trained_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     source = queues()
     source.states[1] = "COMPLETED"
     with pytest.raises(StateError, match="no checkpoint holds it"):
-        online_learner(*setting(tmp_path, "a"), lambda _: None, source.open, parts.FakeBoard(source.history)
+        online_learner(
+            *setting(tmp_path, "a"), lambda _: None, source.open, parts.FakeBoard(source.history)
         )
 
 
@@ -251,7 +254,9 @@ def test_the_sampler_gap_compares_tokens_of_the_current_version_alone(tmp_path: 
     source.kept[1][0].chosen.logprobs[0] += 0.5
     source.kept[1][1].chosen.logprobs[0] += 9.0
     source.kept[1][1].chosen.policy_versions[0].version = 7
-    metrics = online_learner(settings, place, lambda _: None, source.open, parts.FakeBoard(source.history))
+    metrics = online_learner(
+        settings, place, lambda _: None, source.open, parts.FakeBoard(source.history)
+    )
     assert metrics["sampler_gap"] == pytest.approx(0.5, abs=1e-4)
     assert metrics["sampler_gap_mean"] < 0.1
     # The reference is the policy, so the two changed tokens alone differ: k3 of d = -0.5 and -9.
