@@ -34,9 +34,6 @@ from services.queues.settings import EpisodeSettings
 from services.states import SAMPLED, State, state_of
 from services.telemetry.record.events import EpisodeFinished
 
-_LEARNER_NAMES = {"margin": "dpo_margin", "pairs": "trained_pairs"}
-"""The learner's margin is DPO's implicit one; the pairs' own is the reward's."""
-
 
 async def run_episodes(parts: LoopPorts, settings: EpisodeSettings) -> None:
     """Every episode, first to last. The first error of either coroutine ends both."""
@@ -145,7 +142,6 @@ async def train_episode(
         "train_seconds": trained - started,
         "sync_seconds": time.monotonic() - trained,
     }
-    learner = {_LEARNER_NAMES.get(name, name): value for name, value in weights.metrics.items()}
     parts.report(
         EpisodeFinished(
             stage=parts.stage,
@@ -154,7 +150,7 @@ async def train_episode(
             version=weights.version,
             pairs=episode.paired,
             dropped=dict(episode.dropped),
-            metrics={**learner, **await parts.statistics(number), **timings},
+            metrics={**weights.metrics, **await parts.statistics(number), **timings},
         )
     )
     await progress.publish(number)

@@ -18,7 +18,8 @@ from services.learner.train.offline import run_offline
 from tests.unit import learner_parts as parts
 
 
-def train(kind: str, worker: Worker) -> dict[str, torch.Tensor]:
+def train(kind: str, worker: Worker) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """The weights after six steps, and the metrics of the last one."""
     torch.set_num_threads(1)
     held = parts.tokenizer()
     pad = special_ids(held)[1]
@@ -39,15 +40,16 @@ def train(kind: str, worker: Worker) -> dict[str, torch.Tensor]:
         reference = {str(n): (-10.0 - n, -12.0) for n in range(15)}
         objective = DirectPreference(model, pad, "float32", DPOSettings(), reference)
     tau = {name: torch.full_like(p, 0.5) for name, p in model.named_parameters()}
-    run_offline(
+    result = run_offline(
         model,
         objective,
         examples,
         TrainSettings(
             # A large eps: Adam's first steps are signs, which float order could flip.
             optimizer=OnDARESettings(lr=1e-3, reserve=0.3, alpha=1e-3, eps=1e-3),
-            batch_size=5,
-            epochs=2,
+            # Alone in its batch, an example leaves the second worker without a share.
+            batch_size=1 if kind == "lone" else 5,
+            max_steps=6,
         ),
         stage="x",
         seed=1,
@@ -55,7 +57,7 @@ def train(kind: str, worker: Worker) -> dict[str, torch.Tensor]:
         worker=worker,
         report=lambda _: None,
     )
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
+    return {name: p.detach().clone() for name, p in model.named_parameters()}, result.steps[-1]
 
 
 def masks(
@@ -84,7 +86,7 @@ def run_rank(rank: int, world: int, port: int, kind: str, out: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("kind", ["lm", "dpo"])
+@pytest.mark.parametrize("kind", ["lm", "dpo", "lone"])
 def test_two_workers_train_the_weights_of_one(kind: str, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -99,10 +101,16 @@ def test_two_workers_train_the_weights_of_one(kind: str, tmp_path: Path) -> None
     for rank in ranks:
         rank.join(200)
         assert rank.exitcode == 0
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    (first, metrics), (second, of_second) = (
+        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)
+    )
     held = parts.tokenizer()
     start = dict(new_model(parts.SHAPE, held, 4).named_parameters())
-    alone = train(kind, Worker())
+    alone, expected = train(kind, Worker())
+    # How many values changed is counted by the worker that reports.
+    expected.pop("changed_fraction")
+    metrics.pop("changed_fraction")
+    assert metrics == of_second == pytest.approx(expected, rel=1e-4)
     still, tau_kept = masks(start)
     for name, value in alone.items():
         assert torch.equal(first[name], second[name]), name

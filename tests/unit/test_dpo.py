@@ -17,7 +17,7 @@ def test_dpo_is_equation_7_by_hand() -> None:
         DPOSettings(beta=0.5),
     )
     # 0.5 * ((-10+11) - (-12+11)) = 1 and 0.5 * (0 - 2) = -1
-    assert result.margin.tolist() == [1.0, -1.0]
+    assert result.dpo_margin.tolist() == [1.0, -1.0]
     assert result.chosen_reward.tolist() == [0.5, 0.0]
     assert result.rejected_reward.tolist() == [-0.5, 1.0]
     assert result.accuracy.tolist() == [1.0, 0.0]

@@ -52,7 +52,7 @@ def test_dpo_measures_each_answer_against_its_own_reference(model: Any, pad: int
     assert sorted(margin > 0 for margin in margins) == [False, True]
     expected = sum(math.log1p(math.exp(-margin)) for margin in margins)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
-    assert metrics["margin"].item() == pytest.approx(sum(margins), rel=1e-5)
+    assert metrics["dpo_margin"].item() == pytest.approx(sum(margins), rel=1e-5)
     assert metrics["chosen_reward"].item() == pytest.approx(sum(c for c, _ in rewards), rel=1e-5)
     assert metrics["rejected_reward"].item() == pytest.approx(sum(r for _, r in rewards), rel=1e-5)
     assert metrics["accuracy"].item() == 1.0

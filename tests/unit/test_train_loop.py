@@ -10,7 +10,7 @@ from torch import Tensor
 from services.errors import WorkerError
 from services.learner.settings import TrainSettings
 from services.learner.train.distributed import Worker
-from services.learner.train.loop import PhaseResult, Progress, evaluate_sums, train_phase
+from services.learner.train.loop import PhaseResult, StepReporter, evaluate_sums, train_phase
 from services.telemetry.record.events import Event, TrainProgress
 
 
@@ -34,8 +34,9 @@ class Line(torch.nn.Module):
 class Slopes:
     """sum_i slope_i . w; its gradient is the sum of the slopes."""
 
-    def __init__(self, model: Line) -> None:
+    def __init__(self, model: Line, metrics: tuple[str, ...] = ("count",)) -> None:
         self._model = model
+        self.metrics = metrics
         self.seen: list[list[str]] = []
 
     def name(self, example: Point) -> str:
@@ -53,7 +54,7 @@ class Slopes:
     def sums(self, examples: Sequence[Point]) -> tuple[Tensor, dict[str, Tensor]]:
         self.seen.append([example.id for example in examples])
         slopes = torch.tensor([example.slope for example in examples])
-        return (slopes @ self._model.w).sum(), {"accuracy": torch.tensor(float(len(examples)))}
+        return (slopes @ self._model.w).sum(), {"count": torch.tensor(float(len(examples)))}
 
 
 def phase(
@@ -70,7 +71,7 @@ def phase(
         TrainSettings.model_validate(settings),
         lr_at=lambda _: 0.5,
         worker=Worker(),
-        progress=Progress(events.append, "x", len(batches)),
+        reporter=StepReporter(events.append, "x", len(batches)),
     )
     return model, result, [event for event in events if isinstance(event, TrainProgress)]
 
@@ -82,7 +83,7 @@ def test_a_step_follows_the_gradient_of_the_weighted_mean() -> None:
     assert model.w.tolist() == pytest.approx([1.0 - 0.5 * 0.1, 2.0 - 0.5 * 0.1])
     (step,) = result.steps
     assert step["loss"] == pytest.approx((0.1 + 0.3 + 0.8) / 4)
-    assert step["accuracy"] == pytest.approx(2 / 4)
+    assert step["count"] == pytest.approx(2 / 4)
     assert step["grad_norm"] == pytest.approx(0.1 * 2**0.5)
     assert result.tokens == 20
 
@@ -133,11 +134,75 @@ def test_metrics_are_averaged_by_the_weight_of_their_batch() -> None:
     assert PhaseResult().mean() == {}
 
 
+def summed(model: Line, metrics: tuple[str, ...]) -> PhaseResult:
+    return train_phase(
+        model,
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        Slopes(model, metrics),
+        [Point("a", (0.1, 0.1))],
+        [[0]],
+        TrainSettings(),
+        lr_at=lambda _: 0.5,
+        worker=Worker(),
+        reporter=StepReporter(lambda _: None, "x", 1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ((), "Slopes returned the metric count and does not declare it"),
+        (("count", "lost"), "Slopes declares the metric lost and did not return it"),
+        (("count", "loss"), "Slopes declares the metric loss, which every loss has"),
+    ],
+)
+def test_a_loss_cannot_lose_a_metric(declared: tuple[str, ...], message: str) -> None:
+    model = Line()
+    with pytest.raises(WorkerError, match=message):
+        summed(model, declared)
+    with pytest.raises(WorkerError, match=message):
+        evaluate_sums(Slopes(model, declared), [Point("a", (0.1, 0.1))], Worker())
+    assert set(summed(model, ("count",)).steps[0]) == {"loss", "count", "grad_norm", "lr"}
+
+
+class Second(Worker):
+    """The second of two workers; the first one's sums are given."""
+
+    def all_reduce_(self, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            assert not tensor.any()
+
+    def all_reduce_values(self, values: Sequence[float]) -> list[float]:
+        return [mine + other for mine, other in zip(values, [6.0, 3.0], strict=True)]
+
+
+def test_a_worker_without_a_share_speaks_of_the_same_metrics() -> None:
+    model = Line()
+    objective = Slopes(model)
+    result = train_phase(
+        model,
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        objective,
+        [Point("a", (0.1, 0.1), weight=2.0)],
+        [[0]],
+        TrainSettings(),
+        lr_at=lambda _: 0.5,
+        worker=Second(rank=1, world=2),
+        reporter=StepReporter(lambda _: None, "x", 1),
+    )
+    assert objective.seen == []
+    assert (result.steps[0]["loss"], result.steps[0]["count"]) == (3.0, 1.5)
+
+
+def test_an_evaluation_of_nothing_has_no_metrics() -> None:
+    assert evaluate_sums(Slopes(Line()), [], Worker()) == {}
+
+
 def test_evaluation_is_the_weighted_mean_and_leaves_no_gradient() -> None:
     model = Line()
     objective = Slopes(model)
     points = [Point("a", (1.0, 0.0), 1.0), Point("b", (0.0, 2.0), 3.0), Point("c", (1.0, 1.0), 4.0)]
     found = evaluate_sums(objective, points, Worker(), size=2)
-    assert found == {"loss": pytest.approx((1.0 + 4.0 + 3.0) / 8.0), "accuracy": 3 / 8}
+    assert found == {"loss": pytest.approx((1.0 + 4.0 + 3.0) / 8.0), "count": 3 / 8}
     assert objective.seen == [["a", "b"], ["c"]]
     assert model.w.grad is None

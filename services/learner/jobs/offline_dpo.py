@@ -16,9 +16,10 @@ def train_offline_dpo(
 ) -> dict[str, float]:
     """Train and write the policy to `place.out`; returns its metrics.
 
-    loss, accuracy, margin, chosen_reward, rejected_reward (last tenth of the steps), pairs,
-    too_long, steps, tokens, seconds, and with a held-out source the same as heldout_<name> and
-    heldout_pairs. The reference's log-probabilities are computed once, before the first step.
+    loss, accuracy, dpo_margin, chosen_reward, rejected_reward (last tenth of the steps),
+    trained_pairs, too_long, steps, tokens, seconds, and with a held-out source those of the loss
+    as heldout_<name> and heldout_pairs. The reference's log-probabilities are computed once,
+    before the first step.
     """
     worker = Worker.current(settings.train.num_gpus)
     tokenizer = load_tokenizer(settings.policy)
@@ -47,7 +48,7 @@ def train_offline_dpo(
         worker=worker,
         report=report,
     )
-    heldout = {"pairs": float(len(pairs)), "too_long": float(too_long)}
+    heldout = {"trained_pairs": float(len(pairs)), "too_long": float(too_long)}
     if settings.heldout is not None:
         heldout["heldout_pairs"] = float(len(held))
     if held:

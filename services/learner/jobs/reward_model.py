@@ -15,8 +15,9 @@ def train_reward_model(
 ) -> dict[str, float]:
     """Train and write the model to `place.out`; returns its metrics.
 
-    loss, accuracy, margin (last tenth of the steps), pairs, too_long, steps, tokens, seconds, and
-    with a held-out source heldout_accuracy, heldout_loss, heldout_margin and heldout_pairs.
+    loss, accuracy, margin (last tenth of the steps), trained_pairs, too_long, steps, tokens,
+    seconds, and with a held-out source heldout_accuracy, heldout_loss, heldout_margin and
+    heldout_pairs.
     """
     worker = Worker.current(settings.train.num_gpus)
     tokenizer = load_tokenizer(settings.policy)
@@ -37,7 +38,7 @@ def train_reward_model(
         worker=worker,
         report=report,
     )
-    heldout = {"pairs": float(len(pairs)), "too_long": float(too_long)}
+    heldout = {"trained_pairs": float(len(pairs)), "too_long": float(too_long)}
     if settings.heldout is not None:
         held, _ = encode_pairs(tokenizer, read_pairs(settings.heldout), settings.train.max_length)
         heldout["heldout_pairs"] = float(len(held))

@@ -16,10 +16,10 @@ class DPOResult:
     chosen_reward: Tensor
     """beta * log(policy / reference) of the chosen answer."""
     rejected_reward: Tensor
-    margin: Tensor
-    """chosen_reward - rejected_reward."""
+    dpo_margin: Tensor
+    """chosen_reward - rejected_reward; of implicit rewards, not of a reward's scores."""
     accuracy: Tensor
-    """1 where the margin is positive."""
+    """1 where dpo_margin is positive."""
 
 
 def dpo_loss(
@@ -46,6 +46,6 @@ def dpo_loss(
         loss=loss,
         chosen_reward=chosen.detach(),
         rejected_reward=rejected.detach(),
-        margin=margin.detach(),
+        dpo_margin=margin.detach(),
         accuracy=(margin.detach() > 0).float(),
     )

@@ -2,7 +2,8 @@
 
 An objective gives an example's length (tokens through the model), its weight (its part of the
 normaliser) and, for some examples, the sum of their losses and of their metrics. A step's loss
-is the sum over the whole batch divided by the batch's weight, however it was sharded.
+is the sum over the whole batch divided by the batch's weight, however it was sharded; so is a
+metric, under the name that the objective declares for it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,10 @@ ReferenceLogprobs = Mapping[str, tuple[float, float]]
 class Objective(Protocol, Generic[Example]):
     """A loss over examples of one kind."""
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that `sums` returns, all of them each time; "loss" is none."""
+
     def name(self, example: Example) -> str:
         """What an error calls it."""
 
@@ -44,6 +49,8 @@ class Objective(Protocol, Generic[Example]):
 
 class LanguageModelling:
     """Cross-entropy of the learnt tokens, in nats; the weight is their count."""
+
+    metrics: tuple[str, ...] = ()
 
     def __init__(self, model: Any, pad: int, dtype: Dtype) -> None:
         self._model, self._pad, self._dtype = model, pad, dtype
@@ -93,7 +100,13 @@ class _Pairs:
 
 
 class DirectPreference(_Pairs):
-    """DPO against reference log-probabilities that were computed beforehand."""
+    """DPO against reference log-probabilities that were computed beforehand.
+
+    Metrics, means over pairs: accuracy (share of pairs with a positive dpo_margin), chosen_reward
+    and rejected_reward (implicit rewards, nats times beta) and dpo_margin, their difference.
+    """
+
+    metrics = ("accuracy", "dpo_margin", "chosen_reward", "rejected_reward")
 
     def __init__(
         self,
@@ -107,7 +120,7 @@ class DirectPreference(_Pairs):
         self._settings, self._reference = settings, reference
 
     def sums(self, examples: Sequence[EncodedPair]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Summed loss; metrics accuracy, margin, chosen_reward, rejected_reward."""
+        """Summed loss and metrics."""
         both = [example.rows() for example in examples]
         rows = [chosen for chosen, _ in both] + [rejected for _, rejected in both]
         logprobs, row_of = row_logprobs(self._model, rows, self._pad, self._dtype)
@@ -118,20 +131,26 @@ class DirectPreference(_Pairs):
         result = dpo_loss(chosen, rejected, reference[:, 0], reference[:, 1], self._settings)
         return result.loss.sum(), {
             "accuracy": result.accuracy.sum(),
-            "margin": result.margin.sum(),
+            "dpo_margin": result.dpo_margin.sum(),
             "chosen_reward": result.chosen_reward.sum(),
             "rejected_reward": result.rejected_reward.sum(),
         }
 
 
 class RewardModelling(_Pairs):
-    """Bradley-Terry on a scalar head."""
+    """Bradley-Terry on a scalar head.
+
+    Metrics, means over pairs: accuracy (share of pairs with a positive margin) and margin, the
+    score of chosen minus that of rejected.
+    """
+
+    metrics = ("accuracy", "margin")
 
     def __init__(self, model: Any, pad: int, dtype: Dtype) -> None:
         self._model, self._pad, self._dtype = model, pad, dtype
 
     def sums(self, examples: Sequence[EncodedPair]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Summed loss; metrics accuracy, margin."""
+        """Summed loss and metrics."""
         both = [example.rows() for example in examples]
         rows = [row for (row, _), _ in both] + [row for _, (row, _) in both]
         chosen, rejected = scores(self._model, rows, self._pad, self._dtype).chunk(2)

@@ -38,7 +38,7 @@ from services.learner.train.checkpoint import (
 )
 from services.learner.train.distributed import Worker
 from services.learner.train.encoding import EncodedPair, sampled_pairs
-from services.learner.train.loop import Progress, Report, train_phase
+from services.learner.train.loop import Report, StepReporter, train_phase
 from services.learner.train.offline import prepared, reference_delta
 
 
@@ -115,7 +115,7 @@ class _Learner:
         self.metrics: dict[str, float] = {}
         self._changed = dict.fromkeys(model_tensors(self._model), 0)
         steps_done = self._restore()
-        self._progress = Progress(
+        self._reporter = StepReporter(
             report, place.stage, planned_steps(settings) * settings.episodes.count, steps_done
         )
         self._weights = self._snapshot()
@@ -161,7 +161,7 @@ class _Learner:
     def _episode(self, episode: int, kept: list[PreferencePair]) -> dict[str, float]:
         train = self._settings.train
         pairs, too_long = sampled_pairs(kept, train.max_length)
-        counts = {"pairs": float(len(pairs)), "too_long": float(too_long)}
+        counts = {"trained_pairs": float(len(pairs)), "too_long": float(too_long)}
         if not pairs:
             return counts | {"tokens": 0.0, "seconds": 0.0, "steps": 0.0}
         share = share_of_logprobs(self._reference, pairs, self._pad, train.dtype, self._worker)
@@ -183,7 +183,7 @@ class _Learner:
             train,
             lr_at=lambda step: self._lr(episode, step / len(batches)),
             worker=self._worker,
-            progress=self._progress,
+            reporter=self._reporter,
         )
         return (
             result.mean()
@@ -237,7 +237,7 @@ class _Learner:
             {
                 "run": self._place.run,
                 "episode": self.version,
-                "step": self._progress.step,
+                "step": self._reporter.step,
                 "pairs": pair_ids,
                 "metrics": self.metrics,
                 "changed": self._changed,

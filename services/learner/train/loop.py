@@ -24,10 +24,11 @@ from services.telemetry.record.events import Event, TrainProgress
 Example = TypeVar("Example")
 Report = Callable[[Event], None]
 _REPORT_EVERY_S = 0.5
-_METRICS = ("loss", "accuracy", "margin", "chosen_reward", "rejected_reward")
+_OF_THE_LOOP = ("loss", "grad_norm", "lr", "changed_fraction")
+"""Metrics of every objective: these names are taken."""
 
 
-class Progress:
+class StepReporter:
     """Steps and tokens of a stage so far; reports about twice a second, and each phase's end."""
 
     def __init__(self, report: Report, stage: str, steps: int, first_step: int = 0) -> None:
@@ -93,7 +94,7 @@ def train_phase(
     *,
     lr_at: Callable[[int], float],
     worker: Worker,
-    progress: Progress,
+    reporter: StepReporter,
 ) -> PhaseResult:
     """Take one optimizer step a batch; `batches` index `examples`, the same on every worker.
 
@@ -107,7 +108,7 @@ def train_phase(
     started = time.monotonic()
     model.train()
     for at, batch in enumerate(batches):
-        due = worker.is_main and (progress.due or at + 1 == len(batches))
+        due = worker.is_main and (reporter.due or at + 1 == len(batches))
         if isinstance(optimizer, OnlineMerging):
             optimizer.count_changes = due
         set_lr(optimizer, lr_at(at))
@@ -119,13 +120,13 @@ def train_phase(
         )
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
         metrics |= {"grad_norm": float(norm), "lr": lr_at(at)}
-        _check_finite(metrics, progress.step + 1, [objective.name(examples[i]) for i in batch])
+        _check_finite(metrics, reporter.step + 1, [objective.name(examples[i]) for i in batch])
         optimizer.step()
         if isinstance(optimizer, OnlineMerging) and due:
             values = sum(p.numel() for p in parameters)
             metrics["changed_fraction"] = optimizer.changed_values / values
         tokens = sum(objective.tokens(examples[i]) for i in batch)
-        progress.advance(tokens, metrics, report=due)
+        reporter.advance(tokens, metrics, report=due)
         result.steps.append(metrics)
         result.weights.append(weight)
         result.tokens += tokens
@@ -140,16 +141,18 @@ def evaluate_sums(
     worker: Worker,
     size: int = 64,
 ) -> dict[str, float]:
-    """The objective's mean loss and metrics over examples, without gradients."""
+    """The objective's mean loss and metrics over examples, without gradients; {} of none."""
+    if not examples:
+        return {}
     lengths = [objective.length(example) for example in examples]
     share = shard(range(len(examples)), lengths, worker.rank, worker.world)
     totals: dict[str, Tensor] = {}
     with torch.no_grad():
         for part in micro_batches(share, lengths, size):
             loss, sums = objective.sums([examples[i] for i in part])
-            _add(totals, {"loss": loss, **sums})
+            _add(objective, totals, loss, sums)
     weight = sum(objective.weight(example) for example in examples)
-    return _means(totals, weight, worker)
+    return _means(objective, totals, weight, worker)
 
 
 def _gradients(
@@ -166,28 +169,44 @@ def _gradients(
     for part in parts:
         loss, sums = objective.sums(part)
         (loss / weight).backward()
-        _add(totals, {"loss": loss.detach(), **sums})
+        _add(objective, totals, loss.detach(), sums)
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     worker.all_reduce_([p.grad for p in parameters if p.grad is not None])
-    return _means(totals, weight, worker)
+    return _means(objective, totals, weight, worker)
 
 
-def _add(totals: dict[str, Tensor], sums: dict[str, Tensor]) -> None:
-    for name, value in sums.items():
+def _add(
+    objective: Objective[Any], totals: dict[str, Tensor], loss: Tensor, sums: dict[str, Tensor]
+) -> None:
+    """Add a pass's sums to the totals, unless its metrics are not the ones declared."""
+    kind, declared = type(objective).__name__, set(objective.metrics)
+    if taken := declared & set(_OF_THE_LOOP):
+        raise WorkerError(
+            f"{kind} declares the metric {min(taken)}, which every loss has; rename it"
+        )
+    if unknown := sums.keys() - declared:
+        raise WorkerError(
+            f"{kind} returned the metric {min(unknown)} and does not declare it; add it to the "
+            "class's `metrics`"
+        )
+    if missing := declared - sums.keys():
+        raise WorkerError(
+            f"{kind} declares the metric {min(missing)} and did not return it; let `sums` return "
+            "every metric each time"
+        )
+    for name, value in {"loss": loss, **sums}.items():
         totals[name] = totals[name] + value if name in totals else value
 
 
-def _means(totals: dict[str, Tensor], weight: float, worker: Worker) -> dict[str, float]:
-    # A worker without a share knows no metric's name, so all speak of the same list.
-    values = worker.all_reduce_values([float(totals.get(name, 0.0)) for name in _METRICS])
-    held = worker.all_reduce_values([float(name in totals) for name in _METRICS])
-    return {
-        name: value / weight
-        for name, value, count in zip(_METRICS, values, held, strict=True)
-        if count
-    }
+def _means(
+    objective: Objective[Any], totals: dict[str, Tensor], weight: float, worker: Worker
+) -> dict[str, float]:
+    # A worker without a share has no totals: the declared names are the list all agree on.
+    names = ("loss", *objective.metrics)
+    sums = worker.all_reduce_values([float(totals.get(name, 0.0)) for name in names])
+    return {name: value / weight for name, value in zip(names, sums, strict=True)}
 
 
 def _check_finite(metrics: dict[str, float], step: int, names: Sequence[str]) -> None:

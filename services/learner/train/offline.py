@@ -13,7 +13,7 @@ from services.learner.optim.schedule import lr_factor
 from services.learner.settings import AdamWSettings, TrainSettings
 from services.learner.train.batches import plan_batches
 from services.learner.train.distributed import Worker
-from services.learner.train.loop import PhaseResult, Progress, Report, train_phase
+from services.learner.train.loop import PhaseResult, Report, StepReporter, train_phase
 
 Example = TypeVar("Example")
 
@@ -70,7 +70,7 @@ def run_offline(
         settings,
         lr_at=lambda step: peak * lr_factor(settings.schedule, step, len(batches)),
         worker=worker,
-        progress=Progress(report, stage, len(batches)),
+        reporter=StepReporter(report, stage, len(batches)),
     )
 
 

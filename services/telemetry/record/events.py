@@ -59,7 +59,7 @@ class TrainProgress(Settings):
     seconds: float
     """Since the stage's first step began."""
     metrics: dict[str, float]
-    """loss, lr, grad_norm, and per loss: accuracy, margin, kl, changed_fraction..."""
+    """loss, lr, grad_norm, changed_fraction, and what the loss declares: accuracy, margin, ..."""
 
 
 class EpisodeChanged(Settings):
@@ -90,9 +90,9 @@ class EpisodeFinished(Settings):
     pairs: int
     dropped: dict[str, int]
     metrics: dict[str, float]
-    """reward_mean, reward_<part>, margin, length_gap, answer_tokens, unique_answers, kl, loss,
-    accuracy, changed_fraction, sampler_gap, sample_seconds, train_seconds, sync_seconds,
-    tokens_per_second."""
+    """Of the groups: reward_mean, reward_<part>, margin, length_gap, answer_tokens,
+    unique_answers, groups, pairs. Of the training: loss, accuracy, dpo_margin, trained_pairs, kl,
+    changed_fraction, sampler_gap. And sample_seconds, train_seconds, sync_seconds."""
 
 
 class WeightsPublished(Settings):
