@@ -1,12 +1,13 @@
 # make demo | test | check: each sets up .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast check format protos lock clean
+.PHONY: help setup demo test fast check mutants format protos lock clean
 
 help:
 	@echo "make demo     set up and run the whole recipe in miniature (configs/demo.yaml)"
-	@echo "make test     set up and run every test, the ones on real vLLM, Ray and Redis too"
+	@echo "make test     set up and run every test, the ones on real vLLM, Ray and Redis too; coverage"
 	@echo "make fast     the tests that need no Ray and no vLLM"
-	@echo "make check    what CI checks beside the tests: lint, types, generated code"
+	@echo "make check    what CI checks beside the tests: lint, types, imports, generated code"
+	@echo "make mutants  single faults in the pure files and the queues: how many the tests find"
 	@echo "make format   let ruff format and fix"
 	@echo "make protos   generate code from protos/"
 	@echo "make lock     resolve pyproject.toml into requirements/cpu.lock"
@@ -19,7 +20,8 @@ demo: setup
 	@.venv/bin/python orchestrator/run.py
 
 test: setup
-	.venv/bin/pytest
+	.venv/bin/pytest --cov --cov-report=
+	@.venv/bin/python scripts/coverage_table.py
 
 fast: setup
 	.venv/bin/pytest tests/unit tests/contract
@@ -30,6 +32,9 @@ check: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 	scripts/protos.sh --check
+
+mutants: setup
+	@.venv/bin/python scripts/mutants.py $(ONLY)
 
 format: setup
 	.venv/bin/ruff check --fix .
@@ -42,4 +47,4 @@ lock: setup
 	@scripts/lock.sh
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage mutants

@@ -2,7 +2,15 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+# No deadline: a busy machine is no fault. `make mutants` asks for few examples, always the same.
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile(
+    "mutants", deadline=None, max_examples=25, derandomize=True, database=None
+)
+hypothesis.settings.load_profile("default")
 
 
 @pytest.fixture(scope="module")

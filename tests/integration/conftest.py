@@ -1,5 +1,6 @@
 """What integration tests share: one real Redis server, and a run name nobody else uses."""
 
+import os
 import uuid
 from collections.abc import Iterator
 
@@ -10,6 +11,9 @@ from services.queues.embedded import EmbeddedRedis
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if url := os.environ.get("PAIRLOOP_TEST_REDIS"):
+        yield url  # kept by `make mutants` for all its processes
+        return
     server = EmbeddedRedis.start(tmp_path_factory.mktemp("redis"), "everysec")
     yield server.url
     server.stop()
