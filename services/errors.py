@@ -110,6 +110,12 @@ def one_line(error: BaseException, limit: int = CAUSE_CHARACTERS) -> str:
     return shortened(f"{kind}: {text}" if text else kind, limit)
 
 
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error in a group, however deep: what a task group's others were cancelled for."""
+    first = group.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
 def shortened(text: str, limit: int) -> str:
     """`text`, or its beginning and its end in `limit` characters."""
     if len(text) <= limit:

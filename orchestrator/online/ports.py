@@ -1,11 +1,12 @@
 """What the loop drives, each as one call: real services in a run, fakes in tests."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pairloop.admin.v1.admin_pb2 import Episode
+from pairloop.admin.v1.admin_pb2 import Change, Episode
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.states import State
 from services.telemetry.record.events import Event
@@ -17,22 +18,24 @@ class Episodes(Protocol):
     async def get(self, number: int) -> Episode:
         """The episode as it is now."""
 
-    async def move(self, number: int, to: State) -> Episode:
+    async def move(self, number: int, to: State, change: Change | None = None) -> Episode:
         """Change its state, or StateError."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Weights:
     """A version as the learner hands it over."""
 
     version: int
     payload: Any
+    """What `publish` takes; the loop does not look at it."""
     metrics: Mapping[str, float]
+    """Of the training that made it."""
 
 
 @dataclass
 class LoopPorts:
-    """What the loop drives. Each is one call; tests put fakes here."""
+    """Everything outside that the loop touches."""
 
     stage: str
     """Named by every event of the loop."""
@@ -48,31 +51,46 @@ class LoopPorts:
     """To every engine, attested; and into the ledger."""
     statistics: Callable[[int], Awaitable[dict[str, float]]]
     """Of an episode's rewards and pairs."""
+    failures: Callable[[int], Awaitable[str]]
+    """Why prompts of an episode went to the dead letters, the most frequent cause first."""
     report: Callable[[Event], None]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    """Seconds between two looks at an episode."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds; only differences count."""
 
 
 @dataclass
-class Progress:
-    """How far each coroutine is; the other waits on it."""
+class Milestones:
+    """How far the two coroutines have come: each waits for the other here."""
 
     published: int = -1
+    """The newest version that every engine holds."""
     sampled: int = 0
+    """The last episode whose prompts are all paired or dropped."""
     sample_seconds: dict[int, float] = field(default_factory=dict)
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    """Of each sampled episode."""
+    _passed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    async def publish(self, version: int) -> None:
+    async def mark_published(self, version: int) -> None:
         """The weights of this version are on every engine."""
-        async with self.changed:
+        async with self._passed:
             self.published = version
-            self.changed.notify_all()
+            self._passed.notify_all()
 
-    async def sample(self, episode: int) -> None:
+    async def mark_sampled(self, episode: int, seconds: float) -> None:
         """Every prompt of this episode is paired or dropped."""
-        async with self.changed:
+        async with self._passed:
             self.sampled = episode
-            self.changed.notify_all()
+            self.sample_seconds[episode] = seconds
+            self._passed.notify_all()
 
-    async def until(self, reached: Callable[[], bool]) -> None:
-        """Wait for a change that makes it so. The other coroutine's own deadlines bound this."""
-        async with self.changed:
-            await self.changed.wait_for(reached)
+    async def until_published(self, version: int) -> None:
+        """Wait for this version or a later one. The deadlines of `train` bound the wait."""
+        async with self._passed:
+            await self._passed.wait_for(lambda: self.published >= version)
+
+    async def until_sampled(self, episode: int) -> None:
+        """Wait for this episode or a later one. The deadlines of `sample` bound the wait."""
+        async with self._passed:
+            await self._passed.wait_for(lambda: self.sampled >= episode)

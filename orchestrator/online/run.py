@@ -22,6 +22,7 @@ from services.data.rows import read_prompts
 from services.errors import StallError, WorkerError
 from services.pairs.stats import merge
 from services.queues.address import redis_address
+from services.queues.items import causes
 from services.queues.ledger import ledger_audit
 from services.weights.broadcaster import broadcast
 
@@ -38,14 +39,17 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
     async with contextlib.AsyncExitStack() as stack:
         url = stack.enter_context(redis_address(job.queues, context.run.folder / "redis"))
         services = await start_services(job, context, name, url, _published(context), stack)
-        await supervise(_loop(job, context, ids, services), watched(services))
+        await supervise(_loop(job, context, ids, services), watched(services, job.sync.timeout_s))
         metrics = await _drained(services.learner, job.episodes.timeout_s)
         ledger = await services.queues.ledger()
         await services.queues.expire(_KEPT_S)
     _write_ledger(context, [asdict(event) for event in ledger])
     problems = ledger_audit(ledger)
     if problems:
-        raise WorkerError(f"the ledger does not add up: {problems[0]} ({len(problems)} problems)")
+        raise WorkerError(
+            f"the ledger does not add up: {problems[0]} ({len(problems)} problems); keep the run's"
+            " folder and report it"
+        )
     return metrics | {"ledger_events": float(len(ledger))}
 
 
@@ -80,7 +84,7 @@ async def _loop(job: OnlineDPO, context: StageContext, ids: str, services: Servi
         return answer.sent + answer.known
 
     async def weights(version: int, timeout_s: float) -> Weights:
-        held = await services.board.wait.remote(version, timeout_s)
+        held = await services.version_store.wait(version, timeout_s)
         return Weights(held.version, (held.manifest, held.refs), held.metrics)
 
     async def publish(version: Weights) -> None:
@@ -92,10 +96,13 @@ async def _loop(job: OnlineDPO, context: StageContext, ids: str, services: Servi
         context.run.report(event)
 
     async def statistics(episode: int) -> dict[str, float]:
-        found = await asyncio.gather(*(a.stats.remote(episode) for a in services.pairing))
-        return merge(found)
+        return merge(await asyncio.gather(*(w.stats(episode) for w in services.pairing)))
 
-    parts = LoopPorts(
+    async def failures(episode: int) -> str:
+        letters = await services.queues.dead_letters()
+        return causes(letter for letter in letters if letter.episode == episode)
+
+    ports = LoopPorts(
         stage=context.stage,
         episodes=services.store,
         prompts=prompts,
@@ -103,9 +110,10 @@ async def _loop(job: OnlineDPO, context: StageContext, ids: str, services: Servi
         weights=weights,
         publish=publish,
         statistics=statistics,
+        failures=failures,
         report=context.run.report,
     )
-    await run_episodes(parts, job.episodes)
+    await run_episodes(ports, job.episodes)
 
 
 async def _drained(

@@ -1,24 +1,26 @@
 """The services of an online run: started together, ended together.
 
 What runs where: rollout engines, pairing, the reward's replicas and gateway, the learner and the
-weight board are Ray processes; Redis is a server of its own; the loop and the admin API are here.
+weight version store are Ray processes; Redis is a server of its own; the loop and the admin API
+are here.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import ray
 from pydantic import SecretStr
 
 from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.jobs.training import part_of
 from orchestrator.online.publishing import StorePublisher
+from orchestrator.online.supervision import heartbeat, together
 from orchestrator.stages.context import StageContext
 from services.admin.server import AdminServer
 from services.data.chat import tokenizer_fingerprint
@@ -26,18 +28,22 @@ from services.errors import PairloopError, WorkerError
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.model.load import load_tokenizer
 from services.learner.train import ray_train
-from services.pairs.actor import start_pairing
+from services.pairs.actor import PairHandle, start_pairing
 from services.queues.queues import RunQueues
 from services.reward.client import GrpcScorer
 from services.reward.launch import RunningReward, launch
+from services.rollout.actor import RolloutHandle
 from services.telemetry.format import duration
 from services.telemetry.record.events import Note
 from services.telemetry.record.sink import Reporter
 from services.weights.canary import canary_tokens, default_tolerance
-from services.weights.version_store import start_version_store
+from services.weights.version_store import VersionStoreHandle, start_version_store
 
 _START_S = 300.0
 """How long pairing and the reward may take to come up."""
+_SILENCE_S = 60.0
+"""Longest time without an answer of what only passes messages on; work never holds it up. On a
+machine of few cores the learner takes them all: seconds may pass."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,22 @@ class Services:
 
     queues: RunQueues
     store: EpisodeStore
-    engines: Sequence[Any]
-    pairing: Sequence[Any]
-    board: Any
+    engines: Sequence[RolloutHandle]
+    pairing: Sequence[PairHandle]
+    reward: RunningReward
+    version_store: VersionStoreHandle
     learner: "asyncio.Future[dict[str, float]]"
     tokenizer: Any
+
+
+@dataclass(frozen=True)
+class Starters:
+    """How the processes of a run are started; tests put fakes here."""
+
+    version_store: Callable[[], VersionStoreHandle] = start_version_store
+    learner: Callable[..., "Future[dict[str, float]]"] = ray_train.start
+    reward: Callable[..., RunningReward] = launch
+    pairing: Callable[[int], list[PairHandle]] = start_pairing
 
 
 async def start_services(
@@ -60,6 +77,7 @@ async def start_services(
     url: str,
     published: int,
     stack: contextlib.AsyncExitStack,
+    starters: Starters = Starters(),
 ) -> Services:
     """Start what is independent at once: each of these imports for seconds.
 
@@ -82,37 +100,38 @@ async def start_services(
     )
     began = time.monotonic()
 
-    board = start_version_store()
+    version_store = starters.version_store()
+    stack.callback(version_store.kill)
     if job.engine.num_gpus:
         await context.run.engines.release()
     tokenizer = load_tokenizer(job.policy)
-    learner = _start_learner(job, context, name, url, board, len(tokenizer))
-    launched = asyncio.ensure_future(
-        asyncio.to_thread(launch, job.reward, run=name, timeout_s=_START_S)
+    learner = _start_learner(job, context, name, url, starters, version_store, len(tokenizer))
+    launching = asyncio.ensure_future(
+        asyncio.to_thread(starters.reward, job.reward, run=name, timeout_s=_START_S)
     )
-    stack.push_async_callback(_stop_reward, launched)
-    engines, reward = await asyncio.gather(
-        context.run.engines.for_architecture(job.policy, job.engine), asyncio.shield(launched)
+    stack.push_async_callback(_stop_reward, launching)
+    engines, reward = await together(
+        context.run.engines.for_architecture(job.policy, job.engine), asyncio.shield(launching)
     )
-    pairing = start_pairing(job.pairs.workers)
-    fingerprint = tokenizer_fingerprint(tokenizer)
-    stack.push_async_callback(_stop, engines, pairing)
+    stack.push_async_callback(_stop_engines, engines)
+    pairing = starters.pairing(job.pairs.workers)
+    for worker in pairing:
+        stack.callback(worker.kill)
     connect = partial(RunQueues.open, url, name, job.queues)
-    scorer = partial(GrpcScorer, reward.address, job.reward, fingerprint)
-    await asyncio.gather(*(engine.start(connect) for engine in engines))
-    await asyncio.gather(
+    scorer = partial(GrpcScorer, reward.address, job.reward, tokenizer_fingerprint(tokenizer))
+    await together(
+        *(engine.start(connect) for engine in engines),
         *(
-            actor.start.remote(
+            worker.start(
                 connect,
                 scorer,
                 job.pairs,
                 max_staleness=job.episodes.max_staleness,
-                consumer=f"pairs-{number}",
                 stage=context.stage,
                 sink=context.run.sink,
             )
-            for number, actor in enumerate(pairing)
-        )
+            for worker in pairing
+        ),
     )
     context.run.report(
         Note(
@@ -120,11 +139,17 @@ async def start_services(
             text=f"engines, reward and pairing up in {duration(time.monotonic() - began)}",
         )
     )
-    return Services(queues, store, engines, pairing, board, learner, tokenizer)
+    return Services(queues, store, engines, pairing, reward, version_store, learner, tokenizer)
 
 
 def _start_learner(
-    job: OnlineDPO, context: StageContext, name: str, url: str, board: Any, vocabulary: int
+    job: OnlineDPO,
+    context: StageContext,
+    name: str,
+    url: str,
+    starters: Starters,
+    version_store: VersionStoreHandle,
+    vocabulary: int,
 ) -> "asyncio.Future[dict[str, float]]":
     place = OnlinePlace(
         stage=context.stage,
@@ -136,38 +161,51 @@ def _start_learner(
         canary_tokens=canary_tokens(vocabulary, job.seed),
         canary_tolerance=job.sync.canary_tolerance or default_tolerance(job.engine.dtype),
     )
-    future = ray_train.start(
+    future = starters.learner(
         "services.learner.online.learner:online_learner",
         (part_of(job, OnlineDPOSettings), place),
         job.train,
         context.scratch / "train",
         Reporter(context.run.sink),
         context.stage,
-        extras=(RunQueues.open, StorePublisher(board, job.engine.dtype)),
+        extras=(RunQueues.open, StorePublisher(version_store.actor, job.engine.dtype)),
     )
     return asyncio.wrap_future(future)
 
 
-def watched(services: Services) -> dict[str, Awaitable[Any]]:
-    """The parts that must not end before the loop does."""
-    parts: dict[str, Awaitable[Any]] = {e.worker_id: e.run() for e in services.engines}
-    parts |= {f"pairs-{n}": actor.run.remote() for n, actor in enumerate(services.pairing)}
-    return parts | {"learner": _failure(services.learner)}
+def watched(services: Services, load_s: float) -> dict[str, Awaitable[Any]]:
+    """What must not end before the loop does: the work of each part, and its heartbeat.
+
+    `load_s`: the longest that an engine may take to load weights (sync.timeout_s). It answers
+    nothing meanwhile, nor in one step of vLLM, which is shorter. The learner has no heartbeat:
+    Ray Train looks after its workers, and the loop waits for weights no longer than
+    episodes.timeout_s. Redis is asked all the time.
+    """
+    parts: dict[str, Awaitable[Any]] = {"learner": _failure(services.learner)}
+    for engine in services.engines:
+        parts[engine.worker_id] = engine.run()
+        parts[f"{engine.worker_id} ping"] = heartbeat(engine.worker_id, engine.ping, load_s)
+    for worker in services.pairing:
+        parts[worker.name] = worker.run()
+    store, reward = services.version_store, services.reward
+    pings = {worker.name: worker.ping for worker in services.pairing}
+    for name, ping in (pings | {store.name: store.ping, reward.name: reward.ping}).items():
+        parts[f"{name} ping"] = heartbeat(name, ping, _SILENCE_S)
+    return parts
 
 
-async def _stop(engines: Sequence[Any], pairing: Sequence[Any]) -> None:
-    """The engines live on for the next stage; pairing ends. One that died is ended already."""
+async def _stop_engines(engines: Sequence[RolloutHandle]) -> None:
+    """They live on for the next stage. One that died has ended already."""
     for engine in engines:
         with contextlib.suppress(WorkerError):
             await engine.stop()
-    for actor in pairing:
-        ray.kill(actor)
 
 
-async def _stop_reward(launched: "asyncio.Future[RunningReward]") -> None:
+async def _stop_reward(launching: "asyncio.Future[RunningReward]") -> None:
     """Also when something else did not start: on a cluster the replicas would stay."""
     with contextlib.suppress(PairloopError):
-        (await launched).stop()
+        reward = await launching
+        await asyncio.to_thread(reward.stop)
 
 
 async def _failure(learner: "asyncio.Future[dict[str, float]]") -> None:

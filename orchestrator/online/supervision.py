@@ -2,8 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar, overload
 
 from services.errors import (
     OutOfMemoryError,
@@ -14,6 +14,9 @@ from services.errors import (
     WorkerError,
 )
 from services.ray_errors import GO_ON, answered, unwrapped
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 EVERY_S = 2.0
 """Between two pings of a part: bounds how late a death is seen that no pending call tells of."""
@@ -75,6 +78,21 @@ async def heartbeat(
         finally:
             answer.cancel()
         await asyncio.sleep(every_s)
+
+
+@overload
+async def together(one: Awaitable[S], other: Awaitable[T], /) -> tuple[S, T]: ...
+@overload
+async def together(*all_: Awaitable[T]) -> Sequence[T]: ...
+async def together(*all_: Awaitable[Any]) -> Sequence[Any]:
+    """What each returns, in order. The first that fails ends the others, then is raised."""
+    tasks = [asyncio.ensure_future(each) for each in all_]
+    try:
+        return tuple(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 Tasks = Mapping["asyncio.Future[Any]", str]

@@ -1,29 +1,29 @@
-"""How the loop moves an episode while an admin may pause it at any moment."""
+"""How the loop moves and watches an episode while an admin may pause it at any moment."""
 
-import asyncio
-
-from orchestrator.online.ports import Episodes
-from pairloop.admin.v1.admin_pb2 import Episode
-from services.errors import StateError
+from orchestrator.online.ports import Episodes, LoopPorts
+from pairloop.admin.v1.admin_pb2 import Change, Episode
+from services.errors import StallError, StateError, WorkerError
+from services.queues.settings import EpisodeSettings
 from services.states import ABORTED, HELD, SAMPLED, State, state_of
 from services.telemetry.record.events import EpisodeChanged
 
 POLL_S = 0.05
+NEW_NAME = "mend the cause, then begin anew under another name: name=..."
 
 
-async def advance(episodes: Episodes, number: int, to: State) -> Episode:
+async def advance(ports: LoopPorts, number: int, to: State) -> Episode:
     """Move an episode on, once no pause holds it; one that is there or further stays."""
     while True:
-        episode = await episodes.get(number)
+        episode = await ports.episodes.get(number)
         state = state_of(episode)
-        refuse_ended(episode)
+        raise_if_aborted(episode)
         if state in SAMPLED and SAMPLED.index(state) >= SAMPLED.index(to):
             return episode
         if state not in HELD:
-            moved = await try_move(episodes, number, to)
+            moved = await try_move(ports.episodes, number, to)
             if moved is not None:
                 return moved
-        await asyncio.sleep(POLL_S)
+        await ports.sleep(POLL_S)
 
 
 async def try_move(episodes: Episodes, number: int, to: State) -> Episode | None:
@@ -36,15 +36,56 @@ async def try_move(episodes: Episodes, number: int, to: State) -> Episode | None
         raise
 
 
-def refuse_ended(episode: Episode) -> None:
+async def fail_if_all_failed(ports: LoopPorts, episode: Episode, total: int) -> None:
+    """End an episode every prompt of which was lost to an error: there is nothing to train on.
+
+    No rerun brings its prompts back (docs/adr/0005-failed-episodes.md). Ties, single answers and
+    the like are the policy's doing: the next episode goes on. Raises WorkerError.
+    """
+    if episode.dropped.get("DEAD_LETTER", 0) < max(1, episode.prompts):
+        return
+    reason = f"every prompt was lost to an error: {await ports.failures(episode.number)}"
+    change = Change(actor="the loop", reason=reason)
+    failed = await ports.episodes.move(episode.number, State.FAILED, change)
+    ports.report(episode_event(failed, total, ports.stage))
+    raise WorkerError(f"episode {episode.number} failed: {reason}; {NEW_NAME}")
+
+
+class ChangeWatch:
+    """Reports an episode whenever something in it changed; raises when nothing does for long."""
+
+    def __init__(self, ports: LoopPorts, settings: EpisodeSettings) -> None:
+        self._ports, self._settings = ports, settings
+        self._last: EpisodeChanged | None = None
+        self._since = ports.clock()
+
+    def see(self, episode: Episode) -> None:
+        """Look at the episode as it is now. No time passes for one that is paused.
+
+        Raises StallError after `settings.timeout_s` without a change.
+        """
+        now = episode_event(episode, self._settings.count, self._ports.stage)
+        if now != self._last:
+            self._ports.report(now)
+        if now != self._last or state_of(episode) == State.PAUSED:
+            self._last, self._since = now, self._ports.clock()
+        elif self._ports.clock() - self._since > self._settings.timeout_s:
+            raise StallError(
+                f"episode {episode.number}: nothing moved for {self._settings.timeout_s:.0f} s"
+                f" with {episode.in_flight} prompts in flight ({state_of(episode)}); see the"
+                " rollout and pair workers' logs, or raise episodes.timeout_s"
+            )
+
+
+def raise_if_aborted(episode: Episode) -> None:
     """StateError for an episode that will not go on."""
     if state_of(episode) in ABORTED:
         cause = f": {episode.error}" if episode.error else ""
-        raise StateError(f"episode {episode.number} is {state_of(episode)}{cause}; start a new run")
+        raise StateError(f"episode {episode.number} is {state_of(episode)}{cause}; {NEW_NAME}")
 
 
-def changed(episode: Episode, total: int, stage: str) -> EpisodeChanged:
-    """The event of an episode as it is now."""
+def episode_event(episode: Episode, total: int, stage: str) -> EpisodeChanged:
+    """What is reported of an episode as it is now; `total`: episodes of the run."""
     return EpisodeChanged(
         stage=stage,
         number=episode.number,

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,14 +12,18 @@ from services.rollout.actor import RolloutHandle, create_workers
 from services.rollout.settings import EngineSettings
 from services.weights.broadcaster import attested
 
+Start = Callable[[EngineSettings, str, int, int], Awaitable[list[RolloutHandle]]]
+"""start(settings, model, seed, count): live engines that hold the model."""
+
 
 class EnginePool:
     """`async with EnginePool(seed) as engines`: at most one set of engines is alive at a time."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, start: Start = create_workers) -> None:
         self._seed = seed
-        self._key = ""
-        self._workers: list[RolloutHandle] = []
+        self._start = start
+        self._kind = ""
+        self._engines: list[RolloutHandle] = []
 
     async def __aenter__(self) -> "EnginePool":
         return self
@@ -32,49 +36,49 @@ class EnginePool:
 
         Starting one takes seconds to minutes; live ones are taken when they fit.
         """
-        key = _key(policy, settings)
-        if key != self._key:
+        kind = _kind(policy, settings)
+        if kind != self._kind:
             await self.release()
-            self._workers = await create_workers(settings, policy, self._seed, settings.workers)
-            self._key = key
-        return self._workers
+            self._engines = await self._start(settings, policy, self._seed, settings.workers)
+            self._kind = kind
+        return self._engines
 
     async def with_weights(self, policy: str, settings: EngineSettings) -> list[RolloutHandle]:
         """Engines that hold this policy's weights, attested."""
-        fresh = _key(policy, settings) != self._key
-        workers = await self.for_architecture(policy, settings)
-        if not fresh:
+        live = _kind(policy, settings) == self._kind
+        engines = await self.for_architecture(policy, settings)
+        if live:
             await asyncio.gather(
-                *(_load(worker, policy, settings.start_timeout_s) for worker in workers)
+                *(_load(engine, policy, settings.start_timeout_s) for engine in engines)
             )
-        return workers
+        return engines
 
     async def generate(
-        self, workers: Sequence[RolloutHandle], prompts: Sequence[Prompt]
+        self, engines: Sequence[RolloutHandle], prompts: Sequence[Prompt]
     ) -> list[Rollout]:
-        """A rollout a prompt, in order; the prompts are dealt out to the workers."""
-        count = len(workers)
+        """A rollout a prompt, in order; the prompts are dealt out to the engines."""
+        count = len(engines)
         shares = [prompts[number::count] for number in range(count)]
-        parts = await asyncio.gather(
-            *(worker.generate(share) for worker, share in zip(workers, shares, strict=True))
+        answers = await asyncio.gather(
+            *(engine.generate(share) for engine, share in zip(engines, shares, strict=True))
         )
-        found = {rollout.prompt.id: rollout for part in parts for rollout in part}
+        found = {rollout.prompt.id: rollout for share in answers for rollout in share}
         return [found[prompt.id] for prompt in prompts]
 
     async def release(self) -> None:
         """End the engines and give their memory back."""
-        workers, self._workers, self._key = self._workers, [], ""
-        for worker in workers:
-            worker.kill()
+        engines, self._engines, self._kind = self._engines, [], ""
+        for engine in engines:
+            engine.kill()
 
 
-async def _load(worker: RolloutHandle, policy: str, timeout_s: float) -> None:
-    load = partial(worker.load_folder, policy, 0)
-    await attested(load, worker.worker_id, policy, timeout_s, setting="engine.start_timeout_s")
+async def _load(engine: RolloutHandle, policy: str, timeout_s: float) -> None:
+    load = partial(engine.load_folder, policy, 0)
+    await attested(load, engine.worker_id, policy, timeout_s, setting="engine.start_timeout_s")
 
 
-def _key(policy: str, settings: EngineSettings) -> str:
-    """What an engine cannot change while it lives: settings, architecture, tokenizer."""
+def _kind(policy: str, settings: EngineSettings) -> str:
+    """A digest of what an engine cannot change while it lives: settings, shape, tokenizer."""
     parts = [settings.model_dump_json(), policy if not Path(policy).is_dir() else ""]
     for name in ("config.json", "tokenizer.json", "generation_config.json"):
         path = Path(policy) / name

@@ -8,6 +8,7 @@ import ray
 from services.errors import StateError
 from services.pairs.settings import PairSettings
 from services.pairs.worker import PairWorker, Queues
+from services.ray_errors import answered
 from services.reward.scorer import Scorer
 from services.telemetry.record.sink import Reporter
 
@@ -65,7 +66,7 @@ class PairActor:
         )
 
     async def run(self) -> None:
-        """StageContext until `stop`, then disconnect; raises what ended the work."""
+        """Pair until the process ends; raises what ended the work, disconnected."""
         worker = self._started()
         try:
             await worker.run()
@@ -73,12 +74,8 @@ class PairActor:
             for each in self._open:
                 await each.close()
 
-    async def stop(self) -> None:
-        """Take nothing more; `run` returns when what is in flight is committed."""
-        self._started().stop()
-
     async def ping(self) -> None:
-        """Answers while the actor lives."""
+        """Answers while the process lives and works."""
 
     async def stats(self, episode: int) -> dict[str, float]:
         """As PairWorker.stats; several workers' ones go together by `stats.merge`."""
@@ -90,7 +87,56 @@ class PairActor:
         return self._worker
 
 
-def start_pairing(count: int) -> list[Any]:
-    """So many actors, not yet connected."""
+class PairHandle:
+    """A pairing actor as the orchestrator sees it: named, typed, one-line errors."""
+
+    def __init__(self, name: str, actor: Any) -> None:
+        self.name = name
+        self.actor = actor
+
+    async def start(
+        self,
+        connect: Connect,
+        make_scorer: MakeScorer,
+        settings: PairSettings,
+        *,
+        max_staleness: int,
+        stage: str,
+        sink: Any,
+    ) -> None:
+        """As PairActor.start; the consumer is called by the handle's name."""
+        await answered(
+            self.actor.start.remote(
+                connect,
+                make_scorer,
+                settings,
+                max_staleness=max_staleness,
+                consumer=self.name,
+                stage=stage,
+                sink=sink,
+            ),
+            self.name,
+        )
+
+    async def run(self) -> None:
+        """As PairActor.run."""
+        await answered(self.actor.run.remote(), self.name)
+
+    async def ping(self) -> None:
+        """As PairActor.ping."""
+        await answered(self.actor.ping.remote(), self.name)
+
+    async def stats(self, episode: int) -> dict[str, float]:
+        """As PairActor.stats."""
+        counted: dict[str, float] = await answered(self.actor.stats.remote(episode), self.name)
+        return counted
+
+    def kill(self) -> None:
+        """End the process now; what it holds goes to another worker."""
+        ray.kill(self.actor)
+
+
+def start_pairing(count: int) -> list[PairHandle]:
+    """So many workers, "pairs-0" and on, not yet connected."""
     kind = ray.remote(num_cpus=0, max_concurrency=16)(PairActor)
-    return [kind.remote() for _ in range(count)]
+    return [PairHandle(f"pairs-{number}", kind.remote()) for number in range(count)]

@@ -1,5 +1,7 @@
 """What goes in and out of the queues."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,3 +41,12 @@ class DeadLetter:
     deliveries: int
     error: str
     payload: bytes
+
+
+def causes(letters: Iterable[DeadLetter]) -> str:
+    """Their errors and how often each, the most frequent first: "30 x ..., 2 x ..." ("" for none).
+
+    The prompt that an error names does not make it another error.
+    """
+    counts = Counter(letter.error.replace(letter.prompt_id, "a prompt") for letter in letters)
+    return ", ".join(f"{count} x {error}" for error, count in counts.most_common())

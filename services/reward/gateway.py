@@ -105,7 +105,7 @@ class Gateway:
             await self._server.stop(grace=1.0)
 
     async def ping(self) -> None:
-        """Answers while the actor lives."""
+        """Answers while the process lives and works."""
 
     def _bind(self, server: grpc.aio.Server) -> int:
         host, port = self._settings.host, self._settings.port

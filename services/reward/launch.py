@@ -6,7 +6,7 @@ from typing import Any
 
 import ray
 
-from services.errors import WorkerError
+from services.ray_errors import answered
 from services.reward import gateway, serve_app
 from services.reward.composite import find_model
 from services.reward.settings import ModelReward, RewardSettings
@@ -15,25 +15,23 @@ from services.reward.settings import ModelReward, RewardSettings
 class RunningReward:
     """A reward service that answers at `address` until `stop`."""
 
-    def __init__(self, name: str, actor: Any, address: str) -> None:
+    name = gateway.NAME
+
+    def __init__(self, application: str, actor: Any, address: str) -> None:
         self.address = address
-        self._name = name
+        self._application = application
         self._actor = actor
 
-    def check(self, timeout_s: float = 10.0) -> None:
-        """Raise WorkerError when the gateway is gone. Serve looks after its replicas itself."""
-        try:
-            ray.get(self._actor.ping.remote(), timeout=timeout_s)
-        except ray.exceptions.RayError as error:
-            text = " ".join(str(error).split())
-            raise WorkerError(f"the reward gateway at {self.address} is gone: {text}") from error
+    async def ping(self) -> None:
+        """Answers while the gateway does. Serve looks after its replicas itself."""
+        await answered(self._actor.ping.remote(), self.name)
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Close the gateway and remove the replicas."""
         with suppress(ray.exceptions.RayError):  # gone already is what was asked for
             ray.get(self._actor.stop.remote(), timeout=timeout_s)
         ray.kill(self._actor)
-        serve_app.stop(self._name)
+        serve_app.stop(self._application)
 
 
 def launch(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import ray
 
 from services.errors import StallError
+from services.ray_errors import answered
 
 KEPT = 2
 
@@ -56,15 +57,38 @@ class VersionStore:
         except TimeoutError:
             held = ", ".join(map(str, self._versions)) or "none"
             raise StallError(
-                f"weight version {version} was not published within {timeout_s:g} s; held: {held}"
+                f"weight version {version} was not published within {timeout_s:g} s (held: {held});"
+                " see the learner's log, or raise episodes.timeout_s"
             ) from None
         return self._versions[max(self._versions)]
 
-    async def held(self) -> list[int]:
-        """Versions that can be had, oldest first."""
-        return list(self._versions)
+    async def ping(self) -> None:
+        """Answers while the process lives and works."""
 
 
-def start_version_store() -> Any:
-    """The board as a Ray actor."""
-    return ray.remote(num_cpus=0, max_concurrency=64)(VersionStore).remote()
+class VersionStoreHandle:
+    """The store's actor as the orchestrator sees it: typed, one-line errors."""
+
+    name = "the weight version store"
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+
+    async def wait(self, version: int, timeout_s: float) -> Held:
+        """As VersionStore.wait."""
+        held: Held = await answered(self.actor.wait.remote(version, timeout_s), self.name)
+        return held
+
+    async def ping(self) -> None:
+        """As VersionStore.ping."""
+        await answered(self.actor.ping.remote(), self.name)
+
+    def kill(self) -> None:
+        """End the process now."""
+        ray.kill(self.actor)
+
+
+def start_version_store() -> VersionStoreHandle:
+    """The store as a Ray actor."""
+    actor = ray.remote(num_cpus=0, max_concurrency=64)(VersionStore).remote()
+    return VersionStoreHandle(actor)

@@ -16,7 +16,14 @@ from pairloop.data.v1.rollout_pb2 import FINISH_REASON_LENGTH, Prompt, Sample
 from services.data.chat import encode_answer, render_prompt, tokenizer_fingerprint
 from services.data.settings import TokenizerSettings
 from services.data.tokenizer import train_tokenizer
-from services.errors import ArtifactError, DataError, LineageError, UnreachableError, WorkerError
+from services.errors import (
+    ArtifactError,
+    DataError,
+    LineageError,
+    UnreachableError,
+    WorkerDiedError,
+    WorkerError,
+)
 from services.reward.client import GrpcScorer
 from services.reward.launch import RunningReward, launch
 from services.reward.settings import RewardSettings
@@ -133,7 +140,7 @@ async def test_scores_are_the_models_and_the_rules(
                 found.parts["model"] + 2 * found.parts["checker"] + 0.5 * found.parts["missing_eos"]
             )
     assert len({found.parts["model"] for scores in scored for found in scores}) > 10
-    reward.check()
+    await reward.ping()
 
 
 async def test_a_groups_scores_do_not_depend_on_its_company(
@@ -178,8 +185,8 @@ async def test_the_deadline_ends_a_slow_reward(cluster: None, folder: Path, toke
     with pytest.raises(UnreachableError, match=r"did not answer within 0\.5 s"):
         await score(running.address, [late], "", timeout_s=0.5)
     running.stop()
-    with pytest.raises(WorkerError, match=r"the reward gateway at .* is gone"):
-        running.check()
+    with pytest.raises(WorkerDiedError, match="the reward gateway died: it was ended by"):
+        await running.ping()
 
 
 def test_what_does_not_start_says_why(cluster: None, folder: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.episodes import EpisodeStore, State
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout, Sample, VersionSpan
-from services.errors import StateError, UnreachableError
+from services.errors import StateError, UnreachableError, WorkerDiedError
 from services.pairs.actor import start_pairing
 from services.pairs.settings import PairSettings
 from services.queues.queues import RunQueues
@@ -59,32 +59,34 @@ async def test_an_actor_pairs_reports_and_stops(
     address = await gateway.start(Handle)
     sink, actor = start_sink(), start_pairing(1)[0]
     with pytest.raises(StateError, match="call start first"):
-        await actor.run.remote()
+        await actor.run()
 
     connect = partial(RunQueues.open, redis_url, run_name, QUEUES)
     scorer = partial(GrpcScorer, address, REWARD, "")
     start = {
         "max_staleness": 0,
-        "consumer": "pairs-0",
         "stage": "online",
         "sink": sink,
     }
-    await actor.start.remote(connect, scorer, PairSettings(), **start)
-    running = actor.run.remote()
+    await actor.start(connect, scorer, PairSettings(), **start)
+    running = asyncio.ensure_future(actor.run())
     async with asyncio.timeout(60):
         while len(await queues.pairs(1)) < 2:
             await asyncio.sleep(0.05)
-        stats = await actor.stats.remote(1)
+        stats = await actor.stats(1)
         events = [parse(event) for event in await sink.take.remote(10.0)]
-        await actor.stop.remote()
-        await running
+        await actor.ping()
+        assert not running.done()
+        actor.kill()
+        with pytest.raises(WorkerDiedError, match=r"pairs-0 died: it was ended by ray\.kill"):
+            await running
     assert (stats["groups"], stats["pairs"], stats["reward_mean"]) == (2.0, 2.0, 0.5)
     assert isinstance(events[0], PairExample)
     await gateway.stop()
 
     other = start_pairing(1)[0]
-    await other.start.remote(connect, scorer, PairSettings(), **start)
+    await other.start(connect, scorer, PairSettings(), **start)
     with pytest.raises(UnreachableError, match=f"the reward at {address} is not reachable"):
-        await other.run.remote()
+        await other.run()
     await queues.close()
     await store.close()

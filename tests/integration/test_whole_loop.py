@@ -23,6 +23,7 @@ from pairloop.data.v1.weights_pb2 import Canary
 from services.errors import AttestationError
 from services.pairs.settings import PairSettings
 from services.pairs.worker import PairWorker
+from services.queues.items import causes
 from services.queues.ledger import ledger_audit
 from services.queues.queues import RunQueues
 from services.queues.settings import EpisodeSettings, QueueSettings
@@ -134,7 +135,10 @@ class World:
         async def statistics(episode: int) -> dict[str, float]:
             return pairing.stats(episode)
 
-        parts = LoopPorts(
+        async def failures(episode: int) -> str:
+            return causes(each for each in await self.queues.dead_letters())
+
+        ports = LoopPorts(
             stage="online",
             episodes=self.store,
             prompts=self.prompts,
@@ -142,12 +146,13 @@ class World:
             weights=self.weights,
             publish=self.publish,
             statistics=statistics,
+            failures=failures,
             report=self.events.append,
         )
         workers = {
             e.worker_id: w.run(self.queues) for e, w in zip(self.engines, rollout, strict=True)
         }
-        await supervise(run_episodes(parts, settings), {**workers, "pairs-0": pairing.run()})
+        await supervise(run_episodes(ports, settings), {**workers, "pairs-0": pairing.run()})
 
 
 @asynccontextmanager

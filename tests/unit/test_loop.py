@@ -7,12 +7,12 @@ import pytest
 
 from orchestrator.loop import run_episodes
 from orchestrator.online.ports import LoopPorts, Weights
-from pairloop.admin.v1.admin_pb2 import Episode
+from pairloop.admin.v1.admin_pb2 import Change, Episode
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.errors import StallError, StateError, WorkerError
 from services.queues.settings import EpisodeSettings
 from services.states import TRANSITIONS, State, message_state, state_of
-from services.telemetry.record.events import EpisodeFinished, Event
+from services.telemetry.record.events import EpisodeChanged, EpisodeFinished, Event
 
 
 class World:
@@ -26,30 +26,62 @@ class World:
         self.events: list[Event] = []
         self.learned = learned
         self.pairing = True
+        self.failing = False
+        """Every prompt goes to the dead letters instead."""
+        self.now = 0.0
+        """The loop's clock: passes in its sleeps alone."""
+        self._looks = 0
+        self._changed = asyncio.Condition()
+
+    async def sleep(self, seconds: float) -> None:
+        """A poll of the loop: takes no time, and lets everybody else go on."""
+        self.now += seconds
+        self._looks += 1
+        async with self._changed:
+            self._changed.notify_all()
+        await asyncio.sleep(0)
+
+    async def looked(self, times: int) -> None:
+        """The loop has looked so many times more at its episodes."""
+        wanted = self._looks + times
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._looks >= wanted)
+
+    async def until(self, event: str) -> None:
+        """It is in the history."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: event in self.history)
+
+    def _note(self, event: str) -> None:
+        self.history.append(event)
 
     async def get(self, number: int) -> Episode:
         episode = self.episodes[number]
         if self.pairing and episode.in_flight:
-            episode.paired += episode.in_flight
+            if self.failing:
+                episode.dropped["DEAD_LETTER"] += episode.in_flight
+            else:
+                episode.paired += episode.in_flight
             episode.in_flight = 0
         if state_of(episode) == State.PAUSING and not episode.in_flight:
             await self.move(number, State.PAUSED)
         return episode
 
-    async def move(self, number: int, to: State) -> Episode:
+    async def move(self, number: int, to: State, change: Change | None = None) -> Episode:
         episode = self.episodes[number]
         state = state_of(episode)
         if to not in TRANSITIONS[state]:
             raise StateError(f"episode {number} is {state}")
         episode.state = message_state(to)
-        self.history.append(f"{to} {number}")
+        episode.error = change.reason if change else ""
+        self._note(f"{to} {number}")
         return episode
 
     async def dispatch(self, number: int, prompts: Sequence[Prompt]) -> int:
         episode = self.episodes[number]
         episode.dispatched += len(prompts)
         episode.in_flight += len(prompts)
-        self.history.append(f"dispatch {number}")
+        self._note(f"dispatch {number}")
         return len(prompts)
 
     async def weights(self, version: int, timeout_s: float) -> Weights:
@@ -57,12 +89,15 @@ class World:
         return Weights(self.learned, None, {"loss": 0.5})
 
     async def publish(self, weights: Weights) -> None:
-        self.history.append(f"publish {weights.version}")
+        self._note(f"publish {weights.version}")
+
+    async def failures(self, number: int) -> str:
+        return "2 x WorkerError: no such reward"
 
     async def statistics(self, number: int) -> dict[str, float]:
         return {"reward_mean": float(number)}
 
-    def parts(self) -> LoopPorts:
+    def ports(self) -> LoopPorts:
         return LoopPorts(
             stage="online",
             episodes=self,
@@ -71,13 +106,25 @@ class World:
             weights=self.weights,
             publish=self.publish,
             statistics=self.statistics,
+            failures=self.failures,
             report=self.events.append,
+            sleep=self.sleep,
+            clock=lambda: self.now,
         )
+
+
+async def idle(world: World) -> None:
+    """Until the loop waits for something else than the time."""
+    looks = -1
+    while looks != world._looks:
+        looks = world._looks
+        for _ in range(20):
+            await asyncio.sleep(0)
 
 
 async def test_episodes_run_one_after_the_other_on_policy() -> None:
     world = World(count=2, prompts=4)
-    await run_episodes(world.parts(), EpisodeSettings(count=2, prompts=4))
+    await run_episodes(world.ports(), EpisodeSettings(count=2, prompts=4))
     assert world.history == [
         "publish 0",
         *("SAMPLING 1", "dispatch 1", "TRAINING 1", "PUBLISHING 1", "publish 1", "COMPLETED 1"),
@@ -90,20 +137,23 @@ async def test_episodes_run_one_after_the_other_on_policy() -> None:
 
 async def test_staleness_lets_sampling_run_ahead_but_no_further() -> None:
     world = World(count=3, prompts=2)
+    training = asyncio.Event()
     release = asyncio.Event()
     learner = world.weights
 
     async def slow(version: int, timeout_s: float) -> Weights:
-        if version:
+        if version == 1:
+            training.set()
             await release.wait()
         return await learner(version, timeout_s)
 
-    parts = world.parts()
-    parts.weights = slow
+    ports = world.ports()
+    ports.weights = slow
     run = asyncio.create_task(
-        run_episodes(parts, EpisodeSettings(count=3, prompts=2, max_staleness=1))
+        run_episodes(ports, EpisodeSettings(count=3, prompts=2, max_staleness=1))
     )
-    await asyncio.sleep(0.5)
+    await training.wait()
+    await idle(world)
     assert "dispatch 2" in world.history
     assert "dispatch 3" not in world.history
     assert "publish 1" not in world.history
@@ -115,9 +165,9 @@ async def test_staleness_lets_sampling_run_ahead_but_no_further() -> None:
 async def test_a_pause_holds_dispatch_until_it_is_resumed() -> None:
     world = World(count=1, prompts=2)
     await world.move(1, State.PAUSED)
-    run = asyncio.create_task(run_episodes(world.parts(), EpisodeSettings(count=1, prompts=2)))
-    await asyncio.sleep(0.3)
-    assert "dispatch 1" not in world.history
+    run = asyncio.create_task(run_episodes(world.ports(), EpisodeSettings(count=1, prompts=2)))
+    await world.looked(100)
+    assert world.history == ["PAUSED 1", "publish 0"]
     await world.move(1, State.SAMPLING)
     await asyncio.wait_for(run, 5)
     assert world.history[-1] == "COMPLETED 1"
@@ -126,22 +176,76 @@ async def test_a_pause_holds_dispatch_until_it_is_resumed() -> None:
 async def test_a_pause_in_sampling_drains_and_holds_training() -> None:
     world = World(count=1, prompts=2)
     world.pairing = False
-    run = asyncio.create_task(run_episodes(world.parts(), EpisodeSettings(count=1, prompts=2)))
-    await asyncio.sleep(0.2)
+    run = asyncio.create_task(run_episodes(world.ports(), EpisodeSettings(count=1, prompts=2)))
+    await world.until("dispatch 1")
     await world.move(1, State.PAUSING)
     world.pairing = True
-    await asyncio.sleep(0.3)
+    await world.until("PAUSED 1")
+    await world.looked(100)
     assert world.history[-1] == "PAUSED 1"
     await world.move(1, State.SAMPLING)
     await asyncio.wait_for(run, 5)
-    assert "TRAINING 1" in world.history
+    assert world.history[-4:] == ["TRAINING 1", "PUBLISHING 1", "publish 1", "COMPLETED 1"]
+
+
+async def test_a_pause_never_times_out_and_what_follows_has_its_full_time() -> None:
+    settings = EpisodeSettings(count=1, prompts=2, timeout_s=3.0)
+    world = World(count=1, prompts=2)
+    world.pairing = False
+    await world.move(1, State.PAUSED)
+    run = asyncio.create_task(run_episodes(world.ports(), settings))
+    await world.looked(1000)
+    assert world.now > 10 * settings.timeout_s
+    resumed = world.now
+    await world.move(1, State.SAMPLING)
+    with pytest.raises(StallError):
+        await run
+    assert world.now - resumed > settings.timeout_s
+
+
+async def test_a_pause_after_sampling_holds_the_training_until_it_is_resumed() -> None:
+    """The admin's pause comes between the loop's look at the episode and its move."""
+    world = World(count=1, prompts=2)
+    move, raced = world.move, []
+
+    async def race(number: int, to: State, change: Change | None = None) -> Episode:
+        if to == State.TRAINING and not raced:
+            raced.append(to)
+            await move(number, State.PAUSING)
+            raise StateError("episode 1 is PAUSING")
+        return await move(number, to, change)
+
+    world.move = race  # type: ignore[method-assign]
+    run = asyncio.create_task(run_episodes(world.ports(), EpisodeSettings(count=1, prompts=2)))
+    await world.until("PAUSED 1")
+    await world.looked(50)
+    assert world.history[-1] == "PAUSED 1"
+    await move(1, State.SAMPLING)
+    await asyncio.wait_for(run, 5)
+    assert world.history[-1] == "COMPLETED 1"
+
+
+async def test_credits_and_in_flight_bound_what_is_dispatched_at_once() -> None:
+    world = World(count=1, prompts=7)
+    asked: list[int] = []
+    dispatch = world.dispatch
+
+    async def two_at_most(number: int, prompts: Sequence[Prompt]) -> int:
+        asked.append(len(prompts))
+        return await dispatch(number, prompts[:2])
+
+    ports = world.ports()
+    ports.dispatch = two_at_most
+    await run_episodes(ports, EpisodeSettings(count=1, prompts=7, in_flight=3))
+    assert asked == [3, 3, 3, 1]
+    assert world.episodes[1].paired == 7
 
 
 async def test_no_progress_is_a_stall_that_names_the_episode() -> None:
     world = World(count=1, prompts=2)
     world.pairing = False
     with pytest.raises(StallError, match=r"episode 1: nothing moved .* 2 prompts in flight"):
-        await run_episodes(world.parts(), EpisodeSettings(count=1, prompts=2, timeout_s=0.2))
+        await run_episodes(world.ports(), EpisodeSettings(count=1, prompts=2, timeout_s=0.2))
 
 
 async def test_the_first_error_ends_the_run_with_its_cause() -> None:
@@ -150,10 +254,73 @@ async def test_the_first_error_ends_the_run_with_its_cause() -> None:
     async def broken(weights: Weights) -> None:
         raise WorkerError("rollout-0: out of memory")
 
-    parts = world.parts()
-    parts.publish = broken
+    ports = world.ports()
+    ports.publish = broken
     with pytest.raises(WorkerError, match="rollout-0: out of memory"):
-        await run_episodes(parts, EpisodeSettings(count=2, prompts=2))
+        await run_episodes(ports, EpisodeSettings(count=2, prompts=2))
+
+
+async def test_a_foreign_error_in_a_coroutine_comes_out_with_its_own_cause() -> None:
+    world = World(count=1, prompts=2)
+    cause = KeyError("inner")
+
+    async def broken(number: int, prompts: Sequence[Prompt]) -> int:
+        raise ZeroDivisionError("division by zero") from cause
+
+    ports = world.ports()
+    ports.dispatch = broken
+    with pytest.raises(ZeroDivisionError, match="division by zero") as caught:
+        await run_episodes(ports, EpisodeSettings(count=1, prompts=2))
+    assert caught.value.__cause__ is cause
+
+
+async def test_an_error_in_training_ends_the_sampling_beside_it() -> None:
+    world = World(count=3, prompts=2)
+    learner = world.weights
+
+    async def broken(version: int, timeout_s: float) -> Weights:
+        if version:
+            raise WorkerError("the learner: loss is not finite")
+        return await learner(version, timeout_s)
+
+    ports = world.ports()
+    ports.weights = broken
+    with pytest.raises(WorkerError, match="the learner: loss is not finite"):
+        await run_episodes(ports, EpisodeSettings(count=3, prompts=2, max_staleness=2))
+    assert "TRAINING 1" in world.history
+    assert "TRAINING 2" not in world.history
+
+
+async def test_an_episode_that_lost_every_prompt_to_errors_has_failed() -> None:
+    world = World(count=2, prompts=2)
+    world.failing = True
+    words = r"episode 1 failed: every prompt was lost to an error: 2 x WorkerError: no.*; mend"
+    with pytest.raises(WorkerError, match=words):
+        await run_episodes(world.ports(), EpisodeSettings(count=2, prompts=2))
+    assert world.history == ["publish 0", "SAMPLING 1", "dispatch 1", "FAILED 1"]
+    changes = [event for event in world.events if isinstance(event, EpisodeChanged)]
+    assert changes[-1].state == State.FAILED
+    # The same command does not take it for trained.
+    with pytest.raises(StateError, match=r"episode 1 is FAILED: every prompt .*name=\.\.\."):
+        await run_episodes(world.ports(), EpisodeSettings(count=2, prompts=2))
+    assert "TRAINING 1" not in world.history
+
+
+async def test_an_episode_without_a_pair_goes_on_when_its_answers_were_ties() -> None:
+    world = World(count=1, prompts=2)
+    world.pairing = False
+    dispatch = world.dispatch
+
+    async def ties(number: int, prompts: Sequence[Prompt]) -> int:
+        sent = await dispatch(number, prompts)
+        episode = world.episodes[number]
+        episode.in_flight, episode.dropped["TIE"], episode.dropped["DEAD_LETTER"] = 0, 1, 1
+        return sent
+
+    ports = world.ports()
+    ports.dispatch = ties
+    await run_episodes(ports, EpisodeSettings(count=1, prompts=2))
+    assert world.history[-1] == "COMPLETED 1"
 
 
 async def test_a_restart_goes_on_after_the_learners_checkpoint() -> None:
@@ -163,7 +330,7 @@ async def test_a_restart_goes_on_after_the_learners_checkpoint() -> None:
     for state in (State.SAMPLING, State.TRAINING):
         await world.move(2, state)
     world.history.clear()
-    await run_episodes(world.parts(), EpisodeSettings(count=3, prompts=2))
+    await run_episodes(world.ports(), EpisodeSettings(count=3, prompts=2))
     assert world.history[0] == "publish 2"
     assert [move for move in world.history if move.endswith(" 2")][1:] == [
         *("PUBLISHING 2", "publish 2", "COMPLETED 2")
@@ -175,5 +342,5 @@ async def test_a_restart_goes_on_after_the_learners_checkpoint() -> None:
 async def test_a_checkpoint_that_redis_knows_nothing_of_is_refused() -> None:
     world = World(count=3, prompts=2, learned=2)
     with pytest.raises(StateError, match=r"episode 2, which Redis has as PENDING.*name="):
-        await run_episodes(world.parts(), EpisodeSettings(count=3, prompts=2))
+        await run_episodes(world.ports(), EpisodeSettings(count=3, prompts=2))
     assert not any(move.startswith("dispatch") for move in world.history)
