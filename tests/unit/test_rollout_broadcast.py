@@ -90,5 +90,5 @@ async def test_the_store_gives_the_newest_version_to_who_waits_for_one_before() 
 async def test_a_version_that_never_comes_is_a_stall() -> None:
     store = VersionStore()
     await store.publish(1, b"", [], {})
-    with pytest.raises(StallError, match=r"version 2 was not published within 0\.01 s \(held: 1\); see the learner"):
+    with pytest.raises(StallError, match=r"version 2 was not .* 0\.01 s \(held: 1\); see"):
         await store.wait(2, timeout_s=0.01)

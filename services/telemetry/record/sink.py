@@ -32,6 +32,9 @@ class EventSink:
         events, self._events = self._events, []
         return events
 
+    async def ping(self) -> None:
+        """Answers while the process lives and works."""
+
 
 def start_sink() -> Any:
     """The sink as a Ray actor."""
