@@ -93,7 +93,7 @@ class RunQueues:
         while True:
             items = await self._reclaim(stream, consumer, count)
             if len(items) < count:
-                wait = 0.0 if items else min(deadline - time.monotonic(), self._slice_s)
+                wait = 0.0 if items else min(deadline - time.monotonic(), _SLICE_S)
                 entries = await self._client.read_group(
                     self._keys.stream(stream), GROUP, consumer, count - len(items),
                     int(wait * 1000),
@@ -225,11 +225,6 @@ class RunQueues:
                 )
             after = entries[-1][0]
         return letters
-
-    @property
-    def _slice_s(self) -> float:
-        # A wait as long as the socket's timeout would look like a silent server.
-        return min(_SLICE_S, self._settings.connect_timeout_s / 2)
 
     async def _commit(
         self,

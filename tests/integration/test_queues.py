@@ -1,9 +1,11 @@
 """The queues on a real Redis: exactly once, credits, pauses, dead letters."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.asyncio import Redis
 
 from orchestrator.episodes import EpisodeStore, State
 from pairloop.admin.v1.admin_pb2 import Change
@@ -187,7 +189,7 @@ async def test_a_pause_amid_dispatches_leaves_no_prompt_after_it(
     roomy = await RunQueues.open(redis_url, store.run, QueueSettings(credits=1000))
     work = prompts(store.run, 200)
     dispatching = [asyncio.create_task(roomy.dispatch(1, work[i : i + 1])) for i in range(200)]
-    await asyncio.sleep(0.01)
+    await dispatching[50]
     paused = await store.pause(1, Change(request_id="r", reason="look"))
     done = await asyncio.gather(*dispatching)
     sent = sum(each.sent for each in done)
@@ -226,7 +228,9 @@ async def test_an_item_that_ends_its_workers_goes_to_the_dead_letters(
         await asyncio.sleep(0.01)
     assert await eager.take("prompts", "survivor", 1, 0.0) == []
     (letter,) = await queues.dead_letters()
-    assert "never finished, last by victim-3" in letter.error
+    assert letter.error == (
+        "taken 3 times and never finished, last by victim-3: it seems to end its workers"
+    )
     assert ledger_audit(await queues.ledger()) == []
     await eager.close()
 
@@ -256,14 +260,98 @@ async def test_pairs_come_in_canonical_order(queues: RunQueues, store: EpisodeSt
 
 
 async def test_take_waits_for_the_first_item_and_no_longer(
-    queues: RunQueues, store: EpisodeStore
+    redis_url: str, queues: RunQueues, store: EpisodeStore
 ) -> None:
     waiting = asyncio.create_task(queues.take("prompts", "a", 4, 30.0))
-    await asyncio.sleep(0.05)
-    assert not waiting.done()
+    async with Redis.from_url(redis_url) as server, asyncio.timeout(20):
+        while not any("b" in client["flags"] for client in await server.client_list()):
+            await asyncio.sleep(0.005)  # until the server holds a blocked reader
     await queues.dispatch(1, prompts(store.run, 1))
     assert len(await asyncio.wait_for(waiting, 20)) == 1
     assert await asyncio.wait_for(queues.take("prompts", "a", 4, 0.05), 20) == []
+
+
+async def test_take_gives_the_abandoned_first_then_new_ones_and_never_too_many(
+    redis_url: str, queues: RunQueues, store: EpisodeStore
+) -> None:
+    work = prompts(store.run, 4)
+    await queues.dispatch(1, work)
+    await queues.take("prompts", "gone", 1, 0.0)
+    successor = await RunQueues.open(redis_url, store.run, SETTINGS)
+
+    async def taken(count: int) -> list[tuple[str, int]]:
+        items = await successor.take("prompts", "gone", count, 0.0)
+        return [(Prompt.FromString(item.payload).id, item.deliveries) for item in items]
+
+    assert await taken(1) == [(work[0].id, 2)]
+    assert await taken(1) == [(work[1].id, 1)]
+    again = await RunQueues.open(redis_url, store.run, SETTINGS)
+    items = await again.take("prompts", "gone", 3, 0.0)
+    assert [(Prompt.FromString(item.payload).id, item.deliveries) for item in items] == [
+        (work[0].id, 3), (work[1].id, 2), (work[2].id, 1),
+    ]  # fmt: skip
+    await again.close()
+    await successor.close()
+
+
+async def test_long_streams_are_written_and_read_whole(
+    redis_url: str, store: EpisodeStore, queues: RunQueues
+) -> None:
+    roomy = await RunQueues.open(redis_url, store.run, QueueSettings(credits=139, max_deliveries=1))
+    work = prompts(store.run, 140)
+    assert await roomy.dispatch(1, work[:3]) == Dispatched(3, 0, "")
+    assert await roomy.dispatch(1, work) == Dispatched(136, 3, "credits")
+    items = await roomy.take("prompts", "a", 140, 0.0)
+    assert [Prompt.FromString(item.payload) for item in items] == work[:139]
+    for item in items[:70]:
+        assert await roomy.fail("prompts", item, "no")
+    for item in items[70:]:
+        await roomy.commit_rollout(item, rollout_of(item))
+    for item in await roomy.take("rollouts", "p", 140, 0.0):
+        await roomy.commit_pair(item, pair_of(item))
+    assert [letter.prompt_id for letter in await roomy.dead_letters()] == [p.id for p in work[:70]]
+    assert [pair.prompt.index for pair in await roomy.pairs(1)] == list(range(70, 139))
+    assert Counter(await kinds(roomy)) == {
+        "dispatched": 139, "dropped": 70, "sampled": 69, "scored": 69, "paired": 69,
+    }  # fmt: skip
+    assert await roomy.commit_trained(1, 1) == 69
+    await roomy.close()
+
+
+@pytest.mark.parametrize(
+    ("reason", "scored"), [("TIE", True), ("MARGIN", True), ("SINGLE_ANSWER", False),
+                           ("STALE", False)],
+)  # fmt: skip
+async def test_a_drop_says_why_and_whether_it_was_scored(
+    queues: RunQueues, store: EpisodeStore, reason: str, scored: bool
+) -> None:
+    (prompt,) = prompts(store.run, 1)
+    await queues.dispatch(1, [prompt])
+    (item,) = await queues.take("prompts", "a", 1, 0.0)
+    await queues.commit_rollout(item, rollout_of(item))
+    (item,) = await queues.take("rollouts", "p", 1, 0.0)
+    assert await queues.commit_drop(item, prompt, DropReason.Value(f"DROP_REASON_{reason}"))
+    events = [(event.kind, event.id, event.detail) for event in (await queues.ledger())[2:]]
+    assert events == [("scored", prompt.id, "")] * scored + [("dropped", prompt.id, reason)]
+    assert await queues.pairs(1) == []
+    assert await queues.credits_in_use() == 0
+
+
+async def test_a_rollout_that_keeps_failing_is_a_dead_letter_of_its_stream(
+    queues: RunQueues, store: EpisodeStore
+) -> None:
+    (prompt,) = prompts(store.run, 1)
+    await queues.dispatch(1, [prompt])
+    (item,) = await queues.take("prompts", "a", 1, 0.0)
+    rollout = rollout_of(item)
+    await queues.commit_rollout(item, rollout)
+    for last in (False, False, True):
+        (item,) = await queues.take("rollouts", "p", 1, 0.0)
+        assert await queues.fail("rollouts", item, "no score") == last
+    (letter,) = await queues.dead_letters()
+    assert (letter.stream, letter.prompt_id, letter.episode) == ("rollouts", prompt.id, 1)
+    assert Rollout.FromString(letter.payload) == rollout
+    assert await queues.take("rollouts", "p", 1, 0.0) == []
 
 
 async def test_states_and_counters_of_unknown_episodes(queues: RunQueues) -> None:

@@ -3,9 +3,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pairloop.data.v1.weights_pb2 import WEIGHT_KIND_DELTA, Canary, WeightManifest
+from pairloop.data.v1.weights_pb2 import (
+    WEIGHT_KIND_DELTA,
+    WEIGHT_KIND_FULL,
+    Canary,
+    WeightManifest,
+)
 from services.errors import WeightsError
-from services.weights.canary import build_canary, canary_tokens, compare, difference
+from services.weights.canary import (
+    build_canary,
+    canary_tokens,
+    compare,
+    default_tolerance,
+    difference,
+)
 from services.weights.manifest import (
     build_manifest,
     changed_values,
@@ -14,6 +25,9 @@ from services.weights.manifest import (
     require_names,
     verify,
 )
+
+CANARY_320 = [302, 239, 9, 128]
+"""The first tokens: two machines must draw the same ones."""
 
 
 def tensors() -> dict[str, np.ndarray]:
@@ -25,7 +39,7 @@ def tensors() -> dict[str, np.ndarray]:
 
 def manifest() -> WeightManifest:
     dtypes = {"embed": "float32", "norm": "bfloat16"}
-    return build_manifest("run", 3, 2, tensors(), dtypes, Canary())
+    return build_manifest("run", 3, 2, tensors(), dtypes, Canary(tolerance=0.5))
 
 
 def test_a_manifest_verifies_its_own_tensors() -> None:
@@ -36,6 +50,7 @@ def test_a_manifest_verifies_its_own_tensors() -> None:
         ("norm", "bfloat16", [4], 4),
     ]
     assert (described.run, described.version, described.base_version) == ("run", 3, 2)
+    assert (described.kind, described.canary) == (WEIGHT_KIND_FULL, Canary(tolerance=0.5))
 
 
 def test_checksum_is_of_the_little_endian_bytes() -> None:
@@ -69,6 +84,16 @@ def test_verify_names_what_differs(
     assert (mismatch.tensor, mismatch.expected, mismatch.found) == (name, expected, found)
 
 
+def test_mismatches_come_by_name_and_what_is_not_named_last() -> None:
+    shuffled = manifest()
+    shuffled.tensors.reverse()
+    wrong = {name: np.zeros(4, np.uint16) for name in ("z", "embed", "b")}
+    found = [(mismatch.tensor, mismatch.found) for mismatch in verify(shuffled, wrong)]
+    assert found == [
+        ("embed", "shape [4]"), ("norm", "missing"), ("b", "present"), ("z", "present"),
+    ]  # fmt: skip
+
+
 @given(st.integers(0, 95))
 def test_one_flipped_bit_is_found(bit: int) -> None:
     held = tensors()
@@ -97,6 +122,12 @@ def test_changed_values_counts_bits_not_numbers() -> None:
     assert {t.name: t.changed_values for t in described.tensors} == counts
 
 
+def test_a_tensor_of_another_shape_or_dtype_counts_whole() -> None:
+    before: dict[str, np.ndarray] = {"a": np.zeros(2, np.float32), "b": np.zeros(2, np.float32)}
+    after: dict[str, np.ndarray] = {"a": np.zeros((2, 2), np.float32), "b": np.zeros(2, np.uint32)}
+    assert changed_values(before, after) == {"a": 4, "b": 2}
+
+
 def test_a_dtype_must_be_carried_by_its_own_numpy_type() -> None:
     with pytest.raises(WeightsError, match="embed: bfloat16 cannot travel as numpy float32"):
         build_manifest("run", 1, 0, tensors(), {"embed": "bfloat16", "norm": "bfloat16"}, Canary())
@@ -115,22 +146,39 @@ def test_names_must_be_the_models() -> None:
     require_names(manifest(), {"embed", "norm"})
     with pytest.raises(WeightsError, match="missing head; unknown norm"):
         require_names(manifest(), {"embed", "head"})
+    with pytest.raises(WeightsError, match="missing none; unknown embed, norm"):
+        require_names(manifest(), set())
+    with pytest.raises(WeightsError, match="missing a, b, c; unknown none"):
+        require_names(manifest(), {"embed", "norm", *"abc"})
+    with pytest.raises(WeightsError, match="missing a, b, c and 2 more; unknown none"):
+        require_names(manifest(), {"embed", "norm", *"abcde"})
 
 
 def test_canary_tokens_are_fixed() -> None:
     tokens = canary_tokens(320)
-    assert tokens == canary_tokens(320)
     assert len(tokens) == 48
     assert all(0 <= token < 320 for token in tokens)
-    assert tokens != canary_tokens(320, seed=1)
+    assert tokens[:4] == CANARY_320
+    assert canary_tokens(320, seed=1)[:4] != CANARY_320
+    assert canary_tokens(320, length=3) == CANARY_320[:3]
 
 
 def test_canary_within_and_beyond_the_tolerance() -> None:
     expected = [-1.0, -2.0]
     assert compare(expected, [-1.0, -2.0004], 5e-4) is None
+    assert compare(expected, [-1.0, -2.5], 0.5) is None
     mismatch = compare(expected, [-1.0, -2.5], 5e-4)
     assert mismatch is not None
     assert (mismatch.tensor, mismatch.found) == ("canary", "0.5 nats away")
+    assert mismatch.expected == "within 0.0005 nats of the learner"
     assert compare(expected, [-1.0], 5e-4) is not None
     assert difference(expected, [-1.0, float("nan")]) == float("inf")
-    assert list(build_canary([1, 2, 3], expected, 0.5).logprobs) == expected
+    assert difference(expected, [-1.5, -2.25, -9.0]) == 0.5
+    assert difference([], []) == 0.0
+
+
+def test_a_canary_and_its_tolerance() -> None:
+    assert (default_tolerance("float32"), default_tolerance("bfloat16")) == (5e-4, 0.1)
+    canary = build_canary([1, 2, 3], [-1.0, -2.0], 0.5)
+    assert (list(canary.token_ids), list(canary.logprobs)) == ([1, 2, 3], [-1.0, -2.0])
+    assert canary.tolerance == 0.5

@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
-from pairloop.admin.v1.admin_pb2 import EpisodeState
-from services.states import TRANSITIONS, State
+import pytest
+
+from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
+from services.states import TRANSITIONS, State, message_state, state_of
 
 ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
 ENDS = {State.COMPLETED, State.FAILED, State.CANCELLED}
@@ -45,3 +47,15 @@ def test_the_docs_have_the_same_table() -> None:
         for state in re.findall("[A-Z]{3,}", before):
             documented[State(state)] = tuple(map(State, re.findall("[A-Z]{3,}", after)))
     assert documented == TRANSITIONS
+
+
+def test_a_state_and_its_message_are_each_others() -> None:
+    for state in State:
+        value = message_state(state)
+        assert EpisodeState.Name(value) == f"EPISODE_STATE_{state}"
+        assert state_of(Episode(state=value)) is state
+    for name in ("UNSPECIFIED", "EPISODE_STATE_PAUSED", "paused"):
+        with pytest.raises(ValueError, match=name):
+            message_state(name)
+    with pytest.raises(ValueError, match="UNSPECIFIED"):
+        state_of(Episode())
