@@ -178,6 +178,7 @@ def _episode_metrics(rng: random.Random, number: int) -> dict[str, float]:
         "kl": 0.8 * climb * climb,
         "loss": 0.69 - 0.02 * number,
         "accuracy": 0.6 + 0.15 * climb,
+        "dpo_margin": 0.7 * climb,
         "changed_fraction": 0.05 + rng.gauss(0, 0.002),
         "sampler_gap": 2e-6,
         "sample_seconds": 21.0 + rng.gauss(0, 1.0),

@@ -90,11 +90,11 @@ def _result(
     preferred: Collection[str],
     seconds: float,
 ) -> Evaluated:
-    told = Evaluated(stage=stage, seconds=seconds)
+    measured = Evaluated(stage=stage, seconds=seconds)
     if loss is not None:
-        told = told.model_copy(update={"lm_loss": loss[0], "lm_tokens": loss[1]})
+        measured = measured.model_copy(update={"lm_loss": loss[0], "lm_tokens": loss[1]})
     if answers is None:
-        return told
+        return measured
     sampled, greedy = (_right(rollouts) for rollouts in answers)
     skills = {
         skill: SkillAccuracy(
@@ -108,7 +108,7 @@ def _result(
     }
     every_sampled = [right for skill in sampled.values() for right in skill]
     every_greedy = [right for skill in greedy.values() for right in skill]
-    return told.model_copy(
+    return measured.model_copy(
         update={
             "sampled": fmean(every_sampled),
             "sampled_n": len(every_sampled),

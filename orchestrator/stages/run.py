@@ -62,6 +62,7 @@ def run(job: Job) -> None:
                     recorder(Note(text=text))
                 _carry_out(planned, job, RunContext(name, folder, recorder))
         except Waiting:
+            write_final_table(recorder.state, sys.stdout)
             raise
         except KeyboardInterrupt:
             extra["error"] = "interrupted"

@@ -327,7 +327,7 @@ def test_plain_counters_come_with_time_and_a_failure_at_once() -> None:
     failed = _episode(1, State.FAILED, 6, "rollout-0 is gone")
     assert _plain([*sampling, failed], 5.0) == [
         "episode 1/2: SAMPLING: 5/8 prompts sent, 2 pairs, 1 dropped, 2 in flight",
-        "episode 1/2: FAILED rollout-0 is gone",
+        "episode 1/2: FAILED: rollout-0 is gone",
     ]
 
 

@@ -76,7 +76,7 @@ class EpisodeChanged(Settings):
     paired: int
     dropped: dict[str, int]
     reason: str = ""
-    """Of a pause."""
+    """Of a pause or of its end by failure or by an admin."""
 
 
 class EpisodeFinished(Settings):

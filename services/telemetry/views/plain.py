@@ -133,7 +133,7 @@ class PlainView:
         elif moved and before == State.PAUSED:
             self._line(f"{head}, resumed")
         elif moved and event.state in ABORTED:
-            self._line(f"{head} {event.reason}")
+            self._line(f"{head}: {event.reason or 'no reason given'}")
         elif event.state == State.SAMPLING and self._due():
             self._line(
                 f"{head}: {event.dispatched}/{event.prompts} prompts sent, {event.paired} pairs, "
