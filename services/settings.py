@@ -7,7 +7,7 @@ A field is identity unless it is marked, so a forgotten mark costs time and neve
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
@@ -36,6 +36,15 @@ class Settings(BaseModel):
 def is_operational(field: FieldInfo) -> bool:
     """Whether the field is marked so; the fields of settings inside it are then too."""
     return OPERATIONAL in field.metadata
+
+
+def settings_in(annotation: Any) -> "Iterator[type[Settings]]":
+    """The settings classes that a field's type holds: itself, in a union, in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        yield annotation
+        return
+    for inner in get_args(annotation):
+        yield from settings_in(inner)
 
 
 def fields_of(settings: Settings) -> Iterator[tuple[str, FieldInfo, Any]]:

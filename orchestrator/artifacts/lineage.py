@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from orchestrator.artifacts.inputs import inputs_of
 from orchestrator.artifacts.store import read_artifact
 from orchestrator.checks.models import check_same_shapes, check_same_tokenizer
+from orchestrator.jobs.registry import JOBS, job_class
 from services.errors import ConfigError, LineageError
 from services.hub import is_hub_name
 from services.learner.model.shape import ModelShape
@@ -82,11 +83,18 @@ class Lineage:
         return found
 
     def reference(self, policy: str, given: str | None) -> Parent:
-        """The frozen reference: as given, else the nearest SFT ancestor, else the policy."""
+        """The frozen reference: as given, else the policy as it was before any preference job."""
         if given is not None:
             return Parent(given)
-        ancestor = self.ancestor(policy, "sft")
-        return Parent(policy, "policy") if ancestor is None else Parent(ancestor, "lineage")
+        seen: set[str] = set()
+        current = policy
+        while current not in seen:
+            seen.add(current)
+            made = self._made(current)
+            if made is None or not _aligns(made.kind) or "policy" not in made.parents:
+                break
+            current = made.parents["policy"]
+        return Parent(current, "policy" if current == policy else "lineage")
 
     def base(self, reference: str, given: str | None, optimizer: str) -> Parent:
         """The model that the reference was fine-tuned from."""
@@ -102,20 +110,6 @@ class Lineage:
             " lineage; set base to the model it was fine-tuned from, or train.optimizer.kind to"
             " adamw"
         )
-
-    def ancestor(self, path: str, kind: str) -> str | None:
-        """The nearest artifact of this kind along the policies, the model itself included."""
-        seen: set[str] = set()
-        current: str | None = path
-        while current is not None and current not in seen:
-            seen.add(current)
-            made = self._made(current)
-            if made is None:
-                return None
-            if made.kind == kind:
-                return current
-            current = made.parents.get("policy")
-        return None
 
     def new_shape(self, path: str) -> tuple[str, ModelShape] | None:
         """The stage that will make this model from nothing, and its shape; None for others."""
@@ -144,6 +138,11 @@ class Lineage:
         for role, wanted in artifact.parent_fingerprints.items():
             parents[role] = _at(parents[role], wanted, f"{path}, its {role}")
         return _Made(artifact.kind, parents)
+
+
+def _aligns(kind: str) -> bool:
+    """Whether the job that made an artifact trains on preferences; one that is gone does not."""
+    return kind in JOBS and job_class(kind).aligns
 
 
 def check_alignment(policy: str, parents: Mapping[str, Parent]) -> None:

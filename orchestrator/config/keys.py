@@ -2,11 +2,13 @@
 
 import difflib
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
+
+from pydantic.fields import FieldInfo
 
 from orchestrator.jobs.job import Job
 from orchestrator.jobs.registry import JOBS, job_class
-from services.settings import Settings
+from services.settings import Settings, settings_in
 
 
 def nearest_key(wrong: tuple[str | int, ...], data: Any) -> str | None:
@@ -51,15 +53,10 @@ def _job_of(
 def _keys(settings: type[Settings], prefix: str) -> Iterator[str]:
     for name, field in settings.model_fields.items():
         yield prefix + name
-        for inner in _settings_in(field.annotation):
+        for inner in _sections(field):
             yield from _keys(inner, f"{prefix}{name}.")
 
 
-def _settings_in(annotation: Any) -> Iterator[type[Settings]]:
-    """Settings classes that a field's type holds: directly, in a union or in a list."""
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
-        if not issubclass(annotation, Job):
-            yield annotation
-        return
-    for inner in get_args(annotation):
-        yield from _settings_in(inner)
+def _sections(field: FieldInfo) -> Iterator[type[Settings]]:
+    """Settings below a key; a recipe's stages are jobs with keys of their own."""
+    return (each for each in settings_in(field.annotation) if not issubclass(each, Job))

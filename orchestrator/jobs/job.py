@@ -47,6 +47,8 @@ class Job(Settings):
     """What its artifact is."""
     may_wait: ClassVar[bool] = False
     """Whether `run` may raise Waiting: for people, or for an event outside."""
+    aligns: ClassVar[bool] = False
+    """Whether it trains a policy on preferences: its own policy is no reference for the next."""
     resume: ClassVar[str] = ""
     """Folder in its scratch that goes into the artifact as `resume/`, for a larger extent."""
 

@@ -17,6 +17,7 @@ class OfflineDPO(OfflineDPOSettings, Job):
     """DPO on a fixed preference set, against a frozen reference."""
 
     makes: ClassVar[Makes] = "policy"
+    aligns: ClassVar[bool] = True
 
     job: Literal["offline_dpo"] = "offline_dpo"
 

@@ -28,6 +28,7 @@ class OnlineDPO(OnlineDPOSettings, Job):
     """Sample, score, pair, train, publish; episode by episode."""
 
     makes: ClassVar[Makes] = "policy"
+    aligns: ClassVar[bool] = True
     resume: ClassVar[str] = "learner"
 
     job: Literal["online_dpo"] = "online_dpo"

@@ -48,15 +48,22 @@ def test_what_stood_under_the_final_name_is_kept(tmp_path: Path) -> None:
     assert (old["fingerprint"], new["fingerprint"]) == ("m1", "m2")
 
 
-def test_the_nearest_ancestor_of_a_kind(tmp_path: Path) -> None:
+def test_the_reference_is_the_policy_before_any_training_on_preferences(tmp_path: Path) -> None:
     base = make(tmp_path / "pretrain", "pretrain", "1")
     tuned = make(tmp_path / "sft", "sft", "2", policy=base)
     offline = make(tmp_path / "offline", "offline_dpo", "3", policy=tuned, reference=tuned)
-    find = Lineage().ancestor
-    assert find(offline, "sft") == tuned
-    assert find(offline, "pretrain") == base
-    assert find(base, "sft") is None
-    assert find(str(tmp_path), "sft") is None
+    online = make(tmp_path / "online", "online_dpo", "4", policy=offline, reference=tuned)
+    of_hub = make(tmp_path / "hub", "offline_dpo", "5", policy="owner/model")
+    find = Lineage().reference
+    assert [find(each, None) for each in (online, offline)] == [tuned, tuned]
+    assert find(online, None).source == "lineage"
+    assert find(of_hub, None) == "owner/model"
+    assert [(find(each, None), find(each, None).source) for each in (tuned, base, "a/b")] == [
+        (tuned, "policy"),
+        (base, "policy"),
+        ("a/b", "policy"),
+    ]
+    assert (find(online, "given/one"), find(online, "given/one").source) == ("given/one", "given")
 
 
 def test_an_ancestor_that_was_replaced_is_found_where_it_went(tmp_path: Path) -> None:
@@ -92,7 +99,7 @@ def test_lineage_reads_stages_that_are_still_to_be_made() -> None:
     stages = recipe.expand()
     found = stages["aligned"].parents(Lineage(stages))
     assert found == {"reference": "@tuned", "base": "@pre"}
-    assert [found[role].source for role in ("reference", "base")] == ["lineage", "lineage"]
+    assert [found[role].source for role in ("reference", "base")] == ["policy", "lineage"]
     shape = Lineage(stages).new_shape("@aligned")
     assert shape is not None
     assert (shape[0], shape[1].hidden_size) == ("pre", 896)
@@ -133,7 +140,7 @@ def test_lineage_survives_a_move_of_the_whole_run(tmp_path: Path) -> None:
 def test_a_damaged_artifact_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "artifact.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"artifact\.json is damaged"):
-        Lineage().ancestor(str(tmp_path), "sft")
+        Lineage().reference(str(tmp_path), None)
 
 
 def test_links_become_paths_and_defaults_stay_unset() -> None:

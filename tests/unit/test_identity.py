@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -22,7 +22,7 @@ from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.jobs.registry import JOBS, job_class
 from orchestrator.jobs.sft import SFT
 from services.inputs import Function, Model, Rows
-from services.settings import Settings, is_operational
+from services.settings import Settings, is_operational, settings_in
 
 OPERATIONAL = {
     *("name", "output", "ray"),
@@ -50,13 +50,6 @@ def by_name(each: Input) -> str:
 
 def identity(job: Job) -> dict[str, Any]:
     return identity_of(job, by_name)
-
-
-def settings_in(annotation: Any) -> Iterator[type[Settings]]:
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from settings_in(inner)
 
 
 def operational_keys(settings: type[Settings]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from orchestrator.checks.preflight import check
 from orchestrator.config.reading import read_config, to_yaml
 from orchestrator.jobs.job import Job, Makes
 from orchestrator.jobs.registry import JOBS, job_class
+from orchestrator.jobs.table import jobs_page
 from orchestrator.jobs.training import part_of
 from orchestrator.stages.context import RunContext
 from orchestrator.stages.outlook import outlook
@@ -135,6 +136,13 @@ def test_every_job_declares_itself(name: str) -> None:
     assert job.model_fields["job"].default == name
     assert job.makes in get_args(Makes)
     assert (job.__doc__ or "").strip()
+
+
+def test_the_docs_table_is_what_the_jobs_declare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in toy_job.LINE:
+        monkeypatch.delitem(JOBS, name)
+    page = Path(__file__).resolve().parents[2] / "docs" / "jobs.md"
+    assert page.read_text(encoding="utf-8") == jobs_page()
 
 
 def test_a_service_is_told_its_own_fields_alone() -> None:

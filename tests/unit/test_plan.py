@@ -158,6 +158,6 @@ def test_a_dry_run_says_it_all_in_comments(tmp_path: Path) -> None:
         "#  1 pretrain: will be made",
         "#  2 sft: will be made",
         "#  3 online_dpo: will be made",
-        "#      reference: @sft (by lineage)",
+        "#      reference: @sft (the policy itself)",
         "#      base: @pretrain (by lineage)",
     ]

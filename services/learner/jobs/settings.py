@@ -69,7 +69,7 @@ class OfflineDPOSettings(Settings):
 
     policy: ModelPath
     reference: OptionalModelPath = None
-    """Frozen; by default the nearest SFT ancestor of the policy, or the policy as it starts."""
+    """Frozen; by default the policy as it was before any training on preferences, by lineage."""
     base: OptionalModelPath = None
     """For OMO: tau_r = reference - base; by default what the reference was fine-tuned from."""
     pairs: Annotated[DataSource, Rows("pairs")]
@@ -84,7 +84,7 @@ class OnlineDPOSettings(Settings):
     policy: ModelPath
     """As the run starts: version 0."""
     reference: OptionalModelPath = None
-    """Frozen; by default the nearest SFT ancestor of the policy, or the policy as it starts."""
+    """Frozen; by default the policy as it was before any training on preferences, by lineage."""
     base: OptionalModelPath = None
     """For OMO: tau_r = reference - base; by default what the reference was fine-tuned from."""
     episodes: EpisodeSettings = EpisodeSettings()
