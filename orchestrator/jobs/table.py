@@ -16,8 +16,8 @@ from services.settings import EXTENDABLE, Settings, is_operational, settings_in
 _HEAD = """\
 # Jobs
 
-Made by `python -m orchestrator.jobs.table` from what each job in orchestrator/jobs/ declares; a test
-holds the page to it. A recipe chains jobs; `@name` is the artifact of an earlier stage.
+Made by `python -m orchestrator.jobs.table` from what each job in orchestrator/jobs/ declares; a
+test holds the page to it. A recipe chains jobs; `@name` is the artifact of an earlier stage.
 
 """
 _KEYS = """
