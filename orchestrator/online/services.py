@@ -170,7 +170,10 @@ def _start_learner(
         context.stage,
         extras=(RunQueues.open, StorePublisher(version_store.actor, job.engine.dtype)),
     )
-    return asyncio.wrap_future(future)
+    learner = asyncio.wrap_future(future)
+    # Whoever fails first ends the run: what the learner says after that may be read by nobody.
+    learner.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return learner
 
 
 def watched(services: Services, load_s: float) -> dict[str, Awaitable[Any]]:

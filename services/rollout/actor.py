@@ -73,10 +73,6 @@ class RolloutActor:
         rollouts = await self._worker.generate([Prompt.FromString(each) for each in prompts])
         return [rollout.SerializeToString() for rollout in rollouts]
 
-    async def stats(self) -> dict[str, float]:
-        """What the worker counted, by the names of RolloutStats."""
-        return dict(vars(self._worker.stats))
-
 
 class RolloutHandle:
     """A rollout actor as the orchestrator and the broadcaster see it: typed, one-line errors."""
@@ -119,11 +115,6 @@ class RolloutHandle:
         """As RolloutActor.generate."""
         answers = await self._call("generate", [p.SerializeToString() for p in prompts])
         return [Rollout.FromString(answer) for answer in answers]
-
-    async def stats(self) -> dict[str, float]:
-        """As RolloutActor.stats."""
-        counted: dict[str, float] = await self._call("stats")
-        return counted
 
     def kill(self) -> None:
         """End the process now."""

@@ -1,17 +1,15 @@
 """The rollout worker: takes prompts, keeps the engine full, commits what is complete.
 
     prompts ──take──▶ engine.add ──step──▶ rollout ──commit──▶ rollouts
-                        ▲  turn: the loop, a direct call or a weight load, one at a time
+                        ▲  a lock: the loop, a direct call or a weight load, one at a time
 
-The loop gives its turn away only when nothing runs, so a load or a direct call waits for what
-is in flight and nothing is sampled from two versions.
+The loop lets the engine go only when nothing runs, so a load or a direct call waits for what is in
+flight and nothing is sampled from two versions.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -52,27 +50,13 @@ class PromptQueue(Protocol[D]):
         """Give a prompt back; True when it will not be tried again."""
 
 
-@dataclass
-class RolloutStats:
-    """Counted since the worker started."""
-
-    rollouts: int = 0
-    tokens: int = 0
-    """Sampled, of complete rollouts."""
-    failed: int = 0
-    """Deliveries given back with an error."""
-    busy_s: float = 0.0
-    """Seconds inside the engine."""
-
-
 class RolloutWorker:
     """One engine and its loop. Not for more than one event loop."""
 
     def __init__(self, engine: Engine, worker_id: str) -> None:
-        self.stats = RolloutStats()
         self._engine = engine
         self._worker_id = worker_id
-        self._turn = asyncio.Lock()
+        self._engine_lock = asyncio.Lock()
         self._waiting = 0
         self._samples = 1
         self._stopping = False
@@ -102,7 +86,7 @@ class RolloutWorker:
             if self._held:
                 await asyncio.sleep(_IDLE_BLOCK_S)
                 continue
-            async with self._turn:
+            async with self._engine_lock:
                 await self._until_empty(queue)
             await asyncio.sleep(0)
 
@@ -153,7 +137,7 @@ class RolloutWorker:
                 await self._admit(queue, items)
             if not self._engine.running:
                 return
-            for rollout in self._step():
+            for rollout in self._engine.step():
                 await queue.commit_rollout(items.pop(rollout.prompt.id), rollout)
             await asyncio.sleep(0)
 
@@ -170,7 +154,6 @@ class RolloutWorker:
                         self._samples = prompt.sampling.n
                     items[prompt.id] = item
                 except (DataError, DecodeError) as error:
-                    self.stats.failed += 1
                     await queue.fail("prompts", item, str(error))
             if not taken:
                 return
@@ -184,27 +167,19 @@ class RolloutWorker:
                 count *= 2
         return count
 
-    def _step(self) -> list[Rollout]:
-        started = time.monotonic()
-        rollouts = self._engine.step()
-        self.stats.busy_s += time.monotonic() - started
-        self.stats.rollouts += len(rollouts)
-        self.stats.tokens += sum(len(s.token_ids) for r in rollouts for s in r.samples)
-        return rollouts
-
     async def _step_into(self, done: dict[str, Rollout]) -> None:
-        done.update((rollout.prompt.id, rollout) for rollout in self._step())
+        done.update((rollout.prompt.id, rollout) for rollout in self._engine.step())
         await asyncio.sleep(0)
 
     @asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[None]:
-        """The turn, with nothing running; the loop admits nothing while someone waits for it."""
+        """The engine, nothing running; the loop admits nothing while someone waits for it."""
         self._waiting += 1
         try:
-            await self._turn.acquire()
+            await self._engine_lock.acquire()
         finally:
             self._waiting -= 1
         try:
             yield
         finally:
-            self._turn.release()
+            self._engine_lock.release()

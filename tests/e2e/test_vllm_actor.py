@@ -126,8 +126,6 @@ async def test_workers_sample_and_change_weights_while_they_run(
         attestation = await worker.load_folder(first, 2)
         assert not attestation.mismatches
         assert await worker.ping() == 2
-        counted = await worker.stats()
-        assert (counted["rollouts"], counted["failed"]) == (11, 1)
 
         await worker.stop()
         await asyncio.wait_for(running, 60)

@@ -1,0 +1,104 @@
+"""How an episode moves while an admin pauses and resumes it, by histories."""
+
+import pytest
+
+from orchestrator.online.transitions import ChangeWatch, advance, episode_event, try_move
+from pairloop.admin.v1.admin_pb2 import Change, Episode
+from services.errors import StallError, StateError
+from services.queues.settings import EpisodeSettings
+from services.states import TRANSITIONS, State, message_state, state_of
+from services.telemetry.record.events import EpisodeChanged, Event
+from tests.unit.test_loop import World
+
+
+class Moved(World):
+    """An episode whose state an admin changes at chosen looks of the loop."""
+
+    def __init__(self, state: State, changes: dict[int, State]) -> None:
+        super().__init__(count=1, prompts=1)
+        self.episodes[1].state = message_state(state)
+        self._changes = changes
+        self._seen = 0
+
+    async def get(self, number: int) -> Episode:
+        if change := self._changes.get(self._seen):
+            self.episodes[1].state = message_state(change)
+        self._seen += 1
+        return self.episodes[number]
+
+
+async def test_a_state_that_is_there_or_further_stays() -> None:
+    for state in (State.TRAINING, State.PUBLISHING, State.COMPLETED):
+        world = Moved(state, {})
+        assert state_of(await advance(world.ports(), 1, State.TRAINING)) == state
+        assert world.history == []
+
+
+async def test_a_held_episode_is_looked_at_until_it_is_resumed() -> None:
+    world = Moved(State.PAUSING, {3: State.PAUSED, 8: State.SAMPLING})
+    await advance(world.ports(), 1, State.TRAINING)
+    assert world.history == ["TRAINING 1"]
+    assert world.now == pytest.approx(8 * 0.05)
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
+async def test_an_aborted_episode_says_why_and_what_to_do(state: State) -> None:
+    world = Moved(State.SAMPLING, {0: state})
+    world.episodes[1].error = "every prompt was lost to an error"
+    with pytest.raises(StateError, match=rf"episode 1 is {state}: every prompt .*; .* name=\.\.\."):
+        await advance(world.ports(), 1, State.TRAINING)
+
+
+async def test_a_move_that_a_pause_overtook_is_tried_again_and_no_other() -> None:
+    held = Moved(State.SAMPLING, {0: State.PAUSED})
+
+    async def overtaken(number: int, to: State, change: Change | None = None) -> Episode:
+        raise StateError("episode 1 is PAUSED")
+
+    held.move = overtaken  # type: ignore[method-assign]
+    assert await try_move(held, 1, State.TRAINING) is None
+    over = Moved(State.COMPLETED, {})
+    with pytest.raises(StateError, match="episode 1 is COMPLETED"):
+        await try_move(over, 1, State.TRAINING)
+
+
+def test_a_watch_reports_changes_alone_and_counts_no_pause() -> None:
+    now, events = [0.0], list[Event]()
+    ports = World(count=1, prompts=2).ports()
+    ports.clock = lambda: now[0]
+    ports.report = events.append
+    watch = ChangeWatch(ports, EpisodeSettings(count=1, prompts=2, timeout_s=10.0))
+    episode = Episode(number=1, prompts=2, state=message_state(State.SAMPLING))
+
+    watch.see(episode)
+    now[0] = 9.0
+    watch.see(episode)
+    assert events == [episode_event(episode, 1, "online")]
+    episode.in_flight = 2
+    watch.see(episode)
+    now[0] = 18.0
+    watch.see(episode)
+    episode.state = message_state(State.PAUSED)
+    now[0] = 1000.0
+    watch.see(episode)
+    watch.see(episode)
+    episode.state = message_state(State.SAMPLING)
+    watch.see(episode)
+    assert [e.state for e in events if isinstance(e, EpisodeChanged)] == [
+        *(State.SAMPLING, State.SAMPLING, State.PAUSED, State.SAMPLING)
+    ]
+    now[0] = 1010.5
+    with pytest.raises(StallError, match=r"nothing moved for 10 s with 2 prompts .*; see the"):
+        watch.see(episode)
+
+
+def test_every_state_that_the_loop_moves_to_is_one_the_table_allows() -> None:
+    for before, after in (
+        (State.PENDING, State.SAMPLING),
+        (State.SAMPLING, State.TRAINING),
+        (State.SAMPLING, State.FAILED),
+        (State.PAUSING, State.FAILED),
+        (State.TRAINING, State.PUBLISHING),
+        (State.PUBLISHING, State.COMPLETED),
+    ):
+        assert after in TRANSITIONS[before]
