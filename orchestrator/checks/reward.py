@@ -40,7 +40,8 @@ def check_function(path: str, key: str) -> None:
     if defined is not None and name not in defined:
         close = difflib.get_close_matches(name, defined, n=1)
         meant = f"; did you mean '{close[0]}'?" if close else ""
-        raise ConfigError(f"'{key}': {found.origin or module} defines no '{name}'{meant}")
+        place = found.origin if found.has_location else f"module '{module}'"
+        raise ConfigError(f"'{key}': {place} defines no '{name}'{meant}")
 
 
 def _names_in(origin: str | None) -> set[str] | None:

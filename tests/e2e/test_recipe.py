@@ -1,10 +1,12 @@
 """The whole recipe by its command, on real vLLM, Ray Train, Ray Serve, Redis and gRPC."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -12,20 +14,28 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pairloop.admin.v1 import admin_pb2 as messages
+from pairloop.admin.v1.admin_pb2 import Episode
 from pairloop.admin.v1.admin_pb2_grpc import AdminServiceStub
 from services.queues.ledger import LedgerEvent, ledger_audit
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = "model.safetensors"
 PAUSED = messages.EPISODE_STATE_PAUSED
+COMPLETED = messages.EPISODE_STATE_COMPLETED
 # gRPC waits up to two minutes between attempts to connect: longer than the loop of this test runs.
 IMPATIENT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
-def start(output: Path, port: int) -> "subprocess.Popen[str]":
-    command = [sys.executable, "orchestrator/run.py", "tests/e2e/tiny.yaml"]
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests here: later ones reuse the stages that the first has made."""
+    return tmp_path_factory.mktemp("runs")
+
+
+def start(output: Path, port: int, *overrides: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "orchestrator/run.py", "tests/e2e/tiny.yaml", *overrides]
     command += [f"output={output}", f"stages.online_dpo.admin.port={port}"]
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -45,22 +55,27 @@ def free_port() -> int:
     return port
 
 
+def first_answer(run: "subprocess.Popen[str]", call: Callable[[], Episode]) -> Episode:
+    """What `call` gives once the admin API is up."""
+    deadline = time.monotonic() + 500
+    while True:
+        assert time.monotonic() < deadline
+        assert run.poll() is None, run.communicate()[0]
+        try:
+            return call()
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAVAILABLE:
+                raise
+            time.sleep(0.1)
+
+
 def pause_and_resume(run: "subprocess.Popen[str]", port: int) -> None:
     """Pause the first episode there is, see that it holds for a while, resume it."""
     with grpc.insecure_channel(f"127.0.0.1:{port}", IMPATIENT) as channel:
         admin = AdminServiceStub(channel)
         deadline = time.monotonic() + 500
-        while True:
-            assert time.monotonic() < deadline
-            assert run.poll() is None, run.communicate()[0]
-            try:
-                request = messages.PauseEpisodeRequest(reason="a test", request_id="p", actor="t")
-                number = admin.PauseEpisode(request, timeout=5).episode.number
-                break
-            except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
-                    raise
-                time.sleep(0.1)
+        request = messages.PauseEpisodeRequest(reason="a test", request_id="p", actor="t")
+        number = first_answer(run, lambda: admin.PauseEpisode(request, timeout=5).episode).number
         asked = messages.GetEpisodeRequest(number=number)
         while (episode := admin.GetEpisode(asked, timeout=5).episode).state != PAUSED:
             assert time.monotonic() < deadline
@@ -83,12 +98,12 @@ def trained(artifact: Path) -> list[str]:
     return [event.id for event in ledger_of(artifact) if event.kind == "trained"]
 
 
-def test_the_recipe_runs_whole_holds_when_paused_and_repeats(tmp_path: Path) -> None:
-    run = start(tmp_path, port := free_port())
+def test_the_recipe_runs_whole_holds_when_paused_and_repeats(output: Path) -> None:
+    run = start(output, port := free_port())
     pause_and_resume(run, port)
     finish(run)
 
-    folder = tmp_path / "tiny"
+    folder = output / "tiny"
     summary = json.loads((folder / "summary.json").read_text())
     for name in ("pretrain", "sft", "offline_dpo", "online_dpo"):
         evaluation = summary["stages"][name]["evaluation"]
@@ -114,13 +129,81 @@ def test_the_recipe_runs_whole_holds_when_paused_and_repeats(tmp_path: Path) -> 
 
     # What is finished is reused. What was removed is made anew, not gone on with; and the same
     # seed gives the same weights and ids.
-    first = tmp_path / "first"
+    first = output / "first"
     artifact.rename(first)
-    again = finish(start(tmp_path, port))
-    assert again.count(": reused") == 6
+    again = finish(start(output, port))
+    assert again.count(": reused") == 10  # all but one, the evaluations of equal policies too
     assert "episode 2/2: done" in again
     assert (artifact / WEIGHTS).read_bytes() == (first / WEIGHTS).read_bytes()
     assert sorted(trained(artifact)) == sorted(trained(first))
+
+    # A finished recipe computes nothing, and starts no cluster for it.
+    nothing = finish(start(output, port))
+    assert nothing.count(": reused") == 11
+    assert "online_dpo-evaluation: sampled" in nothing
+
+
+OPERATION = (
+    "episodes.timeout_s=90",
+    "episodes.in_flight=3",
+    "engine.kv_cache_gib=0.2",
+    "engine.max_num_seqs=32",
+    "engine.workers=2",
+    "pairs.workers=2",
+    "pairs.concurrency=3",
+    "reward.timeout_s=50",
+    "sync.timeout_s=200",
+    "train.micro_batch_size=4",
+    "train.threads=1",
+    "queues.reclaim_idle_s=200",
+)
+
+
+def test_a_run_goes_on_in_its_episode_with_other_operation_and_then_with_more_episodes(
+    output: Path,
+) -> None:
+    port = free_port()
+    longer = ("name=longer", "stages.online_dpo.episodes.count=4")
+    run = start(output, port, *longer)
+    with grpc.insecure_channel(f"127.0.0.1:{port}", IMPATIENT) as channel:
+        admin = AdminServiceStub(channel)
+        request = messages.PauseEpisodeRequest(number=3, reason="hold", request_id="h", actor="t")
+        held = first_answer(run, lambda: admin.PauseEpisode(request, timeout=5).episode)
+        assert (held.number, held.state) == (3, PAUSED)
+        deadline = time.monotonic() + 300
+        done = messages.GetEpisodeRequest(number=2)
+        while admin.GetEpisode(done, timeout=5).episode.state != COMPLETED:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    run.send_signal(signal.SIGTERM)
+    printed, _ = run.communicate(timeout=120)
+    assert run.returncode == 130, printed
+    assert "episode 2/4: done" in printed
+
+    changed = [f"stages.online_dpo.{each}" for each in OPERATION]
+    run = start(output, port, *longer, *changed)
+    with grpc.insecure_channel(f"127.0.0.1:{port}", IMPATIENT) as channel:
+        admin = AdminServiceStub(channel)
+        resume = messages.ResumeEpisodeRequest(number=3, reason="seen", request_id="r", actor="t")
+        resumed = first_answer(run, lambda: admin.ResumeEpisode(resume, timeout=5).episode)
+        assert resumed.number == 3
+    printed = finish(run)
+    assert "online_dpo goes on where it stood" in printed
+    assert "anew" not in printed
+    assert [f"episode {n}/4: done" in printed for n in (1, 2, 3, 4)] == [False, False, True, True]
+
+    artifact = output / "longer" / "online_dpo"
+    before = trained(artifact)
+    printed = finish(start(output, port, "name=longer", "stages.online_dpo.episodes.count=5"))
+    assert "goes on from" in printed
+    assert "episodes.count 4 -> 5" in printed
+    assert ["episode 4/5: done" in printed, "episode 5/5: done" in printed] == [False, True]
+    assert trained(artifact)[: len(before)] == before
+    assert {event.episode for event in ledger_of(artifact)} == {1, 2, 3, 4, 5}
+    kept = json.loads(
+        (output / "longer" / ".replaced" / "online_dpo-1" / "artifact.json").read_text()
+    )
+    assert kept["extent"] == {"episodes.count": 4}
 
 
 def test_a_config_error_is_one_line_before_anything_starts(tmp_path: Path) -> None:

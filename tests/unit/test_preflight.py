@@ -121,6 +121,13 @@ def test_a_reward_function_that_is_nowhere(tmp_path: Path) -> None:
     check(online(tmp_path, reward={"parts": [{"kind": "function", "path": "math:sqrt"}]}))
 
 
+def test_a_module_that_fills_itself_is_asked_for_its_names(tmp_path: Path) -> None:
+    reward = {"parts": [{"kind": "function", "path": "os:nosuch"}]}
+    said = refused(online(tmp_path, reward=reward), ConfigError)
+    assert said == "'reward.parts.0.path': module 'os' defines no 'nosuch'"
+    check(online(tmp_path, reward={"parts": [{"kind": "function", "path": "os:getpid"}]}))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
