@@ -140,7 +140,7 @@ def test_the_recipe_runs_whole_holds_when_paused_and_repeats(output: Path) -> No
     # A finished recipe computes nothing, and starts no cluster for it.
     nothing = finish(start(output, port))
     assert nothing.count(": reused") == 11
-    assert "online_dpo-evaluation: sampled" in nothing
+    assert "online_dpo-evaluation: reused, sampled" in nothing
 
 
 OPERATION = (
