@@ -69,7 +69,7 @@ def run(job: Job) -> None:
             raise
         except Exception as error:
             written = _write_traceback(folder)
-            known = _known(error, memory, written)
+            known = known_error(error, memory, written)
             extra["error"] = str(known)
             if known is error:
                 raise
@@ -160,7 +160,7 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def _known(error: Exception, memory: MemoryWatch, written: str) -> PairloopError:
+def known_error(error: Exception, memory: MemoryWatch, written: str) -> PairloopError:
     """The error as one of ours. A death for lack of memory says so."""
     from services.ray_errors import unwrapped
 

@@ -16,7 +16,13 @@ from pairloop.data.v1.pair_pb2 import Score
 from pairloop.data.v1.rollout_pb2 import Prompt, Sample
 from pairloop.reward.v1.reward_pb2 import DescribeRequest, DescribeResponse, ScoreRequest
 from pairloop.reward.v1.reward_pb2_grpc import RewardServiceStub
-from services.errors import StateError, UnreachableError, WorkerError
+from services.errors import (
+    CAUSE_CHARACTERS,
+    StateError,
+    UnreachableError,
+    WorkerError,
+    shortened,
+)
 from services.reward.settings import RewardSettings
 from services.reward.status import MESSAGE_OPTIONS, error_of
 
@@ -95,16 +101,17 @@ class GrpcScorer:
         raise StateError("a call to the reward ended without an answer and without an error")
 
     def _error(self, error: grpc.aio.AioRpcError) -> Exception:
-        text = " ".join((error.details() or "no details").split())
+        text = shortened(" ".join((error.details() or "no details").split()), CAUSE_CHARACTERS)
         if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
             return UnreachableError(
                 f"the reward at {self._address} did not answer within "
-                f"{self._settings.timeout_s:g} s (reward.timeout_s)"
+                f"{self._settings.timeout_s:g} s; raise reward.timeout_s, or give it more replicas"
             )
         if error.code() == grpc.StatusCode.UNAVAILABLE:
             return UnreachableError(
                 f"the reward at {self._address} is not reachable after "
-                f"{self._settings.attempts} tries: {text}"
+                f"{self._settings.attempts} tries ({text}); look at its log, or raise"
+                " reward.attempts"
             )
         return error_of(error.code(), text)
 

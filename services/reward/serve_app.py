@@ -22,7 +22,15 @@ from ray.serve.exceptions import (
 from ray.serve.schema import ApplicationStatus, LoggingConfig
 
 from pairloop.reward.v1.reward_pb2 import DescribeResponse, ScoreRequest, ScoreResponse
-from services.errors import LineageError, PairloopError, StallError, WorkerError, one_line
+from services.errors import (
+    CAUSE_CHARACTERS,
+    LineageError,
+    PairloopError,
+    StallError,
+    WorkerError,
+    one_line,
+    shortened,
+)
 from services.reward.composite import Composite, build, describe
 from services.reward.settings import RewardSettings
 
@@ -134,7 +142,8 @@ def cause_of(message: str) -> str:
     """The last error line in Serve's account of a failed start, which is a whole traceback."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     ours = [line.split(": ", 1)[1] for line in lines if line.startswith("services.errors.")]
-    return ours[-1] if ours else (lines[-1] if lines else "Serve gives no cause")
+    found = ours or lines or ["Serve gives no cause"]
+    return shortened(found[-1], 2 * CAUSE_CHARACTERS)
 
 
 def _deploy(settings: RewardSettings, name: str, folder: str) -> Any:

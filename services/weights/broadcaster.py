@@ -103,6 +103,7 @@ async def attested(
         f"worker {worker_id} does not hold {what} after a second full sync: {first.tensor}: "
         f"expected {first.expected}, found {first.found}"
         + (f" (and {more} more tensors)" if more else "")
+        + "; the same command tries again, and if it ends so again the worker's machine is at fault"
     )
 
 

@@ -69,8 +69,8 @@ def first_answer(run: "subprocess.Popen[str]", call: Callable[[], Episode]) -> E
             time.sleep(0.1)
 
 
-def pause_and_resume(run: "subprocess.Popen[str]", port: int) -> None:
-    """Pause the first episode there is, see that it holds for a while, resume it."""
+def pause_and_resume(run: "subprocess.Popen[str]", port: int, events: Path) -> Episode:
+    """Pause the first episode there is until its weights are on the engines, then resume it."""
     with grpc.insecure_channel(f"127.0.0.1:{port}", IMPATIENT) as channel:
         admin = AdminServiceStub(channel)
         deadline = time.monotonic() + 500
@@ -81,17 +81,32 @@ def pause_and_resume(run: "subprocess.Popen[str]", port: int) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         held = episode
-        time.sleep(3)
-        # Services still come up meanwhile; a held episode does not move.
+        # The services come up meanwhile, and the loop with them: it would sample now.
+        while "weights_published" not in events.read_text():
+            assert time.monotonic() < deadline
+            assert run.poll() is None, run.communicate()[0]
+            time.sleep(0.05)
         assert admin.GetEpisode(asked, timeout=5).episode == held
         assert held.in_flight == 0
         assert held.last_change.reason == "a test"
         resume = messages.ResumeEpisodeRequest(reason="seen", request_id="r", actor="t")
-        assert admin.ResumeEpisode(resume, timeout=5).episode.number == number
+        resumed = admin.ResumeEpisode(resume, timeout=5).episode
+        assert resumed.number == number
+        return resumed
 
 
 def ledger_of(artifact: Path) -> list[LedgerEvent]:
     return [LedgerEvent(**json.loads(line)) for line in (artifact / "ledger.jsonl").open()]
+
+
+def held_until(resumed: Episode, ledger: list[LedgerEvent]) -> bool:
+    """Whether nothing of the episode was dispatched before its resume."""
+    began = [
+        int(event.entry_id.split("-")[0])
+        for event in ledger
+        if (event.kind, event.episode) == ("dispatched", resumed.number)
+    ]
+    return min(began) >= resumed.last_change.time.ToMilliseconds()
 
 
 def trained(artifact: Path) -> list[str]:
@@ -100,10 +115,10 @@ def trained(artifact: Path) -> list[str]:
 
 def test_the_recipe_runs_whole_holds_when_paused_and_repeats(output: Path) -> None:
     run = start(output, port := free_port())
-    pause_and_resume(run, port)
+    folder = output / "tiny"
+    resumed = pause_and_resume(run, port, folder / "metrics.jsonl")
     finish(run)
 
-    folder = output / "tiny"
     summary = json.loads((folder / "summary.json").read_text())
     for name in ("pretrain", "sft", "offline_dpo", "online_dpo"):
         evaluation = summary["stages"][name]["evaluation"]
@@ -121,6 +136,7 @@ def test_the_recipe_runs_whole_holds_when_paused_and_repeats(output: Path) -> No
 
     artifact = folder / "online_dpo"
     assert ledger_audit(ledger_of(artifact)) == []
+    assert held_until(resumed, ledger_of(artifact))
     model = AutoModelForCausalLM.from_pretrained(artifact)
     assert len(AutoTokenizer.from_pretrained(artifact)) <= model.config.vocab_size
     report = (folder / "report.html").read_text()

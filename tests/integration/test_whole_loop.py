@@ -75,6 +75,8 @@ class World:
     learned: int = 0
     trained: dict[int, list[str]] = field(default_factory=dict)
     start_s: float = 0.0
+    looks: int = 0
+    look: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def prompts(self, episode: int) -> list[Prompt]:
         return [
@@ -107,6 +109,19 @@ class World:
             self.run, self.learned, 0, tensors, {"w": "float32"}, Canary(), {"w": 4}
         )
         return Weights(self.learned, (manifest.SerializeToString(), tensors), {"loss": 0.6})
+
+    async def sleep(self, seconds: float) -> None:
+        """Between two looks of the loop at an episode."""
+        await asyncio.sleep(seconds)
+        self.looks += 1
+        async with self.look:
+            self.look.notify_all()
+
+    async def looked(self, times: int) -> None:
+        """The loop has looked so many times more, and acted on what it saw but for the last."""
+        wanted = self.looks + times
+        async with self.look:
+            await self.look.wait_for(lambda: self.looks >= wanted)
 
     async def publish(self, weights: Weights) -> None:
         manifest, tensors = weights.payload
@@ -148,6 +163,7 @@ class World:
             statistics=statistics,
             failures=failures,
             report=self.events.append,
+            sleep=self.sleep,
         )
         workers = {
             e.worker_id: w.run(self.queues) for e, w in zip(self.engines, rollout, strict=True)
@@ -256,7 +272,7 @@ async def test_a_pause_holds_the_run_and_a_resume_lets_it_finish(
         while (await here.store.get(1)).state != 4:
             await asyncio.sleep(0.01)
         held = await here.store.get(1)
-        await asyncio.sleep(0.3)
+        await here.looked(5)
         assert await here.store.get(1) == held
         assert (held.in_flight, held.last_change.reason) == (0, "a look")
         assert held.dispatched < EPISODES.prompts
