@@ -35,7 +35,7 @@ async def supervise(
 ) -> None:
     """Run `main` to its end while every part works; a part that ends first is a failure.
 
-    Raises what `main` or the part raised, as one of ours. When a process dies, whoever waits for
+    Raises what `main` raised, or what the part raised as one of ours. When a process dies, whoever waits for
     it fails too, maybe sooner: such a failure waits `patience_s` for the death, which is raised.
     """
     tasks: dict[asyncio.Future[Any], str] = {
@@ -113,12 +113,13 @@ def _failure(tasks: Tasks, work: "asyncio.Future[None]") -> BaseException | None
 def _error_of(
     task: "asyncio.Future[Any]", name: str, work: "asyncio.Future[None]"
 ) -> BaseException | None:
-    if not task.done() or task.cancelled():
+    if not task.done():
         return None
-    error = task.exception()
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    if task is not work and (error is None or task.cancelled()):
+        return WorkerError(f"{name} ended before the run did; {GO_ON}")
     if error is None:
-        ended = WorkerError(f"{name} ended before the run did; {GO_ON}")
-        return None if task is work else ended
+        return None
     if isinstance(error, PairloopError) or task is work:
         return error
     known = unwrapped(error, name)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from ray.exceptions import ActorDiedError
 
-from orchestrator.online.supervision import heartbeat, supervise
+from orchestrator.online.supervision import heartbeat, supervise, together
 from services.errors import (
     AttestationError,
     DataError,
@@ -81,6 +81,20 @@ async def test_a_foreign_error_of_the_loop_comes_out_as_it_is() -> None:
 async def test_a_part_that_just_ends_is_a_failure_by_name() -> None:
     with pytest.raises(WorkerError, match="rollout-0 ended before the run did; the same command"):
         await supervise(forever(), {"rollout-0": ends()}, PATIENCE_S)
+
+
+async def test_a_part_that_is_cancelled_from_outside_is_a_failure_too() -> None:
+    part = asyncio.ensure_future(forever())
+    asyncio.get_running_loop().call_soon(part.cancel)
+    with pytest.raises(WorkerError, match="rollout-0 ended before the run did"):
+        await supervise(forever(), {"rollout-0": part}, PATIENCE_S)
+
+
+async def test_a_loop_that_is_cancelled_from_outside_is_not_taken_for_done() -> None:
+    main = asyncio.ensure_future(forever())
+    asyncio.get_running_loop().call_soon(main.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await supervise(main, {"rollout-0": forever()}, PATIENCE_S)
 
 
 async def test_a_part_goes_before_what_the_loop_says_of_it() -> None:
@@ -167,3 +181,28 @@ async def test_a_cancelled_heartbeat_leaves_no_ping_behind() -> None:
     await asked.wait()
     beat.cancel()
     await asyncio.wait_for(cancelled.wait(), 5)
+
+
+async def test_what_starts_together_comes_back_in_order() -> None:
+    async def number(value: int, rounds: int) -> int:
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        return value
+
+    assert await together(number(1, 3), number(2, 1)) == (1, 2)
+    assert await together(*(number(n, 5 - n) for n in range(4))) == (0, 1, 2, 3)
+
+
+async def test_the_first_that_does_not_start_ends_the_others_before_it_is_raised() -> None:
+    ended: list[str] = []
+
+    async def slow() -> None:
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0)
+            ended.append("slow")
+
+    with pytest.raises(DataError, match="no such model"):
+        await together(slow(), fails(DataError("no such model")))
+    assert ended == ["slow"]
