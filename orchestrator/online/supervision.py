@@ -35,8 +35,9 @@ async def supervise(
 ) -> None:
     """Run `main` to its end while every part works; a part that ends first is a failure.
 
-    Raises what `main` raised, or what the part raised as one of ours. When a process dies, whoever waits for
-    it fails too, maybe sooner: such a failure waits `patience_s` for the death, which is raised.
+    Raises what `main` raised, or what the part raised as one of ours. When a process dies, whoever
+    needs it fails too, maybe sooner: such a failure waits `patience_s` for the death, which is
+    what is raised then.
     """
     tasks: dict[asyncio.Future[Any], str] = {
         asyncio.ensure_future(part): name for name, part in parts.items()
