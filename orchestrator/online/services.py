@@ -158,6 +158,7 @@ def _start_learner(
         run=name,
         redis_url=SecretStr(url),
         folder=str(context.scratch / "learner"),
+        engine_dtype=job.engine.dtype,
         canary_tokens=canary_tokens(vocabulary, job.seed),
         canary_tolerance=job.sync.canary_tolerance or default_tolerance(job.engine.dtype),
     )
@@ -168,7 +169,7 @@ def _start_learner(
         context.scratch / "train",
         Reporter(context.run.sink),
         context.stage,
-        extras=(RunQueues.open, StorePublisher(version_store.actor, job.engine.dtype)),
+        extras=(RunQueues.open, StorePublisher(version_store.actor)),
     )
     learner = asyncio.wrap_future(future)
     # Whoever fails first ends the run: what the learner says after that may be read by nobody.

@@ -4,7 +4,7 @@ The settings are the part of a job's config that the learner needs (orchestrator
 rest); the place is what no config says: the stage, its folder, its run.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -112,6 +112,8 @@ class OnlinePlace(Place):
     """May hold a password: shown nowhere."""
     folder: str
     """Checkpoints are kept in <folder>/checkpoints; on storage every rank sees."""
+    engine_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What every version is rounded to, and described as."""
     canary_tokens: list[int]
     """A fixed text; its log-probabilities go out with every version."""
     canary_tolerance: float = Field(5e-4, gt=0.0)

@@ -11,7 +11,6 @@ kept pairs, and what is in it is only committed and published again. A stop is a
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
@@ -21,8 +20,9 @@ from services.learner.model.export import export_model
 from services.learner.model.forward import each_row_logprobs
 from services.learner.model.load import load_frozen, load_policy, load_tokenizer, special_ids
 from services.learner.model.reference import AnswerLogprobs, share_of_logprobs, summed
+from services.learner.online.engine_weights import engine_tensors, rounded
 from services.learner.online.episode_wait import EpisodeQueues
-from services.learner.online.metrics import changed_values, divergence, sampler_gap
+from services.learner.online.metrics import divergence, sampler_gap
 from services.learner.online.ports import Connect, Publisher, WeightVersion
 from services.learner.optim.build import make_optimizer
 from services.learner.optim.schedule import lr_factor
@@ -40,6 +40,7 @@ from services.learner.train.distributed import Worker
 from services.learner.train.encoding import EncodedPair, sampled_pairs
 from services.learner.train.loop import Report, StepReporter, train_phase
 from services.learner.train.offline import prepared, reference_delta
+from services.weights.manifest import changed_values
 
 
 def online_learner(
@@ -118,12 +119,13 @@ class _Learner:
         self._reporter = StepReporter(
             report, place.stage, planned_steps(settings) * settings.episodes.count, steps_done
         )
-        self._weights = self._snapshot()
+        self._weights = engine_tensors(self._model, place.engine_dtype)
 
     def train(self, episode: int, pairs: list[PreferencePair]) -> None:
         """One episode's passes, then the checkpoint that holds them."""
         self.metrics = self._episode(episode, pairs)
-        before, self._weights = self._weights, self._snapshot()
+        before = self._weights
+        self._weights = engine_tensors(self._model, self._place.engine_dtype)
         self._changed = changed_values(before, self._weights)
         values = sum(array.size for array in self._weights.values())
         self.metrics["changed_fraction"] = sum(self._changed.values()) / values
@@ -137,16 +139,19 @@ class _Learner:
         place = self._place
         if not self._worker.is_main:
             return
-        canary = each_row_logprobs(self._model, [(place.canary_tokens, 1)], self._pad, "float32")[0]
+        canary = [(place.canary_tokens, 1)]
+        with rounded(self._model, place.engine_dtype):
+            (logprobs,) = each_row_logprobs(self._model, canary, self._pad, "float32")
         self._publish(
             WeightVersion(
                 run=place.run,
                 version=self.version,
                 base_version=max(0, self.version - 1),
+                dtype=place.engine_dtype,
                 tensors=self._weights,
                 changed=self._changed,
                 canary_tokens=place.canary_tokens,
-                canary_logprobs=canary.tolist(),
+                canary_logprobs=logprobs.tolist(),
                 canary_tolerance=place.canary_tolerance,
                 metrics=self.metrics,
             )
@@ -218,12 +223,6 @@ class _Learner:
         schedule = self._settings.train.schedule
         peak = self._settings.train.optimizer.lr
         return peak * lr_factor(schedule, at, planned * self._settings.episodes.count)
-
-    def _snapshot(self) -> dict[str, np.ndarray]:
-        return {
-            name: value.to("cpu", copy=True).numpy()
-            for name, value in model_tensors(self._model).items()
-        }
 
     def _save(self, pair_ids: list[str]) -> None:
         save_checkpoint(

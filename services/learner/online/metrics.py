@@ -65,13 +65,6 @@ def sampler_gap(
     return {"sampler_gap": largest, "sampler_gap_mean": total / count} if count else {}
 
 
-def changed_values(
-    before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]
-) -> dict[str, int]:
-    """Values that differ between two versions, by tensor."""
-    return {name: int(np.count_nonzero(before[name] != after[name])) for name in after}
-
-
 def _k3(policy: Tensor, reference: Tensor) -> float:
     gap = reference - policy
     return float(torch.expm1(gap).sub(gap).sum())

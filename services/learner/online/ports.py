@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
 from services.queues.settings import QueueSettings
-
-if TYPE_CHECKING:
-    import numpy as np
+from services.weights.manifest import Tensors
 
 
 class Queues(Protocol):
@@ -39,20 +37,22 @@ class Connect(Protocol):
 
 @dataclass(frozen=True)
 class WeightVersion:
-    """Weights to hand out. The arrays are never written to again."""
+    """Weights to hand out, as the engines get them. The arrays are never written to again."""
 
     run: str
     version: int
     """0: the starting policy; e: after episode e."""
     base_version: int
     """What `changed` is counted against; the version itself when there is none before."""
-    tensors: Mapping[str, "np.ndarray"]
-    """float32, by Hugging Face parameter name; tied tensors once."""
+    dtype: str
+    """Of the engines: what the policy's float32 weights are rounded to."""
+    tensors: Tensors
+    """In `dtype` (bfloat16 as bits in uint16), by Hugging Face parameter name; tied ones once."""
     changed: Mapping[str, int]
-    """Values that differ from the base version, by name."""
+    """Values of `tensors` whose bits differ from the base version's, by name."""
     canary_tokens: Sequence[int]
     canary_logprobs: Sequence[float]
-    """Of canary_tokens[1:], nats."""
+    """Of canary_tokens[1:], nats: by a float32 forward of `tensors`."""
     canary_tolerance: float
     metrics: Mapping[str, float]
     """Of the episode; empty for version 0."""
