@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from services.errors import UnreachableError
+from services.errors import ArtifactError, UnreachableError
 
 RepoType = Literal["model", "dataset"]
 
@@ -22,6 +22,21 @@ def is_hub_name(path: str) -> bool:
     if not _NAME.fullmatch(path) or Path(path).suffix in _DATA_FILES:
         return False
     return not Path(path).exists()
+
+
+def find_model(path: str, folder: str = "") -> str:
+    """The folder of a model, or its hub name where there is no such folder.
+
+    A relative path starts at `folder`. Raises ArtifactError when it is neither.
+    """
+    local = Path(folder, path)
+    if (local / "config.json").is_file():
+        return str(local)
+    if local.exists():
+        raise ArtifactError(f"{path}: no config.json in it, so this is no model folder")
+    if not is_hub_name(path):
+        raise ArtifactError(f"{path}: there is no such model folder (a hub name is owner/model)")
+    return path
 
 
 def require_on_hub(name: str, kind: RepoType, key: str) -> None:

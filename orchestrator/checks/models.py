@@ -6,21 +6,18 @@ import struct
 from pathlib import Path
 
 from services.errors import ArtifactError, LineageError
-from services.hub import is_hub_name
+from services.hub import find_model, is_hub_name
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def check_model_folder(path: str, key: str) -> None:
     """ArtifactError unless the path is a model folder or can be a hub name."""
-    if is_hub_name(path):
-        return
-    folder = Path(path)
-    if not folder.exists():
-        raise ArtifactError(f"'{key}': no such folder: {path} (a hub name is owner/model)")
-    if not (folder / "config.json").is_file():
-        raise ArtifactError(f"'{key}': {path} is no model folder: it has no config.json")
-    if not list(folder.glob("*.safetensors")):
+    try:
+        found = find_model(path)
+    except ArtifactError as error:
+        raise ArtifactError(f"'{key}': {error}") from None
+    if not is_hub_name(path) and not list(Path(found).glob("*.safetensors")):
         raise ArtifactError(f"'{key}': {path} holds no .safetensors weights")
 
 

@@ -4,24 +4,18 @@ Nothing heavy is imported for JSONL; pyarrow and datasets are imported where the
 """
 
 import json
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from services.data.settings import DataSource
 from services.errors import DataError, one_line
+from services.hub import is_hub_name
 
 _SUFFIXES = (".jsonl", ".parquet")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 RawRow = tuple[str, dict[str, object]]
 """Where a row stands ("file.jsonl, line 17") and its columns."""
-
-
-def is_hub_name(path: str) -> bool:
-    """Whether `path`, which is no file and no folder, can be the name of a hub dataset."""
-    return bool(_HUB_NAME.fullmatch(path)) and Path(path).suffix not in (*_SUFFIXES, ".json")
 
 
 def files_of(path: str) -> list[Path]:

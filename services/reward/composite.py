@@ -1,16 +1,15 @@
 """The reward: its parts, each scored and reported on its own, summed by weight."""
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import fsum, isfinite
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pairloop.data.v1.pair_pb2 import Score
 from pairloop.data.v1.rollout_pb2 import FINISH_REASON_LENGTH, Prompt, Sample
-from services.errors import ArtifactError, LineageError, WorkerError
+from services.errors import LineageError, WorkerError
+from services.hub import find_model
 from services.reward import rules
 from services.reward.function import call_function, load_function
 from services.reward.settings import (
@@ -25,7 +24,6 @@ from services.reward.settings import (
 if TYPE_CHECKING:
     from services.reward.model import RewardModel
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 Rule = CheckerReward | LengthReward | MissingEosReward | FunctionReward
 ScoreGroup = Callable[[Prompt, Sequence[Sample]], list[float]]
 
@@ -115,21 +113,6 @@ def describe(settings: RewardSettings) -> str:
         + (f"({part.path})" if isinstance(part, ModelReward | FunctionReward) else "")
         for part in settings.parts
     )
-
-
-def find_model(path: str, folder: str) -> str:
-    """The model's folder, or its hub name when there is no such folder.
-
-    Raises ArtifactError when `path` is neither.
-    """
-    local = Path(folder, path)
-    if (local / "config.json").is_file():
-        return str(local)
-    if local.exists():
-        raise ArtifactError(f"reward model {path}: the folder has no config.json")
-    if not HUB_NAME.fullmatch(path):
-        raise ArtifactError(f"reward model {path}: there is no such folder")
-    return path
 
 
 def _load_model(part: ModelReward, settings: RewardSettings, folder: str) -> "RewardModel":

@@ -6,9 +6,9 @@ from typing import Any
 
 import ray
 
+from services.hub import find_model
 from services.ray_errors import answered
 from services.reward import gateway, serve_app
-from services.reward.composite import find_model
 from services.reward.settings import ModelReward, RewardSettings
 
 

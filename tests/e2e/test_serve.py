@@ -193,7 +193,7 @@ def test_what_does_not_start_says_why(cluster: None, folder: Path) -> None:
     def model(path: str) -> RewardSettings:
         return RewardSettings.model_validate({"parts": [{"kind": "model", "path": path}]})
 
-    with pytest.raises(ArtifactError, match="no/such/folder: there is no such folder"):
+    with pytest.raises(ArtifactError, match="no/such/folder: there is no such model folder"):
         launch(model("no/such/folder"), run="absent", folder=str(folder))
     with pytest.raises(WorkerError, match=r"has no score\.weight: it is not a reward model") as e:
         launch(model("policy"), run="policy", folder=str(folder))

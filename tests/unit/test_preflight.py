@@ -66,7 +66,7 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     said = refused(online(tmp_path, policy=str(tmp_path / "empty")), ArtifactError)
     assert "'policy'" in said
     assert "no config.json" in said
-    assert "no such folder" in refused(online(tmp_path, policy="/no/where"), ArtifactError)
+    assert "no such model folder" in refused(online(tmp_path, policy="/no/where"), ArtifactError)
 
 
 CONFIG = {"num_attention_heads": 2, "hidden_size": 128, "num_hidden_layers": 2}

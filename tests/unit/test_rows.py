@@ -17,7 +17,6 @@ from services.data.rows import (
     read_texts,
 )
 from services.data.settings import DataSource
-from services.data.sources import is_hub_name
 from services.errors import DataError
 
 USER = {"role": "user", "content": "Say hi"}
@@ -187,12 +186,6 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
     assert "neither .jsonl nor .parquet" in _message(read_texts, DataSource(path=__file__))
     (tmp_path / "folder").mkdir()
     assert "in this folder" in _message(read_texts, DataSource(path=str(tmp_path / "folder")))
-
-
-def test_hub_names() -> None:
-    assert is_hub_name("HuggingFaceH4/ultrafeedback_binarized")
-    for path in ("data/texts.jsonl", "texts", "./a/b", "@data/texts.jsonl", "a/b/c", "/a/b"):
-        assert not is_hub_name(path), path
 
 
 def test_check_rows_counts_and_refuses(tmp_path: Path) -> None:

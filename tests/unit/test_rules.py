@@ -16,8 +16,9 @@ from pairloop.data.v1.rollout_pb2 import (
     Sample,
 )
 from services.errors import ArtifactError, ConfigError, DataError, LineageError, WorkerError
+from services.hub import find_model
 from services.reward import rules
-from services.reward.composite import Composite, Part, build, describe, find_model, part_names
+from services.reward.composite import Composite, Part, build, describe, part_names
 from services.reward.function import call_function, load_function
 from services.reward.settings import RewardSettings
 
@@ -191,7 +192,7 @@ def test_where_a_model_is_looked_for(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert find_model("good", str(tmp_path)) == str(tmp_path / "good")
     assert find_model("Qwen/Some-RM-1.5", str(tmp_path)) == "Qwen/Some-RM-1.5"
-    with pytest.raises(ArtifactError, match="no such folder"):
+    with pytest.raises(ArtifactError, match="no such model folder"):
         find_model("runs/demo/reward_model", str(tmp_path))
     with pytest.raises(ArtifactError, match=r"no config\.json"):
         find_model("empty", str(tmp_path))

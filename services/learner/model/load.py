@@ -1,6 +1,5 @@
 """Models in and out of Hugging Face folders; master weights are float32."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from transformers import (
 )
 
 from services.errors import ArtifactError, one_line
+from services.hub import find_model
 from services.learner.model.shape import ModelShape
 
 transformers.utils.logging.set_verbosity_error()
@@ -92,11 +92,10 @@ def new_reward_model(policy: str, tokenizer: Any, seed: int) -> Any:
 
 
 def _load(loader: Any, source: str, **options: Any) -> Any:
-    if source.startswith((".", "/")) and not (Path(source) / "config.json").is_file():
-        raise ArtifactError(f"{source}: no model here (config.json is missing)")
+    found = find_model(source)
     try:
         return loader.from_pretrained(
-            source, dtype=torch.float32, attn_implementation="sdpa", **options
+            found, dtype=torch.float32, attn_implementation="sdpa", **options
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"{source}: the model cannot be loaded ({one_line(error)})") from error

@@ -6,7 +6,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from services.errors import ArtifactError, PairloopError, ResourceError, WorkerError, one_line
+from services.errors import PairloopError, ResourceError, WorkerError, one_line
+from services.hub import find_model
 from services.rollout.settings import EngineSettings
 from services.rollout.vllm.environment import engine_environment, engine_threads
 from services.rollout.vllm.fit import check_fit
@@ -21,7 +22,7 @@ _LEAST_BATCHED_TOKENS = 2048
 
 def start(model: str, settings: EngineSettings, seed: int) -> "LLMEngine":
     """The engine, in this process. Raises ResourceError, ArtifactError or WorkerError."""
-    _check_folder(model)
+    find_model(model)
     check_fit(model, settings)
     os.environ.update(engine_environment(settings, model))
     # It is an older setting in whole GiB, and would win over ours.
@@ -105,14 +106,6 @@ def _batched_tokens(settings: EngineSettings) -> int:
     generator has none ("CPU Generator does not use offset"): the engine would die under load.
     """
     return max(_LEAST_BATCHED_TOKENS, settings.max_model_len, settings.max_num_seqs)
-
-
-def _check_folder(model: str) -> None:
-    folder = Path(model)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ArtifactError(f"{model}: no config.json; this is not a Hugging Face model folder")
-    if not folder.is_dir() and (folder.is_absolute() or model.startswith(".")):
-        raise ArtifactError(f"{model}: there is no such model folder")
 
 
 def local_folder(model: str) -> Path:
