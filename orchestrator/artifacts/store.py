@@ -5,6 +5,7 @@ an artifact. Its fingerprint (identity.py) says what was computed, so an artifac
 one can be reused, wherever it lies.
 """
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -70,13 +71,18 @@ def artifact_root(path: str) -> str:
 
 
 def finished_artifacts(output: Path, first: Path) -> dict[str, Path]:
-    """Every finished artifact under an output folder by fingerprint; those of `first` win."""
+    """Every finished artifact under an output folder by fingerprint; those of `first` win.
+
+    Raises ArtifactError for a damaged one in `first`; another run's is no concern of this one.
+    """
     found: dict[str, Path] = {}
-    paths = [*first.glob(f"*/{FILE}"), *sorted(output.glob(f"*/*/{FILE}"))]
-    for path in paths:
-        artifact = read_artifact(path.parent)
-        if artifact is not None:
+    for path in sorted(first.glob(f"*/{FILE}")):
+        if (artifact := read_artifact(path.parent)) is not None:
             found.setdefault(artifact.fingerprint, path.parent)
+    for path in sorted(output.glob(f"*/*/{FILE}")):
+        with contextlib.suppress(ArtifactError):
+            if (artifact := read_artifact(path.parent)) is not None:
+                found.setdefault(artifact.fingerprint, path.parent)
     return found
 
 

@@ -10,6 +10,9 @@ from orchestrator.jobs.job import Job, Makes
 from orchestrator.jobs.registry import Stage
 from services.rollout.settings import EngineSettings
 
+EVALUATION = "-evaluation"
+"""What the name of a policy's evaluation ends in."""
+
 
 class Recipe(Job):
     """Jobs in order. "@name" in a stage is the folder of an earlier one."""
@@ -30,6 +33,10 @@ class Recipe(Job):
                 raise ValueError(f"stages.{key}.name: a stage is named by its key; remove it")
             if isinstance(stage, Recipe):
                 raise ValueError(f"stages.{key}.job: a recipe inside a recipe; write its stages")
+            if self.evaluate is not None and f"{key}{EVALUATION}" in self.stages:
+                raise ValueError(
+                    f"stages.{key}{EVALUATION}: the name of {key}'s evaluation; take another"
+                )
             if not key or not key.replace("_", "").replace("-", "").isalnum():
                 raise ValueError(f"stages.{key}: name a stage with letters, digits, - and _")
         return self
@@ -41,7 +48,7 @@ class Recipe(Job):
         for key, job in self.stages.items():
             stages[key] = with_seed(job, self.seed)
             if self.evaluate is not None and job.makes == "policy":
-                stages[f"{key}-evaluation"] = Evaluate(
+                stages[f"{key}{EVALUATION}"] = Evaluate(
                     policy=f"@{key}",
                     evaluation=self.evaluate,
                     engine=self.engine,

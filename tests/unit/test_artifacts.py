@@ -40,6 +40,15 @@ def test_of_two_equal_artifacts_the_runs_own_is_taken(tmp_path: Path) -> None:
     assert finished_artifacts(tmp_path, tmp_path / "two") == {"m1": tmp_path / "two" / "tuned"}
 
 
+def test_a_damaged_artifact_stops_its_own_run_alone(tmp_path: Path) -> None:
+    make(tmp_path / "one" / "sft", "sft", "m1")
+    (broken := tmp_path / "two" / "sft").mkdir(parents=True)
+    (broken / "artifact.json").write_text("{")
+    assert finished_artifacts(tmp_path, tmp_path / "one") == {"m1": tmp_path / "one" / "sft"}
+    with pytest.raises(ArtifactError, match=r"two/sft/artifact\.json is damaged"):
+        finished_artifacts(tmp_path, tmp_path / "two")
+
+
 def test_what_stood_under_the_final_name_is_kept(tmp_path: Path) -> None:
     make(tmp_path / "sft", "sft", "m1")
     make(tmp_path / "sft", "sft", "m2")

@@ -1,11 +1,15 @@
 """What a job declares is all that others know of it: held with one that is in no other file."""
 
+import asyncio
 import importlib
+import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from pydantic import ValidationError
 
 from orchestrator.checks.preflight import check
 from orchestrator.config.reading import read_config, to_yaml
@@ -16,6 +20,7 @@ from orchestrator.jobs.training import part_of
 from orchestrator.stages.context import RunContext
 from orchestrator.stages.outlook import outlook
 from orchestrator.stages.plan import plan_stages
+from orchestrator.stages.run import run
 from orchestrator.stages.stage import run_stage
 from services.errors import ConfigError, DataError, Waiting, WorkerError
 from services.learner.jobs.settings import SFTSettings
@@ -86,6 +91,21 @@ async def test_a_job_of_one_file_and_one_line_is_read_checked_run_and_reused(
     ]
 
 
+async def test_a_finished_run_computes_nothing_and_needs_no_cluster(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = config(tmp_path)
+    folder = tmp_path / "runs" / "toys"
+    await Run(folder).all(job)
+    await asyncio.to_thread(run, job)
+    printed = capsys.readouterr().out
+    assert printed.count(": reused") == 2
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [stage["reused"] for stage in summary["stages"].values()] == [True, True]
+    assert "error" not in summary["run"] or summary["run"]["error"] is None
+
+
 async def test_a_job_that_waits_ends_the_run_and_goes_on_later(tmp_path: Path) -> None:
     answers = tmp_path / "answers.txt"
     job = config(tmp_path, CONFIG + f"    waits_for: {answers}\n")
@@ -136,6 +156,15 @@ def test_every_job_declares_itself(name: str) -> None:
     assert job.model_fields["job"].default == name
     assert job.makes in get_args(Makes)
     assert (job.__doc__ or "").strip()
+
+
+def test_an_evaluations_name_is_taken() -> None:
+    stage = {"job": "count_answers", "prompts": {"path": "p.jsonl"}}
+    base = {"job": "pretrain", "texts": {"path": "t.jsonl"}}
+    with pytest.raises(ValidationError, match=r"stages\.base-evaluation: the name of base's"):
+        job_class("recipe").model_validate(
+            {"stages": {"base": base, "base-evaluation": stage}, "evaluate": {}}
+        )
 
 
 def test_the_docs_table_is_what_the_jobs_declare(monkeypatch: pytest.MonkeyPatch) -> None:
