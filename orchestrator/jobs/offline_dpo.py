@@ -7,7 +7,7 @@ from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
 from orchestrator.jobs.job import Job, Makes
 from orchestrator.jobs.training import train
 from services.learner.jobs.settings import OfflineDPOSettings
-from services.learner.optim.warnings import optimizer_advice
+from services.learner.optim.warnings import optimizer_warnings
 
 if TYPE_CHECKING:
     from orchestrator.stages.context import StageContext
@@ -31,7 +31,7 @@ class OfflineDPO(OfflineDPOSettings, Job):
 
     def warnings(self) -> Sequence[str]:
         """Of the optimizer."""
-        return optimizer_advice(self.train.optimizer)
+        return optimizer_warnings(self.train.optimizer)
 
     async def run(self, context: "StageContext") -> dict[str, float]:
         """Train the policy against its frozen reference; returns the learner's metrics."""

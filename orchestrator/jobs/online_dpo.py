@@ -12,7 +12,7 @@ from services.admin.settings import AdminSettings
 from services.data.settings import DataSource
 from services.inputs import Rows
 from services.learner.jobs.settings import OnlineDPOSettings
-from services.learner.optim.warnings import optimizer_advice
+from services.learner.optim.warnings import optimizer_warnings
 from services.pairs.settings import PairSettings
 from services.queues.settings import QueueSettings
 from services.reward.settings import RewardSettings
@@ -67,7 +67,7 @@ class OnlineDPO(OnlineDPOSettings, Job):
 
     def warnings(self) -> Sequence[str]:
         """Of the optimizer."""
-        return optimizer_advice(self.train.optimizer)
+        return optimizer_warnings(self.train.optimizer)
 
     def engines(self) -> Sequence[EngineSettings]:
         """One kind."""

@@ -1,4 +1,4 @@
-"""The learner's way out: its weights as a checked version on the board."""
+"""The learner's way out: its weights as a described version in the VersionStore."""
 
 from typing import Any
 
@@ -11,20 +11,20 @@ from services.weights.manifest import build_manifest
 
 
 class StorePublisher:
-    """Describes a version and leaves it on the VersionStore.
+    """Describes a version and leaves it in the VersionStore.
 
     Runs in the learner's process, which owns the arrays in the object store.
     """
 
-    def __init__(self, board: Any) -> None:
-        self._board = board
+    def __init__(self, store: Any) -> None:
+        self._store = store
 
     def __call__(self, version: WeightVersion) -> None:
-        """Publish; returns when the board holds it."""
+        """Publish; returns when the store holds it."""
         manifest = manifest_of(version).SerializeToString()
         ref = ray.put(dict(version.tensors))
         ray.get(
-            self._board.publish.remote(version.version, manifest, [ref], dict(version.metrics)),
+            self._store.publish.remote(version.version, manifest, [ref], dict(version.metrics)),
             timeout=60.0,
         )
 

@@ -67,30 +67,23 @@ def score_tokens(model: Any, token_ids: list[int]) -> list[float]:
 
 
 def snapshot_folder(
-    folder: str | Path,
-    dtype: str,
-    version: int,
-    *,
-    run: str = "",
-    tolerance: float | None = None,
-    seed: int = 0,
+    folder: str | Path, dtype: str, version: int
 ) -> tuple[WeightManifest, dict[str, Array]]:
-    """The folder as a full version in `dtype`.
+    """The folder as a full version in `dtype`, of no run.
 
     The canary is scored by a float32 forward of the weights rounded to `dtype`. Raises
     ArtifactError when the folder holds no model.
     """
     tensors = read_tensors(folder, dtype)
-    ids = canary_tokens(int(read_config(folder)["vocab_size"]), seed)
+    ids = canary_tokens(int(read_config(folder)["vocab_size"]))
     logprobs = score_tokens(_float32_model(folder, dtype), ids)
-    limit = default_tolerance(dtype) if tolerance is None else tolerance
     manifest = build_manifest(
-        run,
+        "",
         version,
         version,
         tensors,
         dict.fromkeys(tensors, dtype),
-        build_canary(ids, logprobs, limit),
+        build_canary(ids, logprobs, default_tolerance(dtype)),
     )
     return manifest, tensors
 

@@ -1,7 +1,7 @@
 import pytest
 
 from services.learner.optim.schedule import lr_factor
-from services.learner.optim.warnings import optimizer_advice
+from services.learner.optim.warnings import optimizer_warnings
 from services.learner.settings import AdamWSettings, OnDARESettings, ScheduleSettings
 
 
@@ -28,13 +28,13 @@ def test_constant_stays() -> None:
 
 
 def test_a_tiny_reserve_without_rescale_is_advised_against() -> None:
-    (line,) = optimizer_advice(OnDARESettings(reserve=0.01, lr=1e-6))
+    (line,) = optimizer_warnings(OnDARESettings(reserve=0.01, lr=1e-6))
     assert "rescale: true" in line
-    assert optimizer_advice(OnDARESettings(reserve=0.01, lr=1e-6, rescale=True)) == []
-    assert optimizer_advice(OnDARESettings(reserve=0.01, lr=1e-6, mode="official")) == []
-    assert optimizer_advice(AdamWSettings()) == []
+    assert optimizer_warnings(OnDARESettings(reserve=0.01, lr=1e-6, rescale=True)) == []
+    assert optimizer_warnings(OnDARESettings(reserve=0.01, lr=1e-6, mode="official")) == []
+    assert optimizer_warnings(AdamWSettings()) == []
 
 
 def test_an_alpha_that_collapsed_is_advised_against() -> None:
-    (line,) = optimizer_advice(OnDARESettings(alpha=1e-3, rescale=True))
+    (line,) = optimizer_warnings(OnDARESettings(alpha=1e-3, rescale=True))
     assert "collapse" in line

@@ -1,4 +1,4 @@
-"""Waiting for an episode's signal to train, over the run's queues, on every worker alike."""
+"""A run's queues for the learner: wait until an episode can be trained, read, commit."""
 
 import asyncio
 import time
@@ -15,27 +15,30 @@ from services.states import HELD, OVER, State
 
 T = TypeVar("T")
 _POLL_S = 0.05
-_WORD_EVERY_S = 2.0
-"""The leading worker tells the others at least this often that it still waits."""
+_BROADCAST_EVERY_S = 2.0
+"""The others hear from the main worker at least so often: a collective has a deadline too."""
 
 
-class EpisodeSignal(IntEnum):
-    """What an episode's state means to the learner."""
+class Readiness(IntEnum):
+    """Whether an episode can be trained; a number, so that the main worker can broadcast it."""
 
-    WAIT = 0
-    TRAIN = 1
-    STOP = 2
-    TOO_LATE = 3
+    WAITING = 0
+    READY = 1
+    ENDED = 2
+    """Failed or cancelled: there is nothing more to train."""
+    TRAINED_BEFORE = 3
     STALLED = 4
+    """Nothing changed in it until the deadline."""
 
 
-_SIGNALS: dict[str, EpisodeSignal] = {
-    State.TRAINING: EpisodeSignal.TRAIN,
-    State.FAILED: EpisodeSignal.STOP,
-    State.CANCELLED: EpisodeSignal.STOP,
-    State.PUBLISHING: EpisodeSignal.TOO_LATE,
-    State.COMPLETED: EpisodeSignal.TOO_LATE,
+_READINESS: dict[str, Readiness] = {
+    State.TRAINING: Readiness.READY,
+    State.FAILED: Readiness.ENDED,
+    State.CANCELLED: Readiness.ENDED,
+    State.PUBLISHING: Readiness.TRAINED_BEFORE,
+    State.COMPLETED: Readiness.TRAINED_BEFORE,
 }
+"""Of the states; WAITING in every other one."""
 
 
 class EpisodeQueues:
@@ -64,18 +67,19 @@ class EpisodeQueues:
         """
         deadline = _Deadline(self._timeout_s)
         while True:
-            signal = self._poll(episode, deadline) if self._worker.is_main else EpisodeSignal.WAIT
-            signal = EpisodeSignal(self._worker.broadcast(signal))
-            if signal is EpisodeSignal.TRAIN:
+            # The main worker alone looks; what it sees goes to all, so that all do the same.
+            seen = self._poll(episode, deadline) if self._worker.is_main else Readiness.WAITING
+            readiness = Readiness(self._worker.broadcast(seen))
+            if readiness is Readiness.READY:
                 return True
-            if signal is EpisodeSignal.STOP:
+            if readiness is Readiness.ENDED:
                 return False
-            if signal is EpisodeSignal.TOO_LATE:
+            if readiness is Readiness.TRAINED_BEFORE:
                 raise StateError(
                     f"episode {episode} was trained already and no checkpoint holds it; the "
                     f"checkpoints under {self._place.folder} belong to another run or were removed"
                 )
-            if signal is EpisodeSignal.STALLED:
+            if readiness is Readiness.STALLED:
                 raise StallError(
                     f"the learner waited {self._timeout_s:g} s for episode {episode} to "
                     "train and nothing moved in it; look at the rollout and pairing workers"
@@ -104,7 +108,7 @@ class EpisodeQueues:
         return self._call(self._queues.pairs(episode))
 
     def commit_trained(self, episode: int) -> None:
-        """Let the episode's pairs go: a checkpoint holds them. The leading worker alone does it."""
+        """Let the episode's pairs go: a checkpoint holds them. The main worker alone does it."""
         if self._worker.is_main:
             self._call(self._queues.commit_trained(episode, episode))
 
@@ -115,23 +119,23 @@ class EpisodeQueues:
         finally:
             self._runner.close()
 
-    def _poll(self, episode: int, deadline: "_Deadline") -> EpisodeSignal:
-        """Look until something is to be told to the other workers."""
-        until = time.monotonic() + _WORD_EVERY_S
+    def _poll(self, episode: int, deadline: "_Deadline") -> Readiness:
+        """Look until the wait is over, or the other workers are due a word that it is not."""
+        until = time.monotonic() + _BROADCAST_EVERY_S
         while True:
             state = self._call(self._queues.episode_state(episode))
-            signal = _SIGNALS.get(state, EpisodeSignal.WAIT)
-            if signal is not EpisodeSignal.WAIT:
-                return signal
+            readiness = _READINESS.get(state, Readiness.WAITING)
+            if readiness is not Readiness.WAITING:
+                return readiness
             counters = self._call(self._queues.counters(episode))
             if deadline.passed((state, tuple(sorted(counters.items()))), paused=state in HELD):
-                return EpisodeSignal.STALLED
+                return Readiness.STALLED
             if time.monotonic() >= until:
-                return EpisodeSignal.WAIT
+                return Readiness.WAITING
             time.sleep(_POLL_S)
 
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(work)
+    def _call(self, call: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(call)
 
 
 class _Deadline:

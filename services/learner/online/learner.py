@@ -4,6 +4,17 @@
       -> its pairs -> log-probabilities under policy and reference -> `epochs` passes of DPO
       -> checkpoint -> commit_trained -> publish the weights as version e
 
+One step of it is five files:
+
+    online/learner.py       an episode: its pairs, their reference log-probabilities, its batches
+    train/loop.py           a batch: each worker's share, gradients, their sum, the clip, the step
+    losses/objectives.py    two answers through the model, and what is reported of them
+    losses/dpo.py           the DPO loss
+    optim/omo.py            from gradients to weights: Adam, merged with the reference vector
+
+Around it: episode_wait.py is the way to the queues, metrics.py what is measured of an episode,
+engine_weights.py the form in which a version goes out, ports.py what others put in.
+
 A crash anywhere in between is safe: what is not in the checkpoint is trained again from the same
 kept pairs, and what is in it is only committed and published again. A stop is a return.
 """
@@ -135,7 +146,7 @@ class _Learner:
         self._worker.barrier()
 
     def publish(self) -> None:
-        """Hand out the current version; the leading worker alone does it."""
+        """Hand out the current version; the main worker alone does it."""
         place = self._place
         if not self._worker.is_main:
             return
@@ -158,7 +169,7 @@ class _Learner:
         )
 
     def export(self) -> None:
-        """Write the model folder; the leading worker alone does it."""
+        """Write the model folder; the main worker alone does it."""
         if self._worker.is_main:
             export_model(self._model, self._tokenizer, Path(self._place.out))
         self._worker.barrier()

@@ -8,29 +8,29 @@ _COLLAPSE_ALPHA = 1e-4
 """arXiv 2405.17931: training collapses from here on, 1e-7 to 5e-6 is best."""
 
 
-def optimizer_advice(settings: OptimizerSettings) -> list[str]:
+def optimizer_warnings(settings: OptimizerSettings) -> list[str]:
     """Warnings about an optimizer's settings, one line each; empty when there is none."""
     if isinstance(settings, AdamWSettings):
         return []
-    advice = []
+    found = []
     divided = settings.rescale or (settings.kind == "ondare" and settings.mode == "official")
     expected = settings.reserve * settings.lr
     if settings.kind == "ondare" and not divided and settings.reserve < 1.0:
         small = settings.reserve <= 0.05 and settings.lr < 1e-3
         if small or expected < _LEAST_EXPECTED_STEP:
-            advice.append(
+            found.append(
                 f"ondare with reserve {settings.reserve:g} and no rescale takes expected steps of "
                 f"{settings.reserve:g} x Adam's, so lr {settings.lr:g} acts like {expected:g}: "
                 f"set rescale: true, or raise lr to about {settings.lr / settings.reserve:g}"
             )
     if settings.alpha >= _COLLAPSE_ALPHA:
-        advice.append(
+        found.append(
             f"{settings.kind} with alpha {settings.alpha:g}: the paper saw training collapse at "
             "1e-4; its best region is 1e-7 to 5e-6"
         )
     if settings.weight_decay > 0 and settings.reserve < 1.0:
-        advice.append(
+        found.append(
             f"weight_decay {settings.weight_decay:g} moves every value of every matrix, so weight "
             "deltas are no longer sparse; set it to 0 to keep them small"
         )
-    return advice
+    return found

@@ -46,8 +46,10 @@ def shard(batch: Sequence[int], lengths: Sequence[int], rank: int, world: int) -
     """One worker's share of a batch: dealt out longest first, back and forth, so that tokens
     are even. `lengths[i]` is the length in tokens of example i."""
     by_length = sorted(batch, key=lambda at: (-lengths[at], at))
-    signal = 2 * world
-    return [at for place, at in enumerate(by_length) if _dealt_to(place % signal, world) == rank]
+    there_and_back = 2 * world
+    return [
+        at for place, at in enumerate(by_length) if _dealt_to(place % there_and_back, world) == rank
+    ]
 
 
 def micro_batches(share: Sequence[int], lengths: Sequence[int], size: int) -> list[list[int]]:

@@ -22,6 +22,8 @@ from services.errors import ArtifactError
 from services.learner.train.durable import replaced_folder
 
 _MANIFEST = "checkpoint.json"
+_KEPT = 2
+"""The newest, and the one before in case the newest turns out to be broken."""
 _NAME = re.compile(r"step-(\d{9})")
 
 
@@ -39,9 +41,8 @@ def save_checkpoint(
     number: int,
     tensors: Mapping[str, Mapping[str, Tensor]],
     state: Mapping[str, Any],
-    keep: int = 2,
 ) -> Path:
-    """Write checkpoint `number` under `folder`, then remove all but the newest `keep`."""
+    """Write checkpoint `number` under `folder`, then remove all but the newest `_KEPT`."""
     target = folder / f"step-{number:09d}"
     with replaced_folder(target) as fresh:
         for file, named in tensors.items():
@@ -50,7 +51,7 @@ def save_checkpoint(
         files = {path.name: _fingerprint(path) for path in sorted(fresh.iterdir())}
         manifest = {"number": number, "files": files, "state": dict(state)}
         (fresh / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for old in _found(folder)[:-keep]:
+    for old in _found(folder)[:-_KEPT]:
         shutil.rmtree(old)
     return target
 

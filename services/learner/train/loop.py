@@ -113,10 +113,10 @@ def train_phase(
             optimizer.count_changes = due
         set_lr(optimizer, lr_at(at))
         share = shard(batch, lengths, worker.rank, worker.world)
-        parts = micro_batches(share, lengths, settings.micro_batch_size)
+        cuts = micro_batches(share, lengths, settings.micro_batch_size)
         weight = sum(objective.weight(examples[i]) for i in batch)
         metrics = _gradients(
-            objective, [[examples[i] for i in part] for part in parts], parameters, weight, worker
+            objective, [[examples[i] for i in cut] for cut in cuts], parameters, weight, worker
         )
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
         metrics |= {"grad_norm": float(norm), "lr": lr_at(at)}
@@ -148,8 +148,8 @@ def evaluate_sums(
     share = shard(range(len(examples)), lengths, worker.rank, worker.world)
     totals: dict[str, Tensor] = {}
     with torch.no_grad():
-        for part in micro_batches(share, lengths, size):
-            loss, sums = objective.sums([examples[i] for i in part])
+        for cut in micro_batches(share, lengths, size):
+            loss, sums = objective.sums([examples[i] for i in cut])
             _add(objective, totals, loss, sums)
     weight = sum(objective.weight(example) for example in examples)
     return _means(objective, totals, weight, worker)
@@ -157,7 +157,7 @@ def evaluate_sums(
 
 def _gradients(
     objective: Objective[Example],
-    parts: Sequence[Sequence[Example]],
+    passes: Sequence[Sequence[Example]],
     parameters: Sequence[Tensor],
     weight: float,
     worker: Worker,
@@ -166,8 +166,8 @@ def _gradients(
     for parameter in parameters:
         parameter.grad = None
     totals: dict[str, Tensor] = {}
-    for part in parts:
-        loss, sums = objective.sums(part)
+    for examples in passes:
+        loss, sums = objective.sums(examples)
         (loss / weight).backward()
         _add(objective, totals, loss.detach(), sums)
     for parameter in parameters:

@@ -42,9 +42,11 @@ class _Trainer(DataParallelTrainer):  # type: ignore[misc]
 
 
 Task = Callable[..., dict[str, float]] | str
-"""task(*told, report, *extras) -> metrics; runs on every worker, rank 0's metrics count. As
+"""task(*arguments, report, *extras) -> metrics; runs on every worker, rank 0's metrics count. As
 "module:function" it is imported where it runs alone."""
 
+_SILENCE_S = 1800
+"""Longest wait of the workers for each other."""
 _ENVIRONMENT = {
     # Ray Train looks at its workers every 2 s otherwise: a second or two lost at each job's end.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -59,30 +61,27 @@ _ENVIRONMENT = {
 
 def fit(
     task: Task,
-    told: tuple[Any, ...],
+    arguments: tuple[Any, ...],
     settings: TrainSettings,
     storage: Path,
     report: Callable[..., None],
     run_name: str,
     *,
     extras: tuple[Any, ...] = (),
-    max_failures: int = 0,
-    silence_s: float = 1800.0,
 ) -> dict[str, float]:
     """Run `task` on `settings.workers` workers and return rank 0's metrics.
 
-    Ray must be connected. `storage` is Ray Train's own folder (shared between nodes). A worker
-    that dies is started again `max_failures` times, then what it raised comes out here: one of
-    ours as it was, anything else as a WorkerError of one line. Workers that are not placed within
-    three minutes, twice, are a ResourceError. `silence_s`: longest wait of workers for each other.
+    Ray must be connected. `storage` is Ray Train's own folder (shared between nodes). What a
+    worker raised comes out here: one of ours as it was, anything else as a WorkerError of one
+    line. Workers that are not placed within three minutes, twice, are a ResourceError.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     # By reference: Train's controller would import what the task imports, and does not need it.
-    work = [ray.put((task, told, report, extras))]
+    call = [ray.put((task, arguments, report, extras))]
     trainer = _Trainer(
-        functools.partial(_on_worker, work, settings.threads),
-        backend_config=_backend(settings, silence_s),
+        functools.partial(_on_worker, call, settings.threads),
+        backend_config=_backend(settings),
         scaling_config=ScalingConfig(
             num_workers=settings.workers,
             use_gpu=settings.num_gpus > 0,
@@ -91,7 +90,7 @@ def fit(
         run_config=RunConfig(
             name=run_name,
             storage_path=str(storage.resolve()),
-            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=1),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=1),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
@@ -118,16 +117,16 @@ def start(*arguments: Any, **options: Any) -> "Future[dict[str, float]]":
     return future
 
 
-def _on_worker(work: list[Any], threads: int) -> dict[str, float]:
+def _on_worker(call: list[Any], threads: int) -> dict[str, float]:
     """The function Ray Train calls on each worker; whatever it raises has a text of one line."""
     import torch
 
     context = ray.train.get_context()
     cores = (os.cpu_count() or 1) // context.get_local_world_size()
     torch.set_num_threads(threads or max(1, cores))
-    task, told, report, extras = ray.get(work[0])
+    task, arguments, report, extras = ray.get(call[0])
     try:
-        metrics: dict[str, float] = _function(task)(*told, report, *extras)
+        metrics: dict[str, float] = _function(task)(*arguments, report, *extras)
         return metrics
     except PairloopError:
         raise
@@ -144,14 +143,14 @@ def _function(task: Task) -> Callable[..., dict[str, float]]:
     return function
 
 
-def _backend(settings: TrainSettings, silence_s: float) -> Any:
+def _backend(settings: TrainSettings) -> Any:
     """A process group; one worker needs none, and does without the import in the controller."""
     if settings.workers == 1:
         return None
     from ray.train.torch import TorchConfig
 
     backend = "nccl" if settings.num_gpus > 0 else "gloo"
-    return TorchConfig(backend=backend, timeout_s=int(silence_s))
+    return TorchConfig(backend=backend, timeout_s=_SILENCE_S)
 
 
 def _resources(settings: TrainSettings) -> dict[str, float]:
