@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,10 @@ def main(names: list[str]) -> int:
     """Start a Redis for all test processes, have the faults tried, report."""
     from services.queues.embedded import EmbeddedRedis
 
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
+    for pattern in settings["only_mutate"] + settings["pytest_add_cli_args_test_selection"]:
+        if not list(ROOT.glob(pattern)):
+            sys.exit(f"mutants: {pattern} in [tool.mutmut] of pyproject.toml is no file")
     with tempfile.TemporaryDirectory() as folder:
         server = EmbeddedRedis.start(Path(folder), "everysec")
         # Forked workers must not inherit threads of the arithmetic libraries.
