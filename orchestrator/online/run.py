@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,11 +20,11 @@ from orchestrator.online.supervision import supervise
 from orchestrator.stages.context import StageContext
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.data.rows import read_prompts
-from services.errors import StallError, WorkerError
+from services.errors import DataError, StallError, WorkerError
 from services.pairs.stats import merge
 from services.queues.address import redis_address
 from services.queues.items import causes
-from services.queues.ledger import ledger_audit
+from services.queues.ledger import LedgerEvent, ledger_audit
 from services.weights.broadcaster import broadcast
 
 _LEDGER = "ledger.jsonl"
@@ -50,7 +51,22 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
             f"the ledger does not add up: {problems[0]} ({len(problems)} problems); keep the run's"
             " folder and report it"
         )
+    if context.extends is None:
+        require_training(context.stage, ledger)
     return metrics | {"ledger_events": float(len(ledger))}
+
+
+def require_training(stage: str, ledger: Sequence[LedgerEvent]) -> None:
+    """DataError when no pair of a whole run was trained: its last version is its first."""
+    if any(event.kind == "trained" for event in ledger):
+        return
+    dropped = Counter(event.detail for event in ledger if event.kind == "dropped")
+    reasons = ", ".join(f"{count} {reason.lower()}" for reason, count in dropped.most_common())
+    raise DataError(
+        f"{stage} trained on no pair: all {dropped.total()} groups were dropped ({reasons}), so the"
+        " policy is unchanged; see sampling, pairs.min_margin and the reward, and begin again under"
+        " another name: name=..."
+    )
 
 
 def _attempt(scratch: Path) -> str:
