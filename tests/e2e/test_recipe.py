@@ -96,7 +96,8 @@ def pause_and_resume(run: "subprocess.Popen[str]", port: int, events: Path) -> E
 
 
 def ledger_of(artifact: Path) -> list[LedgerEvent]:
-    return [LedgerEvent(**json.loads(line)) for line in (artifact / "ledger.jsonl").open()]
+    lines = (artifact / "ledger.jsonl").read_text().splitlines()
+    return [LedgerEvent(**json.loads(line)) for line in lines]
 
 
 def held_until(resumed: Episode, ledger: list[LedgerEvent]) -> bool:
