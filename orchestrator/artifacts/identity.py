@@ -20,6 +20,13 @@ from services.settings import EXTENDABLE, Settings, fields_of, is_operational
 CODE = "0.1.0"
 """Of what the same settings compute: raised when that changes on purpose."""
 
+_TOKENS = {
+    "artifact ": "another artifact",
+    "file ": "other content",
+    "folder ": "other content",
+}
+"""How content.py begins what stands for an input, and what a reader is told of two that differ."""
+
 Identity = Mapping[str, Any]
 """Dotted key -> JSON value."""
 
@@ -33,6 +40,9 @@ class Difference:
     after: Any
 
     def __str__(self) -> str:
+        for kind, words in _TOKENS.items():
+            if str(self.before).startswith(kind) and str(self.after).startswith(kind):
+                return f"{self.key} ({words})"
         return f"{self.key} {_shown(self.before)} -> {_shown(self.after)}"
 
 
@@ -91,6 +101,6 @@ def _extents(settings: Settings, prefix: str) -> Iterator[tuple[str, int]]:
 
 
 def _shown(value: Any) -> str:
-    """Short: what an input is, not its checksum."""
+    """Short."""
     text = "nothing" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

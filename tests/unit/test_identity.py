@@ -113,6 +113,16 @@ def test_what_changes_the_result_changes_the_fingerprint(
     assert [str(each) for each in differences(before, after)] == [said]
 
 
+def test_inputs_differ_in_words_and_not_in_checksums() -> None:
+    before = {"policy": "artifact 12ab", "pairs.path": "file 3f", "base": "owner/base"}
+    after = {"policy": "artifact 34cd", "pairs.path": "file 4e", "base": "artifact 56ef"}
+    assert [str(each) for each in differences(before, after)] == [
+        "base owner/base -> artifact 56ef",
+        "pairs.path (other content)",
+        "policy (another artifact)",
+    ]
+
+
 def test_an_added_reward_part_differs_in_its_keys_alone() -> None:
     parts = [{"kind": "checker"}, {"kind": "missing_eos", "weight": 2}]
     found = differences(identity(online()), identity(online(reward={"parts": parts})))

@@ -105,7 +105,7 @@ def test_other_data_is_another_input_and_a_copy_is_not(tmp_path: Path) -> None:
     assert all(stage.found for stage in plan_stages(recipe(tmp_path, moved)))
     copy.write_text('{"prompt": "a", "completion": "c", "answer": "c"}\n')
     said = notices(plan_stages(recipe(tmp_path, moved)))
-    assert said[0].startswith("sft begins anew: demonstrations.path file ")
+    assert said[0].startswith("sft begins anew: demonstrations.path (other content); ")
 
 
 def test_unfinished_work_goes_on_and_unfinished_other_work_stays(tmp_path: Path) -> None:

@@ -133,6 +133,20 @@ def test_a_run_of_sft_alone_gets_a_short_report_without_empty_plots() -> None:
         assert absent not in text
 
 
+def test_a_run_that_only_reused_does_not_say_how_long_it_took() -> None:
+    state = RunState()
+    for reused in (True, False):
+        name = f"stage-{reused}"
+        apply(state, StageStarted(stage=name, job="sft", index=1, total=1, reused=reused), 1.0)
+        apply(
+            state,
+            StageFinished(stage=name, job="sft", seconds=5.0, reused=reused, folder="f"),
+            2.0,
+        )
+        page = render_report(state, {"seconds": 3.0})
+        assert ("every stage reused" in page, "took 3.0 s" in page) == (reused, not reused)
+
+
 def test_a_report_of_nothing_says_so() -> None:
     text = render_report(RunState(), {"error": "config.yaml:3 is wrong"})
     assert "No stage has begun." in text

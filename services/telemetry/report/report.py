@@ -54,6 +54,7 @@ def render_report(state: RunState, extra: Extra) -> str:
         error=redact(extra.get("error", "")),
         seed=extra.get("seed"),
         seconds=extra.get("seconds", state.last_at - state.started_at),
+        reused=bool(state.stages) and all(stage.reused for stage in state.stages.values()),
         started=_when(state.started_at),
         peak_memory=extra.get("peak_memory_bytes"),
         rows=stage_rows(state),
