@@ -134,14 +134,14 @@ async def train_episode(
     started = ports.clock()
     weights = await ports.weights(number, settings.timeout_s)
     trained = ports.clock()
-    await move(State.PUBLISHING)
+    episode = await move(State.PUBLISHING)
     await ports.publish(weights)
-    episode = await move(State.COMPLETED)
     timings = {
         "sample_seconds": sample_seconds,
         "train_seconds": trained - started,
         "sync_seconds": ports.clock() - trained,
     }
+    # Before the move: a run that is cut off in between publishes, and reports, once more.
     ports.report(
         EpisodeFinished(
             stage=ports.stage,
@@ -153,3 +153,4 @@ async def train_episode(
             metrics={**weights.metrics, **await ports.statistics(number), **timings},
         )
     )
+    await move(State.COMPLETED)
