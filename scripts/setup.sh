@@ -18,7 +18,7 @@ if [ -z "$python" ]; then
     exit 1
 fi
 
-say() { printf 'setup [%s/4] %s\n' "$1" "$2"; }
+say() { printf 'setup [%s/5] %s\n' "$1" "$2"; }
 say 1 "environment: .venv with $("$python" --version)"
 if [ ! -x .venv/bin/python ] || ! fits .venv/bin/python; then
     rm -rf .venv
@@ -35,4 +35,11 @@ say 3 "the other $(grep -c '==' requirements/cpu.lock) packages, as locked"
 .venv/bin/uv pip install --no-deps --require-hashes -r requirements/cpu.lock
 say 4 "pairloop itself, editable"
 .venv/bin/uv pip install --no-deps --no-build-isolation --editable .
+# A run starts a dozen Pythons that import thousands of files. Without bytecode each compiles them
+# anew, on every run where PYTHONDONTWRITEBYTECODE is set (as container images do).
+say 5 "bytecode of what is installed"
+.venv/bin/python -m compileall -q -j 0 \
+    -x '/(anthropic|numba|mypyc?|pip|tests?)/|/transformers/models/(?!auto/|qwen2/)' \
+    .venv/lib/python3*/site-packages orchestrator services protos >/dev/null 2>&1 ||
+    true # a few installed files are not of this Python
 echo "$wanted" > "$stamp"
