@@ -1,6 +1,7 @@
 """Start-up of an online run: seconds to its first sample, and what each process imports for it.
 
-    .venv/bin/python bench/startup.py [--repetitions 3] [--reward rules|model] [--keep] [key=value ...]
+    .venv/bin/python bench/startup.py [--repetitions 3] [--reward rules|model] [--keep]
+        [--no-imports] [key=value ...]
 
 Makes a tiny policy once (the first stages of tests/e2e/tiny.yaml, kept under runs/startup), then
 starts `orchestrator/run.py` on an online job as a user would, and ends it once the first group is
@@ -17,7 +18,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -61,19 +61,22 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--reward", choices=("rules", "model"), default="rules")
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--no-imports", action="store_true", help="leave that start out")
     parser.add_argument("words", nargs="*", metavar="key=value")
     options = parser.parse_args()
     job = online_job(options.reward)
     words = [*options.words, *(["ray.keep=true"] if options.keep else [])]
     # Short, as Ray's sockets lie in it.
-    with tempfile.TemporaryDirectory(prefix="su-", dir="/tmp") as place:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="su-", dir="/tmp") as place:
         folder = Path(place)
         config = folder / "startup.yaml"
         config.write_text(yaml.safe_dump(job), encoding="utf-8")
         environment = os.environ | {"RAY_TMPDIR": str(folder)}
         try:
-            seen = start(config, folder, [*words, "name=imports"], environment, imports=True)
-            imported = dict(imports(folder, seen))
+            imported = {}
+            if not options.no_imports:
+                seen = start(config, folder, [*words, "name=imports"], environment, imports=True)
+                imported = dict(imports(folder, seen))
             if options.keep:
                 stop_ray(environment)
                 start(config, folder, [*words, "name=first"], environment)
@@ -100,7 +103,7 @@ def online_job(reward: str) -> dict[str, Any]:
         wanted += ["preferences", "reward_model"]
     online["prompts"] = {"path": str(MADE / "data" / "prompts.jsonl")}
     online["reward"] = {"parts": parts}
-    online["episodes"] = {"count": 2, "prompts": 12, "in_flight": 4, "timeout_s": 120}
+    online["episodes"] = {"count": 100, "prompts": 12, "in_flight": 4, "timeout_s": 120}
     if not all((MADE / name).is_dir() for name in wanted):
         made = {name: stages[name] for name in wanted}
         MADE.mkdir(parents=True, exist_ok=True)
@@ -116,7 +119,7 @@ def start(
 ) -> Start:
     """Start the job, watch it to its first sample, and end it."""
     name = words[-1].split("=")[1]
-    output = folder / "runs"
+    output = folder / name / "runs"  # its own: nothing of another start is reused
     more = {"PYTHONPROFILEIMPORTTIME": "1"} if imports else {}
     with (folder / f"{name}.out").open("w") as out, (folder / f"{name}.err").open("w") as err:
         began, clock = time.time(), time.monotonic()
@@ -133,7 +136,9 @@ def start(
         try:
             while not (moments := moments_of(output / name, began)).get("first sample"):
                 if run.poll() is not None or time.monotonic() - clock > LONGEST_S:
-                    told = (folder / f"{name}.out").read_text() + (folder / f"{name}.err").read_text()
+                    told = (folder / f"{name}.out").read_text() + (
+                        folder / f"{name}.err"
+                    ).read_text()
                     raise SystemExit(f"no first sample; the run said:\n{told[-3000:]}")
                 watch(run.pid, seen, ticks)
                 time.sleep(0.25)
@@ -168,8 +173,10 @@ def moments_of(folder: Path, began: float) -> dict[str, float]:
         at, kind = event["time"] - began, event["kind"]
         if kind == "stage_started":
             found["ray"] = at
-        elif kind == "services_up":
-            found |= {part: at - event["waited"][part] for part in event["waited"]}
+        elif kind == "note" and "services are starting" in event["text"]:
+            found["redis, admin"] = at
+        elif kind == "note" and event["text"].startswith("services up"):
+            found["engines, reward, pairing"] = at
         elif kind == "weights_published" and event["version"] == 0:
             found |= {"learner": at - event["seconds"], "weights attested": at}
         elif kind == "episode_changed" and event["dispatched"]:

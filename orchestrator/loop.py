@@ -91,7 +91,7 @@ async def sample_episode(ports: LoopPorts, settings: EpisodeSettings, number: in
     Raises StallError when nothing moves for `settings.timeout_s` outside a pause, WorkerError
     when every prompt was lost to an error: the episode is FAILED then.
     """
-    prompts, sent = ports.prompts(number), 0
+    prompts, sent = await ports.prompts(number), 0
     watch = ChangeWatch(ports, settings)
     while True:
         episode = await ports.episodes.get(number)

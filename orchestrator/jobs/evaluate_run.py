@@ -14,8 +14,6 @@ from orchestrator.stages.context import RunContext, StageContext
 from pairloop.data.v1.rollout_pb2 import Rollout
 from services.data.rows import read_prompts
 from services.data.settings import DataSource
-from services.learner.jobs.evaluate_lm import evaluate_texts
-from services.learner.model.load import load_tokenizer
 from services.reward.rules import checker
 from services.rollout.settings import SamplingSettings
 from services.telemetry.record.events import Evaluated, SkillAccuracy
@@ -50,9 +48,15 @@ def _skills(sources: Sequence[DataSource]) -> set[str]:
 async def _held_out_loss(policy: str, settings: EvaluationSettings) -> tuple[float, int] | None:
     if settings.texts is None:
         return None
-    task = ray.remote(num_cpus=1)(evaluate_texts)
+    task = ray.remote(num_cpus=1)(_evaluate_texts)
     found: tuple[float, int] = await task.remote(policy, settings.texts)
     return found
+
+
+def _evaluate_texts(policy: str, texts: DataSource) -> tuple[float, int]:
+    from services.learner.jobs.evaluate_lm import evaluate_texts  # torch: in the task alone
+
+    return evaluate_texts(policy, texts)
 
 
 async def _answers(job: Evaluate, run: RunContext) -> tuple[list[Rollout], list[Rollout]] | None:
@@ -61,14 +65,14 @@ async def _answers(job: Evaluate, run: RunContext) -> tuple[list[Rollout], list[
     if settings.prompts is None:
         return None
     rows = read_prompts(settings.prompts)
-    tokenizer = load_tokenizer(job.policy)
     workers = await run.engines.with_weights(job.policy, job.engine)
+    rendered = await run.engines.render(workers, job.policy, [row.messages for row in rows])
     sampled = SamplingSettings(n=settings.samples, max_tokens=settings.max_tokens)
     greedy = SamplingSettings(n=1, temperature=0.0, max_tokens=settings.max_tokens)
     prompts = [
         make_prompt(
             row,
-            tokenizer,
+            text_and_ids,
             sampling,
             run=f"evaluation-{name}",
             episode=0,
@@ -77,7 +81,7 @@ async def _answers(job: Evaluate, run: RunContext) -> tuple[list[Rollout], list[
             seed=job.seed,
         )
         for name, sampling in (("sampled", sampled), ("greedy", greedy))
-        for index, row in enumerate(rows)
+        for index, (row, text_and_ids) in enumerate(zip(rows, rendered, strict=True))
     ]
     rollouts = await run.engines.generate(workers, prompts)
     return rollouts[: len(rows)], rollouts[len(rows) :]

@@ -18,7 +18,6 @@ from pairloop.data.v1.pair_pb2 import DropReason, Score
 from pairloop.data.v1.rollout_pb2 import Rollout
 from services.data.rows import read_prompts
 from services.errors import DataError
-from services.learner.model.load import load_tokenizer
 from services.pairs.select import Selection, all_pairs, select
 from services.reward.settings import RewardSettings
 from services.telemetry.record.events import PairExample
@@ -28,11 +27,13 @@ _EXAMPLES = 6
 
 async def make_preferences(job: Preferences, context: StageContext) -> dict[str, float]:
     """Fill the artifact with pairs.jsonl and heldout.jsonl; returns counts and mean rewards."""
-    tokenizer = load_tokenizer(job.policy)
+    rows = read_prompts(job.prompts)
+    workers = await context.run.engines.with_weights(job.policy, job.engine)
+    rendered = await context.run.engines.render(workers, job.policy, [r.messages for r in rows])
     prompts = [
         make_prompt(
             row,
-            tokenizer,
+            text_and_ids,
             job.sampling,
             run=context.stage,
             episode=0,
@@ -40,9 +41,8 @@ async def make_preferences(job: Preferences, context: StageContext) -> dict[str,
             dataset_row=index,
             seed=job.seed,
         )
-        for index, row in enumerate(read_prompts(job.prompts))
+        for index, (row, text_and_ids) in enumerate(zip(rows, rendered, strict=True))
     ]
-    workers = await context.run.engines.with_weights(job.policy, job.engine)
     rollouts = await context.run.engines.generate(workers, prompts)
     scores = await _score(job.reward, rollouts)
     return await asyncio.to_thread(_write, job, context, rollouts, scores)

@@ -21,7 +21,7 @@ async def train(
     `task` is "module:function", imported where it runs; it is given the part of the job's settings
     that is `kind`. Raises WorkerError with the cause.
     """
-    from services.learner.train.ray_train import start
+    from services.learner.train.background import start
     from services.telemetry.record.sink import Reporter
 
     settings = part_of(job, kind)

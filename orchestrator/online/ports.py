@@ -40,7 +40,7 @@ class LoopPorts:
     stage: str
     """Named by every event of the loop."""
     episodes: Episodes
-    prompts: Callable[[int], Sequence[Prompt]]
+    prompts: Callable[[int], Awaitable[Sequence[Prompt]]]
     """The prompts of an episode."""
     dispatch: Callable[[int, Sequence[Prompt]], Awaitable[int]]
     """Send these, in order, as far as credits and state allow; returns how many are sent now,

@@ -1,14 +1,15 @@
 """Which prompts an episode takes, and the message each becomes."""
 
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 from pairloop.data.v1.rollout_pb2 import ChatMessage, Prompt
 from pairloop.data.v1.rollout_pb2 import SamplingSettings as SamplingMessage
-from services.data.chat import render_prompt
-from services.data.rows import PromptRow
+from services.data.rows import Messages, PromptRow
 from services.rollout.settings import SamplingSettings
+
+Render = Callable[[Sequence[Messages]], Awaitable[Sequence[tuple[str, Sequence[int]]]]]
+"""Dialogues to their texts and token ids; an engine does it, which has the tokenizer."""
 
 
 def rows_of_episode(rows: int, episode: int, count: int, seed: int) -> list[int]:
@@ -32,7 +33,7 @@ def rows_of_episode(rows: int, episode: int, count: int, seed: int) -> list[int]
 
 def make_prompt(
     row: PromptRow,
-    tokenizer: Any,
+    rendered: tuple[str, Sequence[int]],
     sampling: SamplingSettings,
     *,
     run: str,
@@ -41,8 +42,11 @@ def make_prompt(
     dataset_row: int,
     seed: int,
 ) -> Prompt:
-    """The message of one prompt; its id and its sampling seed do not depend on the attempt."""
-    text, token_ids = render_prompt(tokenizer, row.messages)
+    """The message of one prompt; its id and its sampling seed do not depend on the attempt.
+
+    `rendered` is the row's text and token ids.
+    """
+    text, token_ids = rendered
     return Prompt(
         id=f"{run}/e{episode:05d}/p{index:05d}",
         run=run,
@@ -65,9 +69,9 @@ def make_prompt(
     )
 
 
-def episode_prompts(
+async def episode_prompts(
     rows: Sequence[PromptRow],
-    tokenizer: Any,
+    render: Render,
     sampling: SamplingSettings,
     *,
     run: str,
@@ -77,10 +81,11 @@ def episode_prompts(
 ) -> list[Prompt]:
     """An episode's prompts in canonical order."""
     chosen = rows_of_episode(len(rows), episode, count, seed)
+    rendered = await render([rows[row].messages for row in chosen])
     return [
         make_prompt(
             rows[row],
-            tokenizer,
+            text_and_ids,
             sampling,
             run=run,
             episode=episode,
@@ -88,5 +93,5 @@ def episode_prompts(
             dataset_row=row,
             seed=seed,
         )
-        for index, row in enumerate(chosen)
+        for index, (row, text_and_ids) in enumerate(zip(chosen, rendered, strict=True))
     ]

@@ -7,6 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,10 @@ def _attempt(scratch: Path) -> str:
 async def _loop(job: OnlineDPO, context: StageContext, ids: str, services: Services) -> None:
     rows = read_prompts(job.prompts)
 
-    def prompts(episode: int) -> list[Prompt]:
-        return episode_prompts(
+    async def prompts(episode: int) -> list[Prompt]:
+        return await episode_prompts(
             rows,
-            services.tokenizer,
+            partial(context.run.engines.render, services.engines, job.policy),
             job.sampling,
             run=ids,
             episode=episode,

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
@@ -23,21 +23,26 @@ from orchestrator.online.publishing import StorePublisher
 from orchestrator.online.supervision import heartbeat, together
 from orchestrator.stages.context import StageContext
 from services.admin.server import AdminServer
-from services.data.chat import tokenizer_fingerprint
 from services.errors import PairloopError, WorkerError
+from services.imports import heavy_imports
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
-from services.learner.model.load import load_tokenizer
-from services.learner.train import ray_train
+from services.learner.train import background
 from services.pairs.actor import PairHandle, start_pairing
 from services.queues.queues import RunQueues
 from services.reward.client import GrpcScorer
-from services.reward.launch import RunningReward, launch
+from services.reward.settings import RewardSettings
 from services.rollout.actor import RolloutHandle
 from services.telemetry.format import duration
 from services.telemetry.record.events import Note
 from services.telemetry.record.sink import Reporter
 from services.weights.canary import canary_tokens, default_tolerance
+from services.weights.snapshot import vocabulary_size
 from services.weights.version_store import VersionStoreHandle, start_version_store
+
+if TYPE_CHECKING:
+    from services.reward.launch import RunningReward
+
+T = TypeVar("T")
 
 _START_S = 300.0
 """How long pairing and the reward may take to come up."""
@@ -54,10 +59,16 @@ class Services:
     store: EpisodeStore
     engines: Sequence[RolloutHandle]
     pairing: Sequence[PairHandle]
-    reward: RunningReward
+    reward: "RunningReward"
     version_store: VersionStoreHandle
     learner: "asyncio.Future[dict[str, float]]"
-    tokenizer: Any
+
+
+def launch_reward(settings: RewardSettings, *, run: str, timeout_s: float) -> "RunningReward":
+    """As services.reward.launch.launch; imports Ray Serve, over a second of CPU time."""
+    with heavy_imports():
+        from services.reward.launch import launch
+    return launch(settings, run=run, timeout_s=timeout_s)
 
 
 @dataclass(frozen=True)
@@ -65,8 +76,8 @@ class Starters:
     """How the processes of a run are started; tests put fakes here."""
 
     version_store: Callable[[], VersionStoreHandle] = start_version_store
-    learner: Callable[..., "Future[dict[str, float]]"] = ray_train.start
-    reward: Callable[..., RunningReward] = launch
+    learner: Callable[..., "Future[dict[str, float]]"] = background.start
+    reward: "Callable[..., RunningReward]" = launch_reward
     pairing: Callable[[int], list[PairHandle]] = start_pairing
 
 
@@ -79,16 +90,43 @@ async def start_services(
     stack: contextlib.AsyncExitStack,
     starters: Starters = Starters(),
 ) -> Services:
-    """Start what is independent at once: each of these imports for seconds.
+    """Start what is independent at once, the longest first: each of these imports for seconds.
 
     `published` episodes are in the artifact that this run goes on from. `stack` ends them, also
     those that were started before another failed.
     """
+    began = time.monotonic()
+    took: dict[str, float] = {}
+
+    async def timed(part: str, work: Awaitable[T]) -> T:
+        done = await work
+        took[part] = time.monotonic() - began
+        return done
+
+    if job.engine.num_gpus:
+        await context.run.engines.release()
+    starting = asyncio.ensure_future(
+        timed("engines", context.run.engines.for_architecture(job.policy, job.engine))
+    )
+    stack.push_async_callback(_stop_engines, starting)
+    pairing = starters.pairing(job.pairs.workers)
+    for worker in pairing:
+        stack.callback(worker.kill)
+    version_store = starters.version_store()
+    stack.callback(version_store.kill)
     queues = await RunQueues.open(url, name, job.queues)
     stack.push_async_callback(queues.close)
     store = await EpisodeStore.open(url, name, job.queues.connect_timeout_s)
     stack.push_async_callback(store.close)
     await store.create(job.episodes.count, job.episodes.prompts, published)
+    learner = _start_learner(job, context, name, url, starters, version_store)
+    launching = asyncio.ensure_future(
+        timed(
+            "reward",
+            asyncio.to_thread(starters.reward, job.reward, run=name, timeout_s=_START_S),
+        )
+    )
+    stack.push_async_callback(_stop_reward, launching)
     admin = AdminServer()
     address = await admin.start(job.admin, store)
     stack.push_async_callback(admin.stop)
@@ -98,27 +136,10 @@ async def start_services(
             text=f"admin API at {address} (gRPC, reflection on); the services are starting",
         )
     )
-    began = time.monotonic()
-
-    version_store = starters.version_store()
-    stack.callback(version_store.kill)
-    if job.engine.num_gpus:
-        await context.run.engines.release()
-    tokenizer = load_tokenizer(job.policy)
-    learner = _start_learner(job, context, name, url, starters, version_store, len(tokenizer))
-    launching = asyncio.ensure_future(
-        asyncio.to_thread(starters.reward, job.reward, run=name, timeout_s=_START_S)
-    )
-    stack.push_async_callback(_stop_reward, launching)
-    engines, reward = await together(
-        context.run.engines.for_architecture(job.policy, job.engine), asyncio.shield(launching)
-    )
-    stack.push_async_callback(_stop_engines, engines)
-    pairing = starters.pairing(job.pairs.workers)
-    for worker in pairing:
-        stack.callback(worker.kill)
+    engines, reward = await together(starting, asyncio.shield(launching))
+    fingerprint = await engines[0].tokenizer_fingerprint(job.policy)
     connect = partial(RunQueues.open, url, name, job.queues)
-    scorer = partial(GrpcScorer, reward.address, job.reward, tokenizer_fingerprint(tokenizer))
+    scorer = partial(GrpcScorer, reward.address, job.reward, fingerprint)
     await together(
         *(engine.start(connect) for engine in engines),
         *(
@@ -133,13 +154,10 @@ async def start_services(
             for worker in pairing
         ),
     )
-    context.run.report(
-        Note(
-            stage=context.stage,
-            text=f"engines, reward and pairing up in {duration(time.monotonic() - began)}",
-        )
-    )
-    return Services(queues, store, engines, pairing, reward, version_store, learner, tokenizer)
+    took["pairing"] = time.monotonic() - began
+    parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in took.items())
+    context.run.report(Note(stage=context.stage, text=f"services up after: {parts}"))
+    return Services(queues, store, engines, pairing, reward, version_store, learner)
 
 
 def _start_learner(
@@ -149,7 +167,6 @@ def _start_learner(
     url: str,
     starters: Starters,
     version_store: VersionStoreHandle,
-    vocabulary: int,
 ) -> "asyncio.Future[dict[str, float]]":
     place = OnlinePlace(
         stage=context.stage,
@@ -159,7 +176,7 @@ def _start_learner(
         redis_url=SecretStr(url),
         folder=str(context.scratch / "learner"),
         engine_dtype=job.engine.dtype,
-        canary_tokens=canary_tokens(vocabulary, job.seed),
+        canary_tokens=canary_tokens(vocabulary_size(job.policy), job.seed),
         canary_tolerance=job.sync.canary_tolerance or default_tolerance(job.engine.dtype),
     )
     future = starters.learner(
@@ -198,9 +215,12 @@ def watched(services: Services, load_s: float) -> dict[str, Awaitable[Any]]:
     return parts
 
 
-async def _stop_engines(engines: Sequence[RolloutHandle]) -> None:
-    """They live on for the next stage. One that died has ended already."""
-    for engine in engines:
+async def _stop_engines(starting: "asyncio.Future[list[RolloutHandle]]") -> None:
+    """Those that are up live on for the next stage. One that died has ended already."""
+    starting.cancel()
+    await asyncio.wait({starting})
+    up = not starting.cancelled() and starting.exception() is None
+    for engine in starting.result() if up else ():
         with contextlib.suppress(WorkerError):
             await engine.stop()
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
+from services.data.rows import Messages
 from services.rollout.actor import RolloutHandle, create_workers
 from services.rollout.settings import EngineSettings
 from services.weights.broadcaster import attested
@@ -52,6 +53,12 @@ class EnginePool:
                 *(_load(engine, policy, settings.start_timeout_s) for engine in engines)
             )
         return engines
+
+    async def render(
+        self, workers: Sequence[RolloutHandle], policy: str, dialogues: Sequence[Messages]
+    ) -> list[tuple[str, list[int]]]:
+        """Text and token ids of each dialogue by the policy's tokenizer."""
+        return await workers[0].render(policy, dialogues)
 
     async def generate(
         self, engines: Sequence[RolloutHandle], prompts: Sequence[Prompt]

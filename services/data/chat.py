@@ -5,9 +5,22 @@ import json
 from typing import Any
 
 from services.data.rows import Messages
-from services.errors import DataError
+from services.errors import ArtifactError, DataError, one_line
 
 END_OF_ANSWER = "<|im_end|>"
+
+
+def load_tokenizer(source: str) -> Any:
+    """The transformers tokenizer of a folder or hub name. ArtifactError when there is none.
+
+    Imports transformers, and torch with it: for processes that have both anyway.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{source}: no tokenizer ({one_line(error)})") from error
 
 
 def end_of_answer_id(tokenizer: Any) -> int:

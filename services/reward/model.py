@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
 from pairloop.data.v1.rollout_pb2 import Prompt, Sample
-from services.data.chat import tokenizer_fingerprint
+from services.data.chat import load_tokenizer, tokenizer_fingerprint
 from services.errors import ArtifactError, WorkerError
 
 TOKENS_A_PASS = 32_768
@@ -23,7 +23,7 @@ class RewardModel:
     """One loaded reward model and its tokenizer's fingerprint."""
 
     def __init__(self, path: str, dtype: str, max_length: int, device: str) -> None:
-        self.fingerprint = tokenizer_fingerprint(_load_tokenizer(path))
+        self.fingerprint = tokenizer_fingerprint(load_tokenizer(path))
         self._model = _load_model(path, getattr(torch, dtype), device)
         self._path = path
         self._device = device
@@ -77,13 +77,6 @@ class RewardModel:
 def set_threads(threads: int) -> None:
     """Torch threads of this process."""
     torch.set_num_threads(threads)
-
-
-def _load_tokenizer(path: str) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"reward model {path}: no tokenizer: {_first_line(error)}") from error
 
 
 def _load_model(path: str, dtype: torch.dtype, device: str) -> Any:

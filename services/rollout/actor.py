@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import ray
 
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
 from pairloop.data.v1.weights_pb2 import Attestation, WeightManifest
+from services.data.chat import load_tokenizer, render_prompt, tokenizer_fingerprint
+from services.data.rows import Messages
 from services.errors import PairloopError, ResourceError, StallError, WorkerError
 from services.ray_errors import answered
 from services.rollout.engine import Engine
@@ -73,6 +75,18 @@ class RolloutActor:
         rollouts = await self._worker.generate([Prompt.FromString(each) for each in prompts])
         return [rollout.SerializeToString() for rollout in rollouts]
 
+    async def render(self, source: str, dialogues: list[Messages]) -> list[tuple[str, list[int]]]:
+        """Text and token ids of each dialogue by the tokenizer of this folder or hub name.
+
+        Here, as an engine has transformers loaded and the orchestrator has not.
+        """
+        tokenizer = _tokenizer(source)
+        return [render_prompt(tokenizer, messages) for messages in dialogues]
+
+    async def tokenizer_fingerprint(self, source: str) -> str:
+        """As services.data.chat.tokenizer_fingerprint, of this folder or hub name."""
+        return tokenizer_fingerprint(_tokenizer(source))
+
 
 class RolloutHandle:
     """A rollout actor as the orchestrator and the broadcaster see it: typed, one-line errors."""
@@ -115,6 +129,18 @@ class RolloutHandle:
         """As RolloutActor.generate."""
         answers = await self._call("generate", [p.SerializeToString() for p in prompts])
         return [Rollout.FromString(answer) for answer in answers]
+
+    async def render(
+        self, source: str, dialogues: Sequence[Messages]
+    ) -> list[tuple[str, list[int]]]:
+        """As RolloutActor.render."""
+        rendered: list[tuple[str, list[int]]] = await self._call("render", source, list(dialogues))
+        return rendered
+
+    async def tokenizer_fingerprint(self, source: str) -> str:
+        """As RolloutActor.tokenizer_fingerprint."""
+        fingerprint: str = await self._call("tokenizer_fingerprint", source)
+        return fingerprint
 
     def kill(self) -> None:
         """End the process now."""
@@ -177,6 +203,9 @@ def _late(settings: EngineSettings, count: int) -> PairloopError:
         f"{count} rollout workers were not up within engine.start_timeout_s="
         f"{settings.start_timeout_s:g} s; look at their log, or raise it"
     )
+
+
+_tokenizer = cache(load_tokenizer)
 
 
 def _vllm_engine(model: str, settings: EngineSettings, seed: int, worker_id: str) -> Engine:

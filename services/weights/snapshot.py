@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pairloop.data.v1.weights_pb2 import WeightManifest
-from services.errors import ArtifactError
+from services.errors import ArtifactError, one_line
 from services.weights.canary import build_canary, canary_tokens, default_tolerance
 from services.weights.manifest import Array, build_manifest
 
@@ -86,6 +86,18 @@ def snapshot_folder(
         build_canary(ids, logprobs, default_tolerance(dtype)),
     )
     return manifest, tensors
+
+
+def vocabulary_size(source: str) -> int:
+    """Rows of the embedding of the model in a folder or under a hub name. ArtifactError."""
+    if not Path(source).is_dir():
+        from huggingface_hub import hf_hub_download
+
+        try:
+            source = str(Path(hf_hub_download(source, "config.json")).parent)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{source}: no config.json ({one_line(error)})") from error
+    return int(read_config(source)["vocab_size"])
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

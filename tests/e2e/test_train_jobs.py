@@ -19,7 +19,8 @@ from services.learner.jobs.settings import (
     SFTSettings,
 )
 from services.learner.settings import AdamWSettings, OnDARESettings, TrainSettings
-from services.learner.train.ray_train import fit, start
+from services.learner.train.background import start
+from services.learner.train.ray_train import fit
 from tests.unit import learner_parts as parts
 
 pytestmark = pytest.mark.e2e

@@ -77,6 +77,9 @@ class World:
         self._note(f"{to} {number}")
         return episode
 
+    async def prompts(self, number: int) -> list[Prompt]:
+        return [Prompt(index=i) for i in range(self.episodes[number].prompts)]
+
     async def dispatch(self, number: int, prompts: Sequence[Prompt]) -> int:
         episode = self.episodes[number]
         episode.dispatched += len(prompts)
@@ -101,7 +104,7 @@ class World:
         return LoopPorts(
             stage="online",
             episodes=self,
-            prompts=lambda number: [Prompt(index=i) for i in range(self.episodes[number].prompts)],
+            prompts=self.prompts,
             dispatch=self.dispatch,
             weights=self.weights,
             publish=self.publish,

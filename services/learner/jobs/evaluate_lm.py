@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from services.data.chat import load_tokenizer
 from services.data.rows import read_texts
 from services.data.settings import DataSource
 from services.learner.losses.objectives import LanguageModelling
 from services.learner.model.forward import Dtype
-from services.learner.model.load import load_frozen, load_tokenizer, special_ids
+from services.learner.model.load import load_frozen, special_ids
 from services.learner.train.distributed import Worker
 from services.learner.train.encoding import EncodedText, encode_rows
 from services.learner.train.loop import evaluate_sums

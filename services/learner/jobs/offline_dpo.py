@@ -1,9 +1,10 @@
 """Offline DPO: a fixed preference set against a frozen reference, by AdamW or OMO."""
 
+from services.data.chat import load_tokenizer
 from services.data.rows import read_pairs
 from services.learner.jobs.settings import OfflineDPOSettings, Place
 from services.learner.losses.objectives import DirectPreference
-from services.learner.model.load import load_frozen, load_policy, load_tokenizer, special_ids
+from services.learner.model.load import load_frozen, load_policy, special_ids
 from services.learner.model.reference import summed_pair_logprobs
 from services.learner.train.distributed import Worker
 from services.learner.train.encoding import EncodedPair, encode_pairs

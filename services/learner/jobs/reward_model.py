@@ -1,9 +1,10 @@
 """Reward-model training: a scalar head on a policy, Bradley-Terry on pairs."""
 
+from services.data.chat import load_tokenizer
 from services.data.rows import read_pairs
 from services.learner.jobs.settings import Place, RewardModelSettings
 from services.learner.losses.objectives import RewardModelling
-from services.learner.model.load import load_tokenizer, new_reward_model, special_ids
+from services.learner.model.load import new_reward_model, special_ids
 from services.learner.train.distributed import Worker
 from services.learner.train.encoding import encode_pairs
 from services.learner.train.loop import Report, evaluate_sums

@@ -8,7 +8,6 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -19,14 +18,6 @@ from services.learner.model.shape import ModelShape
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
-
-
-def load_tokenizer(source: str) -> Any:
-    """The tokenizer of a folder or hub name. Raises ArtifactError when there is none."""
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{source}: no tokenizer ({one_line(error)})") from error
 
 
 def special_ids(tokenizer: Any) -> tuple[list[int], int]:

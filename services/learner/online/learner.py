@@ -25,11 +25,12 @@ from pathlib import Path
 import torch
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
+from services.data.chat import load_tokenizer
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.losses.objectives import DirectPreference
 from services.learner.model.export import export_model
 from services.learner.model.forward import each_row_logprobs
-from services.learner.model.load import load_frozen, load_policy, load_tokenizer, special_ids
+from services.learner.model.load import load_frozen, load_policy, special_ids
 from services.learner.model.reference import AnswerLogprobs, share_of_logprobs, summed
 from services.learner.online.engine_weights import engine_tensors, rounded
 from services.learner.online.episode_wait import EpisodeQueues

@@ -1,44 +1,64 @@
 """Ray Train, the one place that touches it: a training function on a group of workers.
 
 `fit` blocks and may be called from any thread but the main one (there Ray Train would take over
-Ctrl-C); `start` gives a future, for what runs beside an asyncio loop.
+Ctrl-C); `background.start` gives a future, for what runs beside an asyncio loop.
 """
 
 import functools
 import importlib
 import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import (
     PlacementGroupCleanerCallback,
 )
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2._internal.execution.callback import RayTrainCallback
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from services.errors import PairloopError, ResourceError, WorkerError, one_line
+from services.imports import heavy_imports
 from services.learner.settings import TrainSettings
 from services.ray_errors import unwrapped
 
 
-class _Trainer(DataParallelTrainer):  # type: ignore[misc]
-    """Without the actor that cleans up after a controller that died.
+class _Workers(FixedScalingPolicy):  # type: ignore[misc]
+    """As many workers as asked for, without the actor that tells an autoscaler in advance.
 
-    It costs a process and an import at each job, needs the dashboard, and does what the end of
-    the Ray job does as well.
+    The placement group of the workers tells it as well, when there is one.
+    """
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Announce nothing."""
+
+    def _maybe_send_resource_request(self) -> None:
+        pass
+
+
+class _Trainer(DataParallelTrainer):  # type: ignore[misc]
+    """Without three actors that Ray Train starts beside controller and workers.
+
+    Each costs a process and an import of Ray Data at every job: one hands out Ray Data sets,
+    which there are none of; one is the autoscaler's (`_Workers`); one cleans up after a controller
+    that died, which needs the dashboard and is what the end of the Ray job does as well.
     """
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         callbacks = super()._create_default_callbacks()
-        return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
+        unused = (PlacementGroupCleanerCallback, DatasetsCallback)
+        return [callback for callback in callbacks if not isinstance(callback, unused)]
+
+    def _initialize_and_run_controller(self, **parts: Any) -> Any:
+        parts["scaling_policy"] = _Workers(self.scaling_config)
+        return super()._initialize_and_run_controller(**parts)
 
 
 Task = Callable[..., dict[str, float]] | str
@@ -102,31 +122,18 @@ def fit(
     return metrics
 
 
-def start(*arguments: Any, **options: Any) -> "Future[dict[str, float]]":
-    """`fit` with the same arguments, in a thread of its own; never keeps the process alive."""
-    future: Future[dict[str, float]] = Future()
-    future.set_running_or_notify_cancel()  # a thread cannot be cancelled
-
-    def run() -> None:
-        try:
-            future.set_result(fit(*arguments, **options))
-        except BaseException as error:  # noqa: BLE001 - whoever holds the future gets it
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="learner", daemon=True).start()
-    return future
-
-
 def _on_worker(call: list[Any], threads: int) -> dict[str, float]:
     """The function Ray Train calls on each worker; whatever it raises has a text of one line."""
-    import torch
-
     context = ray.train.get_context()
     cores = (os.cpu_count() or 1) // context.get_local_world_size()
-    torch.set_num_threads(threads or max(1, cores))
-    task, arguments, report, extras = ray.get(call[0])
     try:
-        metrics: dict[str, float] = _function(task)(*arguments, report, *extras)
+        with heavy_imports():
+            import torch
+
+            torch.set_num_threads(threads or max(1, cores))
+            task, arguments, report, extras = ray.get(call[0])
+            function = _function(task)
+        metrics: dict[str, float] = function(*arguments, report, *extras)
         return metrics
     except PairloopError:
         raise

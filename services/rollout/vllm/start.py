@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from services.errors import PairloopError, ResourceError, WorkerError, one_line
 from services.hub import find_model
+from services.imports import heavy_imports
 from services.rollout.settings import EngineSettings
 from services.rollout.vllm.environment import engine_environment, engine_threads
 from services.rollout.vllm.fit import check_fit
@@ -27,12 +28,14 @@ def start(model: str, settings: EngineSettings, seed: int) -> "LLMEngine":
     os.environ.update(engine_environment(settings, model))
     # It is an older setting in whole GiB, and would win over ours.
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
-    import torch
-
-    if settings.num_gpus == 0:
-        torch.set_num_threads(engine_threads(settings))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
+        with heavy_imports():
+            import torch
+
+            if settings.num_gpus == 0:
+                torch.set_num_threads(engine_threads(settings))
+            import vllm.v1.engine.llm_engine  # noqa: F401 - all that is used below, at once
         try:
             return _build(model, settings, seed)
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
