@@ -1,6 +1,6 @@
 # make demo | test | check: each sets up .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast check mutants format protos lock clean
+.PHONY: help setup demo test fast check mutants format protos lock stop-ray clean
 
 help:
 	@echo "make demo     set up and run the whole recipe in miniature (configs/demo.yaml)"
@@ -11,6 +11,7 @@ help:
 	@echo "make format   let ruff format and fix"
 	@echo "make protos   generate code from protos/"
 	@echo "make lock     resolve pyproject.toml into requirements/cpu.lock"
+	@echo "make stop-ray end the local Ray that ray.keep left under OUTPUT (runs)"
 	@echo "make clean    remove .venv and caches (runs/ stays)"
 
 setup:
@@ -45,6 +46,9 @@ protos: setup
 
 lock: setup
 	@scripts/lock.sh
+
+stop-ray:
+	@.venv/bin/python -m orchestrator.stages.kept $(or $(OUTPUT),runs)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage mutants

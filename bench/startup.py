@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
+from zlib import crc32
 
 import yaml
 
@@ -78,7 +79,7 @@ def main() -> None:
                 seen = start(config, folder, [*words, "name=imports"], environment, imports=True)
                 imported = dict(imports(folder, seen))
             if options.keep:
-                stop_ray(environment)
+                stop_ray(folder / "runs")
                 start(config, folder, [*words, "name=first"], environment)
             starts = [
                 start(config, folder, [*words, f"name=n{number}"], environment)
@@ -86,7 +87,7 @@ def main() -> None:
             ]
         finally:
             if options.keep:
-                stop_ray(environment)
+                stop_ray(folder / "runs")
     sys.stdout.write(json.dumps(result(starts, imported)) + "\n")
 
 
@@ -119,12 +120,13 @@ def start(
 ) -> Start:
     """Start the job, watch it to its first sample, and end it."""
     name = words[-1].split("=")[1]
-    output = folder / name / "runs"  # its own: nothing of another start is reused
+    output = folder / "runs"
     more = {"PYTHONPROFILEIMPORTTIME": "1"} if imports else {}
     with (folder / f"{name}.out").open("w") as out, (folder / f"{name}.err").open("w") as err:
         began, clock = time.time(), time.monotonic()
         run = subprocess.Popen(
-            [*RUN, str(config), f"output={output}", *words],
+            # Another seed, or what one start made would be reused by the next.
+            [*RUN, str(config), f"output={output}", f"seed={crc32(name.encode())}", *words],
             cwd=ROOT,
             env=environment | more,
             stdout=out,
@@ -280,9 +282,10 @@ def imports(folder: Path, seen: Start) -> Iterator[tuple[str, dict[str, float]]]
         yield name, {package: round(took, 2) for package, took in sorted(found.items())}
 
 
-def stop_ray(environment: dict[str, str]) -> None:
+def stop_ray(output: Path) -> None:
     """End the cluster that was kept."""
-    raise SystemExit("not yet")
+    stop = [sys.executable, "-m", "orchestrator.stages.kept", str(output)]
+    subprocess.run(stop, check=True, cwd=ROOT, stdout=sys.stderr)
 
 
 def result(starts: list[Start], imported: dict[str, dict[str, float]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Settings of the cluster."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from services.settings import Operational, Settings
 
@@ -14,3 +14,12 @@ class RaySettings(Settings):
     """Logical CPUs of a local Ray; by default enough for every actor of the job."""
     object_store_gib: Operational[float] = Field(0.5, gt=0.0)
     """Shared memory of a local Ray's object store."""
+    keep: Operational[bool] = False
+    """The local Ray stays when the run ends, for the next one under the same output folder: it
+    starts sooner. Ends after an hour without a run, or by `make stop-ray`."""
+
+    @model_validator(mode="after")
+    def _keeps_its_own(self) -> "RaySettings":
+        if self.keep and self.address is not None:
+            raise ValueError("ray.keep keeps a local Ray, and ray.address names one: remove either")
+        return self

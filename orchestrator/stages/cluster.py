@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.ray import RaySettings
+from orchestrator.stages.kept import kept_ray
 from services.errors import UnreachableError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -26,8 +27,11 @@ _LOCAL_CPUS = 16
 
 
 @contextlib.contextmanager
-def ray_cluster(settings: RaySettings) -> Iterator[None]:
-    """Ray, connected; shut down at the end. UnreachableError when it does not answer."""
+def ray_cluster(settings: RaySettings, output: Path) -> Iterator[None]:
+    """Ray, connected; shut down at the end, but for one that is kept for the runs of `output`.
+
+    UnreachableError when it does not answer.
+    """
     # Every process of the run finds the code, also where the project is not installed.
     paths = [str(ROOT), str(ROOT / "protos"), os.environ.get("PYTHONPATH", "")]
     pythonpath = os.pathsep.join(filter(None, paths))
@@ -45,27 +49,41 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     }
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {"address": address, "log_to_driver": False}
-    options["logging_level"] = logging.ERROR
-    options["configure_logging"] = True
-    if address == "local":
-        options["num_cpus"] = settings.num_cpus or max(_LOCAL_CPUS, os.cpu_count() or 1)
-        options["object_store_memory"] = int(settings.object_store_gib * 2**30)
-        options["include_dashboard"] = False
-        options["_node_ip_address"] = "127.0.0.1"
-    else:
-        options["runtime_env"] = {"env_vars": {"PYTHONPATH": pythonpath, **_MALLOC}}
+    if address != "local":
+        worker_environment = {"PYTHONPATH": pythonpath, **_MALLOC}
+        with _connected(address, {"runtime_env": {"env_vars": worker_environment}}):
+            yield
+            _stop_serve()
+        return
+    # Ray takes the machine's own address for 127.0.0.1, where every neighbour reaches it, unless
+    # it believes itself on a system where it keeps to the loopback.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    local = {
+        "num_cpus": settings.num_cpus or max(_LOCAL_CPUS, os.cpu_count() or 1),
+        "object_store_memory": int(settings.object_store_gib * 2**30),
+        "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+    }
+    with contextlib.ExitStack() as stack:
+        kept = None
+        if settings.keep:
+            kept = stack.enter_context(kept_ray(output, _quiet("local", local)))
+        stack.enter_context(_connected(kept or "local", {} if kept else local))
+        yield
+
+
+@contextlib.contextmanager
+def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
     import ray  # reads its settings from the environment
 
     # Else Ray prints a paragraph on each process that ends. Its cause reaches us as an exception,
     # whose text is the same and goes into error.log; there is no setting for this thread's print.
     ray._private.worker._worker_logs_enabled = False
-
     # In this thread: the servers of a local Ray die with the thread that started them.
     # Ray puts its own handler of SIGTERM in place, which ends the process without its results.
     terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options)
+        ray.init(**_quiet(address, options))
         signal.signal(signal.SIGTERM, terminate)
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -74,10 +92,13 @@ def ray_cluster(settings: RaySettings) -> Iterator[None]:
     try:
         yield
     finally:
-        # A failing Ray must not hide the error that is on its way.
-        if sys.exc_info()[0] is None and address != "local":
-            _stop_serve()
         ray.shutdown()
+
+
+def _quiet(address: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of `ray.init`, without what it writes to the terminal."""
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    return {"address": address, **quiet, **options}
 
 
 def _stop_serve() -> None:

@@ -88,7 +88,7 @@ def _carry_out(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
         # Nothing to compute: no cluster.
         asyncio.run(_stages(planned, shared))
         return
-    with ray_cluster(job.ray):
+    with ray_cluster(job.ray, Path(job.output)):
         asyncio.run(_run(planned, job, shared))
 
 
