@@ -68,6 +68,10 @@ def ray_cluster(settings: RaySettings, output: Path) -> Iterator[None]:
         kept = None
         if settings.keep:
             kept = stack.enter_context(kept_ray(output, _quiet("local", local)))
+        if kept:
+            # A local Ray asks for the user's token (~/.ray/auth_token), which Ray itself sends to
+            # one that it started alone.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         stack.enter_context(_connected(kept or "local", {} if kept else local))
         yield
 
