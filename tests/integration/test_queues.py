@@ -361,9 +361,9 @@ async def test_states_and_counters_of_unknown_episodes(queues: RunQueues) -> Non
     assert (await queues.counters(7))["dispatched"] == 0
 
 
-async def test_a_run_expires_and_no_other_does(redis_url: str) -> None:
+async def test_a_run_expires_and_no_other_does(redis_url: str, run_name: str) -> None:
     # As a pattern, the first name means the second as well.
-    names = ["run-[ab]*", "run-a", "run-[ab]*2"]
+    names = [f"{run_name}-[ab]*", f"{run_name}-a", f"{run_name}-[ab]*2"]
     stores = [await EpisodeStore.open(redis_url, name, 5.0) for name in names]
     runs = [await RunQueues.open(redis_url, name, SETTINGS) for name in names]
     for store, queues in zip(stores, runs, strict=True):
