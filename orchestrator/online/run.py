@@ -158,4 +158,8 @@ def _write_ledger(context: StageContext, events: Sequence[dict[str, Any]]) -> No
     with (context.out / _LEDGER).open("w", encoding="utf-8") as file:
         if context.extends is not None and (context.extends / _LEDGER).is_file():
             file.write((context.extends / _LEDGER).read_text(encoding="utf-8"))
-        file.writelines(json.dumps(event) + "\n" for event in events)
+        before = _published(context)
+        for event in events:
+            # The version a longer run starts from was published by the shorter one.
+            if not before or event["kind"] != "published" or event["episode"] > before:
+                file.write(json.dumps(event) + "\n")
