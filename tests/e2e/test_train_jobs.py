@@ -110,7 +110,7 @@ def test_the_recipe_of_offline_jobs(cluster: None, tmp_path: Path) -> None:
         "dpo",
     ).result(300)
     assert metrics["heldout_accuracy"] > 0.9
-    assert metrics["heldout_margin"] > 0
+    assert metrics["heldout_dpo_margin"] > 0
 
 
 def test_a_workers_error_is_one_line(cluster: None, tmp_path: Path) -> None:
