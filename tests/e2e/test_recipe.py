@@ -231,7 +231,7 @@ def test_a_config_error_is_one_line_before_anything_starts(tmp_path: Path) -> No
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         "pairloop: override 'evaluate.sample=3': unknown key 'evaluate.sample';"
-        " did you mean 'samples'?"
+        " did you mean 'evaluate.samples'?"
     ]
     assert not (tmp_path / "tiny").exists()
 
