@@ -98,15 +98,15 @@ async def start_services(
     began = time.monotonic()
     took: dict[str, float] = {}
 
-    async def timed(part: str, work: Awaitable[T]) -> T:
-        done = await work
+    async def timed(part: str, start: Callable[[], Awaitable[T]]) -> T:
+        done = await start()
         took[part] = time.monotonic() - began
         return done
 
     if job.engine.num_gpus:
         await context.run.engines.release()
     starting = asyncio.ensure_future(
-        timed("engines", context.run.engines.for_architecture(job.policy, job.engine))
+        timed("engines", partial(context.run.engines.for_architecture, job.policy, job.engine))
     )
     stack.push_async_callback(_stop_engines, starting)
     pairing = starters.pairing(job.pairs.workers)
@@ -123,7 +123,7 @@ async def start_services(
     launching = asyncio.ensure_future(
         timed(
             "reward",
-            asyncio.to_thread(starters.reward, job.reward, run=name, timeout_s=_START_S),
+            partial(asyncio.to_thread, starters.reward, job.reward, run=name, timeout_s=_START_S),
         )
     )
     stack.push_async_callback(_stop_reward, launching)

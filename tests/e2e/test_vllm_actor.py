@@ -130,7 +130,9 @@ async def test_workers_sample_and_change_weights_while_they_run(
         await worker.stop()
         await asyncio.wait_for(running, 60)
         worker.kill()
-        with pytest.raises(WorkerError, match="worker rollout-0 died") as caught:
+        with pytest.raises(
+            WorkerError, match=r"rollout-0 died: it was ended by ray\.kill"
+        ) as caught:
             await worker.ping()
         assert "\n" not in str(caught.value)
     finally:

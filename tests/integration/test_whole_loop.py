@@ -78,7 +78,7 @@ class World:
     looks: int = 0
     look: asyncio.Condition = field(default_factory=asyncio.Condition)
 
-    def prompts(self, episode: int) -> list[Prompt]:
+    async def prompts(self, episode: int) -> list[Prompt]:
         return [
             Prompt(
                 id=f"{self.run}/e{episode:05d}/p{index:05d}",
