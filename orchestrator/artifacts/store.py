@@ -80,6 +80,8 @@ def finished_artifacts(output: Path, first: Path) -> dict[str, Path]:
         if (artifact := read_artifact(path.parent)) is not None:
             found.setdefault(artifact.fingerprint, path.parent)
     for path in sorted(output.glob(f"*/*/{FILE}")):
+        if path.parent.parent == first:
+            continue
         with contextlib.suppress(ArtifactError):
             if (artifact := read_artifact(path.parent)) is not None:
                 found.setdefault(artifact.fingerprint, path.parent)

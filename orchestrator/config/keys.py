@@ -22,17 +22,15 @@ def nearest_key(wrong: tuple[str | int, ...], data: Any) -> str | None:
     inside = ".".join(map(str, wrong[len(prefix) :]))
     keys = sorted(set(_keys(job, "")))
     section, _, last = inside.rpartition(".")
-    beside = {key.rpartition(".")[2]: key for key in keys if key.rpartition(".")[0] == section}
-    if not beside and any(str(part).isdigit() for part in wrong):
-        beside = {}  # inside a list: see the second way
-    close = difflib.get_close_matches(last, beside, n=1, cutoff=0.6)
-    if close:
-        return ".".join(map(str, (*prefix, beside[close[0]])))
-    by_last: dict[str, str] = {}
-    for key in keys:
-        by_last.setdefault(key.rpartition(".")[2], key)
-    close = difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)
-    return ".".join(map(str, (*prefix, by_last[close[0]]))) if close else None
+    beside = [key for key in keys if key.rpartition(".")[0] == section]
+    for candidates in (beside, keys):
+        by_last: dict[str, str] = {}
+        for key in candidates:
+            by_last.setdefault(key.rpartition(".")[2], key)
+        close = difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)
+        if close:
+            return ".".join(map(str, (*prefix, by_last[close[0]])))
+    return None
 
 
 def _job_of(
