@@ -29,6 +29,7 @@ STAGES = (
     *("online_dpo", "online_dpo-evaluation"),
 )
 JOBS = {"data": "demo_data"} | {f"{name}-evaluation": "evaluate" for name in POLICIES}
+TRAINED_FURTHER = {"sft": "pretrain", "offline_dpo": "sft", "online_dpo": "offline_dpo"}
 SECONDS = {"data": 3.2, "pretrain": 312.0, "online_dpo": 402.0}
 SKILLS = ("add", "reverse", "sort", "count", "upper", "max", "copy", "dates")
 OUTSIDE_PREFERENCES = ("copy", "dates")
@@ -43,7 +44,14 @@ def run_events(seed: int = 0) -> Iterator[Event]:
     for index, name in enumerate(STAGES, start=1):
         job = JOBS.get(name, name)
         reused = name == "data"
-        yield StageStarted(stage=name, job=job, index=index, total=len(STAGES), reused=reused)
+        yield StageStarted(
+            stage=name,
+            job=job,
+            index=index,
+            total=len(STAGES),
+            reused=reused,
+            policy=TRAINED_FURTHER.get(name, ""),
+        )
         if job == "evaluate":
             yield evaluation(rng, name.removesuffix("-evaluation"))
         elif name == "online_dpo":

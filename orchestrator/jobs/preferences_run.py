@@ -94,7 +94,8 @@ def _write(
             f" ({dict(counts)}); the policy's answers may all be alike: see sampling and pairs"
         )
     totals = [score.total for group in scores for score in group]
-    return {key: float(count) for key, count in counts.items()} | {"reward_mean": fmean(totals)}
+    counted = {key: float(count) for key, count in counts.items()}
+    return counted | {"prompts": float(len(rollouts)), "reward_mean": fmean(totals)}
 
 
 def _select(

@@ -37,7 +37,14 @@ async def run_stage(
     job = resolve(planned.job, made)
     reused = planned.found is not None
     run.report(
-        StageStarted(stage=planned.key, job=job.job, index=index, total=total, reused=reused)
+        StageStarted(
+            stage=planned.key,
+            job=job.job,
+            index=index,
+            total=total,
+            reused=reused,
+            policy=_trained_further(planned.job),
+        )
     )
     if planned.found is not None:
         job.recall(planned.found, _context(planned, run))
@@ -81,6 +88,14 @@ async def run_stage(
     shutil.rmtree(context.scratch, ignore_errors=True)
     _report_finished(run, planned, final, reused=False)
     return final
+
+
+def _trained_further(job: Job) -> str:
+    """The policy a training stage starts from: the stage that made it, else as it is written."""
+    if job.makes != "policy":
+        return ""
+    policies = [each for each in inputs_of(job) if each.key == "policy"]
+    return next((each.linked or each.value for each in policies), "")
 
 
 def _context(

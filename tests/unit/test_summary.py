@@ -6,6 +6,7 @@ import json
 import pytest
 
 from services.telemetry.format import count, duration, number, size, sparkline
+from services.telemetry.record.changes import interval
 from services.telemetry.record.events import (
     EpisodeFinished,
     Evaluated,
@@ -16,7 +17,7 @@ from services.telemetry.record.events import (
 )
 from services.telemetry.record.reduce import apply
 from services.telemetry.record.state import RunState
-from services.telemetry.record.verdict import interval, verdict
+from services.telemetry.record.verdict import verdict
 from services.telemetry.report.summary import summary
 from services.telemetry.views.estimate import run_left, stage_left, tokens_per_second
 from services.telemetry.views.tables import write_final_table
@@ -32,9 +33,11 @@ def whole() -> RunState:
 
 
 def _evaluated(*rows: tuple[str, str, float, int]) -> RunState:
+    """Stages as (name, policy it trained, sampled accuracy, answers)."""
     state = RunState()
-    for index, (stage, job, sampled, n) in enumerate(rows, start=1):
-        apply(state, StageStarted(stage=stage, job=job, index=index, total=len(rows)))
+    for index, (stage, policy, sampled, n) in enumerate(rows, start=1):
+        started = StageStarted(stage=stage, job="sft", index=index, total=len(rows), policy=policy)
+        apply(state, started)
         apply(state, Evaluated(stage=stage, sampled=sampled, sampled_n=n))
     return state
 
@@ -73,41 +76,69 @@ def test_summary_of_nothing() -> None:
     assert result["run"]["error"] == "no"
 
 
-def test_verdict_compares_the_last_policy_with_sft(whole: RunState) -> None:
-    result = verdict(whole)
-    assert result[0] == (
-        "Sampled accuracy rose from 0.31 after sft to 0.49 after online_dpo (greedy: 0.40 to 0.58)."
+def test_verdict_credits_each_stage_with_what_it_changed_itself(whole: RunState) -> None:
+    lines = verdict(whole)
+    assert lines[0] == (
+        "pretrain: 2% right when sampled (n=1024), 11% right greedily, held-out loss 2.31 nats a"
+        " token."
     )
-    assert result[1].startswith("On skills outside the preference data: ")
-    assert result[1].endswith(", no clear change.")
-    assert result[2] == "Held-out language-model loss: 2.316 to 2.320 nats a token."
+    online = next(line for line in lines if line.startswith("online_dpo"))
+    # From offline DPO's 0.41, not from SFT's 0.31.
+    assert online.startswith("online_dpo gained sampled accuracy 0.41 to 0.49; no clear change of ")
+    assert "held-out loss 2.32 to 2.32 nats a token" in online
+    assert online.endswith("; mean reward -0.151 in episode 1 to 0.820 in episode 10.")
+
+
+def test_verdict_tells_what_a_gain_cost() -> None:
+    state = _evaluated(("pretrain", "", 0.0, 2048), ("sft", "pretrain", 0.33, 2048))
+    for stage, loss in (("pretrain", 4.99), ("sft", 14.1)):
+        found = state.stages[stage].evaluation
+        assert found is not None
+        state.stages[stage].evaluation = found.model_copy(update={"lm_loss": loss})
+    assert verdict(state)[1] == (
+        "sft gained sampled accuracy 0.00 to 0.33; cost held-out loss 5.0 to 14.1 nats a token."
+    )
 
 
 def test_verdict_says_when_chance_could_make_the_difference() -> None:
-    close = _evaluated(("sft", "sft", 0.31, 100), ("dpo", "offline_dpo", 0.36, 100))
-    assert verdict(close) == [
-        "Sampled accuracy is 0.31 after sft and 0.36 after dpo: a difference that chance alone "
-        "can make."
+    close = _evaluated(("sft", "", 0.31, 100), ("dpo", "sft", 0.36, 100))
+    assert verdict(close)[1] == "dpo: no clear change of sampled accuracy 0.31 to 0.36."
+    clear = _evaluated(("sft", "", 0.31, 2000), ("dpo", "sft", 0.36, 2000))
+    assert verdict(clear)[1] == "dpo gained sampled accuracy 0.31 to 0.36."
+    uncounted = _evaluated(("a", "", 0.2, 0), ("b", "a", 0.3, 0))
+    assert verdict(uncounted)[1] == "b gained sampled accuracy 0.20 to 0.30."
+
+
+def test_verdict_tells_a_fall_as_a_fall_and_doubts_the_run() -> None:
+    worse = _evaluated(("sft", "", 0.5, 1000), ("dpo", "sft", 0.4, 1000))
+    assert verdict(worse) == [
+        "Doubtful: dpo: sampled accuracy fell: 0.50 to 0.40.",
+        "sft: 50% right when sampled (n=1000).",
+        "dpo cost sampled accuracy 0.50 to 0.40.",
     ]
-    clear = _evaluated(("sft", "sft", 0.31, 2000), ("dpo", "offline_dpo", 0.36, 2000))
-    assert verdict(clear) == ["Sampled accuracy rose from 0.31 after sft to 0.36 after dpo."]
 
 
-def test_verdict_tells_a_fall_as_a_fall() -> None:
-    worse = _evaluated(("sft", "sft", 0.5, 1000), ("dpo", "offline_dpo", 0.4, 1000))
-    assert verdict(worse) == ["Sampled accuracy fell from 0.50 after sft to 0.40 after dpo."]
+def test_verdict_compares_with_a_policy_that_the_run_only_measured() -> None:
+    state = _evaluated(("policy-evaluation", "", 0.2, 1000), ("dpo", "models/a", 0.3, 1000))
+    found = state.stages["policy-evaluation"].evaluation
+    assert found is not None
+    state.stages["policy-evaluation"].evaluation = found.model_copy(update={"policy": "models/a"})
+    assert verdict(state)[1] == "dpo gained sampled accuracy 0.20 to 0.30."
 
 
-def test_verdict_without_sft_compares_the_first_and_the_last() -> None:
-    two = _evaluated(("a", "offline_dpo", 0.2, 0), ("b", "offline_dpo", 0.3, 0))
-    assert verdict(two) == ["Sampled accuracy rose from 0.20 after a to 0.30 after b."]
+def test_verdict_of_branches_compares_each_with_its_own_trunk() -> None:
+    state = _evaluated(("sft", "", 0.3, 2000), ("a", "sft", 0.4, 2000), ("b", "sft", 0.2, 2000))
+    assert verdict(state)[-2:] == [
+        "a gained sampled accuracy 0.30 to 0.40.",
+        "b cost sampled accuracy 0.30 to 0.20.",
+    ]
 
 
-def test_verdict_of_a_policy_from_elsewhere_names_it() -> None:
+def test_verdict_of_a_policy_from_elsewhere_names_its_stage() -> None:
     state = RunState()
     evaluated = Evaluated(stage="evaluate", policy="models/a", sampled=0.5, sampled_n=9, greedy=0.6)
     apply(state, evaluated)
-    assert verdict(state) == ["models/a answers 50% right when sampled, 60% greedily."]
+    assert verdict(state) == ["evaluate: 50% right when sampled (n=9), 60% right greedily."]
 
 
 def test_verdict_of_training_alone_is_its_reward_or_its_loss() -> None:
@@ -118,7 +149,7 @@ def test_verdict_of_training_alone_is_its_reward_or_its_loss() -> None:
             stage="sft", step=step, steps=10, tokens=0, seconds=1.0, metrics={"loss": loss}
         )
         apply(trained, progress)
-    assert verdict(trained) == ["The training loss of sft went from 2.50 to 1.25 in 10 steps."]
+    assert verdict(trained) == ["sft: training loss 2.50 to 1.25 in 10 steps."]
     for episode, reward in ((1, 0.5), (2, 0.75)):
         finished = EpisodeFinished(
             stage="online",
@@ -130,9 +161,32 @@ def test_verdict_of_training_alone_is_its_reward_or_its_loss() -> None:
             metrics={"reward_mean": reward},
         )
         apply(trained, finished)
-    assert verdict(trained) == [
-        "The mean reward went from 0.500 in episode 1 to 0.750 in episode 2 (online)."
+    assert verdict(trained)[1] == ("online: mean reward 0.500 in episode 1 to 0.750 in episode 2.")
+
+
+def test_verdict_of_stages_without_evaluation_is_what_they_made() -> None:
+    state = RunState()
+    made = {
+        "preferences": {"pairs": 1432.0, "heldout_pairs": 104.0, "prompts": 768.0}
+        | {"dropped_margin": 30.0, "dropped_tie": 2.0, "reward_mean": 0.2},
+        "reward_model": {"trained_pairs": 1430.0, "too_long": 2.0, "heldout_pairs": 104.0}
+        | {"heldout_accuracy": 0.755, "heldout_loss": 0.512},
+    }
+    for index, (name, metrics) in enumerate(made.items(), start=1):
+        apply(state, StageStarted(stage=name, job=name, index=index, total=2))
+        finished = StageFinished(
+            stage=name, job=name, seconds=1.0, reused=False, folder=name, metrics=metrics
+        )
+        apply(state, finished)
+    assert verdict(state) == [
+        "preferences: 1,432 pairs and 104 held out from 768 prompts, without a pair: margin 30,"
+        " tie 2.",
+        "reward_model: orders 76% of held-out pairs rightly (n=104), held-out loss 0.512, 1.43k"
+        " pairs, 2 more were longer than max_length.",
     ]
+    stream = io.StringIO()
+    write_final_table(state, stream)
+    assert " - " not in stream.getvalue()
 
 
 def test_a_stage_that_waits_says_so_and_why() -> None:
@@ -143,7 +197,7 @@ def test_a_stage_that_waits_says_so_and_why() -> None:
     stream = io.StringIO()
     write_final_table(state, stream)
     lines = stream.getvalue().splitlines()
-    assert ["labels", "waiting", "-", "-", "-"] in [line.split() for line in lines]
+    assert ["labels", "waiting"] in [line.split() for line in lines]
     assert lines[-1] == "labels is waiting: 12 of 200 pairs are annotated"
 
 
@@ -153,13 +207,15 @@ def test_the_final_table_on_a_terminal_has_its_width() -> None:
             return True
 
     stream = Terminal()
-    write_final_table(RunState(), stream)
-    assert "held-out loss" in stream.getvalue()
+    state = _evaluated(("sft", "", 0.31, 100))
+    write_final_table(state, stream)
+    assert "sampled acc" in stream.getvalue()
+    assert "held-out loss" not in stream.getvalue()  # no stage has a number there
 
 
 def test_verdict_of_one_policy_and_of_none() -> None:
-    one = verdict(_evaluated(("sft", "sft", 0.31, 100)))
-    assert one == ["sft answers 31% right when sampled."]
+    one = verdict(_evaluated(("sft", "", 0.31, 100)))
+    assert one == ["sft: 31% right when sampled (n=100)."]
     assert verdict(RunState()) == []
 
 
@@ -193,7 +249,7 @@ def test_an_evaluation_of_a_policy_from_elsewhere_has_its_own_row() -> None:
     stream = io.StringIO()
     write_final_table(state, stream)
     rows = [line.split() for line in stream.getvalue().splitlines()]
-    assert ["evaluate", "4.0", "s", "0.500", "-", "-"] in rows
+    assert ["evaluate", "4.0", "s", "0.500"] in rows
 
 
 def _running(total: int, steps: int) -> RunState:

@@ -23,6 +23,8 @@ class StageStarted(Settings):
     total: int
     reused: bool = False
     """Its artifact is there already: it finishes at once."""
+    policy: str = ""
+    """What it trains further: the policy of a stage of this run, or a path or hub name."""
 
 
 class StageFinished(Settings):
@@ -169,6 +171,8 @@ class Note(Settings):
     """"" when it concerns the whole run; the text need not repeat it."""
     text: str
     level: Literal["info", "warning"] = "info"
+    doubt: str = ""
+    """Which sign in the numbers it tells of (record/doubts.py); one of a kind a stage."""
 
 
 Event = Annotated[

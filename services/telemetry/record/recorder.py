@@ -11,7 +11,17 @@ from typing import IO, Any, Protocol, Self
 from pydantic import ValidationError
 
 from services.telemetry.format import redact
-from services.telemetry.record.events import EVENT, EpisodeChanged, Event, Note, StageWaiting
+from services.telemetry.record.doubts import doubts
+from services.telemetry.record.events import (
+    EVENT,
+    EpisodeChanged,
+    EpisodeFinished,
+    Evaluated,
+    Event,
+    Note,
+    StageFinished,
+    StageWaiting,
+)
 from services.telemetry.record.reduce import apply
 from services.telemetry.record.state import RunState
 
@@ -35,7 +45,8 @@ class Recorder:
     A folder that holds a metrics.jsonl is a run that goes on: its events are replayed into
     `state` first, without the listeners. A last line torn by a crash is cut off; lines that
     are no events, or those of an older version, are skipped and said so in one note. Numbers that
-    are not finite are left out of the record, with a warning naming them once.
+    are not finite are left out of the record, with a warning naming them once; what is doubtful in
+    the numbers (record/doubts.py) is warned of once as well.
     """
 
     def __init__(
@@ -88,6 +99,8 @@ class Recorder:
                 self._warned.add((event.stage, name))
                 text = f"{name} is not finite"
                 self._take(Note(stage=event.stage, text=text, level="warning"), file)
+        if isinstance(event, EpisodeFinished | Evaluated | StageFinished):
+            self._tell_doubts(file)
 
     def stop(self) -> None:
         """Stop the listeners, close the file. May be called twice."""
@@ -96,6 +109,14 @@ class Recorder:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _tell_doubts(self, file: IO[str]) -> None:
+        """A warning for each doubt, once a stage; a run that goes on does not tell it again."""
+        told = {(note.stage, note.doubt) for note in self.state.notes}
+        for each in doubts(self.state):
+            if (each.stage, each.kind) not in told:
+                note = Note(stage=each.stage, text=each.text, level="warning", doubt=each.kind)
+                self._take(note, file)
 
     def _take(self, event: Event, file: IO[str]) -> None:
         now = round(self._clock(), 3)

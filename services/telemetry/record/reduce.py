@@ -30,7 +30,7 @@ def apply(state: RunState, event: Event, at: float = 0.0) -> None:
     state.started_at = state.started_at or at
     state.last_at = max(state.last_at, at)
     if isinstance(event, Note):
-        state.notes.append(TimedNote(at, event.stage, event.text, event.level))
+        state.notes.append(TimedNote(at, event.stage, event.text, event.level, event.doubt))
         return
     new = Stage(event.stage, index=len(state.stages) + 1)
     stage = state.stages.setdefault(event.stage, new)
@@ -58,6 +58,7 @@ def apply(state: RunState, event: Event, at: float = 0.0) -> None:
 
 def _stage_started(stage: Stage, event: StageStarted, at: float) -> None:
     stage.job, stage.index, stage.total = event.job, event.index, event.total
+    stage.policy = event.policy
     stage.started_at, stage.finished, stage.waiting = at, False, ""
 
 

@@ -1,8 +1,9 @@
 """The table of stages as the terminal and the report have it: one row a stage."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.telemetry.format import duration
+from services.telemetry.format import duration, share
 from services.telemetry.record.events import Evaluated
 from services.telemetry.record.state import RunState, Stage
 
@@ -18,6 +19,31 @@ class StageRow:
     reused: bool
     folder: str = ""
     evaluation: Evaluated | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A figure that stands in a column of its own."""
+
+    name: str
+    key: str
+    """Of Evaluated."""
+
+    def shown(self, row: StageRow) -> str:
+        """Three decimals; "-" where the row has none."""
+        return share(None if row.evaluation is None else getattr(row.evaluation, self.key))
+
+
+_COLUMNS = (
+    Column("sampled acc", "sampled"),
+    Column("greedy acc", "greedy"),
+    Column("held-out loss", "lm_loss"),
+)
+
+
+def columns_of(rows: Sequence[StageRow]) -> list[Column]:
+    """Those that have a number in some row."""
+    return [column for column in _COLUMNS if any(column.shown(row) != "-" for row in rows)]
 
 
 def stage_rows(state: RunState) -> list[StageRow]:

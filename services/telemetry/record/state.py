@@ -47,6 +47,8 @@ class Stage:
 
     name: str
     job: str = ""
+    policy: str = ""
+    """What it trains further: the policy of a stage of this run, or a path or hub name."""
     index: int = 0
     total: int = 0
     started_at: float = 0.0
@@ -92,6 +94,8 @@ class TimedNote:
     stage: str
     text: str
     level: str
+    doubt: str = ""
+    """As in Note."""
 
     @property
     def line(self) -> str:

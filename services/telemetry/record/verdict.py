@@ -1,126 +1,106 @@
-"""What a run showed, in plain sentences a reader can check against the numbers below them."""
+"""What a run showed, in plain sentences a reader can check against the numbers below them.
 
-import math
+A line a stage: what its model gained, what that cost, and what chance alone can make; of a stage
+that was not evaluated, what it made. What is doubtful stands before all.
+"""
 
-from services.telemetry.format import number
+from services.telemetry.format import count, number, reasons
+from services.telemetry.record.changes import before_and_after
+from services.telemetry.record.doubts import doubts
 from services.telemetry.record.events import Evaluated
 from services.telemetry.record.state import RunState, Stage
 
-_JOBS_BEFORE = ("sft", "pretrain")
-"""Whose accuracy the last policy is compared with, best first."""
-
 
 def verdict(state: RunState) -> list[str]:
-    """One to four sentences, the main one first; empty when nothing was measured."""
-    pair = _compared(state.evaluated())
-    if pair is not None:
-        before, after = pair
-        return [_accuracy(before, after), *_side_effects(before, after), *_reward(state)]
-    measured = [s for s in state.evaluated() if _evaluation(s).sampled is not None]
-    if measured:
-        return [_single(measured[-1]), *_reward(state)]
-    return _reward(state) or _loss(state)
+    """What is doubtful, then `stage_lines`; empty when there is nothing to say."""
+    doubtful = [f"Doubtful: {doubt.stage}: {doubt.text}." for doubt in doubts(state)]
+    return doubtful + stage_lines(state)
 
 
-def interval(p: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share `p` of `n` answers, taken as independent."""
-    if n <= 0:
-        return 0.0, 1.0
-    z = 1.96
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+def stage_lines(state: RunState) -> list[str]:
+    """A line a stage that has something to show, in the order of the run."""
+    told = [(stage, _line(state, stage)) for stage in state.shown()]
+    return [f"{stage.name}{line}." for stage, line in told if line]
 
 
-def _compared(stages: list[Stage]) -> tuple[Stage, Stage] | None:
-    measured = [s for s in stages if _evaluation(s).sampled is not None]
-    for job in _JOBS_BEFORE:
-        for before in measured[:-1]:
-            if before.job == job:
-                return before, measured[-1]
-    return (measured[0], measured[-1]) if len(measured) > 1 else None
+def _line(state: RunState, stage: Stage) -> str:
+    """What follows the stage's name; "" for nothing."""
+    reward = _reward(stage)
+    changes = before_and_after(state, stage)
+    if changes:
+        gained = [str(change) for change in changes if change.clear and change.better]
+        lost = [str(change) for change in changes if change.clear and not change.better]
+        same = [str(change) for change in changes if not change.clear]
+        parts = []
+        if gained:
+            parts.append(" gained " + ", ".join(gained))
+        if lost:
+            parts.append(f"{' ' if not gained else ''}cost {', '.join(lost)}")
+        if same:
+            colon = ": " if not parts else ""
+            parts.append(f"{colon}no clear change of {', '.join(same)}")
+        return "; ".join(parts) + (f"; {reward}" if reward else "")
+    said = _evaluated(stage.evaluation) if stage.evaluation is not None else _made(stage)
+    return ": " + "; ".join(part for part in (said, reward) if part) if said or reward else ""
 
 
-def _evaluation(stage: Stage) -> Evaluated:
-    if stage.evaluation is None:
-        raise ValueError(f"{stage.name} was not evaluated")
-    return stage.evaluation
+def _evaluated(found: Evaluated) -> str:
+    """One measurement by itself."""
+    parts = []
+    if found.sampled is not None:
+        n = f" (n={found.sampled_n})" if found.sampled_n else ""
+        parts.append(f"{found.sampled:.0%} right when sampled{n}")
+    if found.greedy is not None:
+        parts.append(f"{found.greedy:.0%} right greedily")
+    if found.lm_loss is not None:
+        parts.append(f"held-out loss {number(found.lm_loss)} nats a token")
+    return ", ".join(parts)
 
 
-def _accuracy(before: Stage, after: Stage) -> str:
-    first, last = _evaluation(before), _evaluation(after)
-    a, b = first.sampled or 0.0, last.sampled or 0.0
-    verb = "rose" if b > a else "fell"
-    text = f"Sampled accuracy {verb} from {a:.2f} after {before.name} to {b:.2f} after {after.name}"
-    if not _clear(a, first.sampled_n, b, last.sampled_n):
-        return (
-            f"Sampled accuracy is {a:.2f} after {before.name} and {b:.2f} after {after.name}: "
-            "a difference that chance alone can make."
-        )
-    if first.greedy is not None and last.greedy is not None:
-        text += f" (greedy: {first.greedy:.2f} to {last.greedy:.2f})"
-    return text + "."
+def _reward(stage: Stage) -> str:
+    done = [e for e in stage.finished_episodes() if "reward_mean" in e.metrics]
+    if len(done) < 2:
+        return ""
+    a, b = done[0], done[-1]
+    return (
+        f"mean reward {number(a.metrics['reward_mean'])} in episode {a.number} to"
+        f" {number(b.metrics['reward_mean'])} in episode {b.number}"
+    )
 
 
-def _clear(a: float, n: int, b: float, m: int) -> bool:
-    """Whether two shares differ by more than 1.96 standard errors."""
-    if not n or not m:
-        return a != b
-    pooled = (a * n + b * m) / (n + m)
-    return abs(a - b) > 1.96 * math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
+def _made(stage: Stage) -> str:
+    """What a stage that was not evaluated made, from what it reported at its end."""
+    metrics = stage.metrics
+    if stage.episodes:
+        return ""
+    if "pairs" in metrics and "prompts" in metrics:
+        return _pairs(metrics)
+    parts = []
+    if "heldout_accuracy" in metrics:
+        pairs = metrics.get("heldout_pairs")
+        n = f" (n={pairs:.0f})" if pairs else ""
+        parts.append(f"orders {metrics['heldout_accuracy']:.0%} of held-out pairs rightly{n}")
+    if "heldout_loss" in metrics:
+        parts.append(f"held-out loss {number(metrics['heldout_loss'])}")
+    losses = [point for point in stage.curve if "loss" in point.metrics]
+    if len(losses) > 1:
+        went = [number(point.metrics["loss"]) for point in (losses[0], losses[-1])]
+        parts.append(f"training loss {went[0]} to {went[1]} in {losses[-1].step} steps")
+    if "trained_pairs" in metrics:
+        parts.append(f"{count(metrics['trained_pairs'])} pairs")
+        if metrics.get("too_long"):
+            parts.append(f"{count(metrics['too_long'])} more were longer than max_length")
+    return ", ".join(parts)
 
 
-def _side_effects(before: Stage, after: Stage) -> list[str]:
-    """What training on preferences did to what they do not hold."""
-    first, last = _evaluation(before), _evaluation(after)
-    sentences = []
-    outside = [n for n, s in last.skills.items() if not s.in_preferences and n in first.skills]
-    if outside:
-        a, n = _pooled(first, outside)
-        b, m = _pooled(last, outside)
-        unclear = "" if _clear(a, n, b, m) else ", no clear change"
-        sentences.append(f"On skills outside the preference data: {a:.2f} to {b:.2f}{unclear}.")
-    if first.lm_loss is not None and last.lm_loss is not None:
-        sentences.append(
-            f"Held-out language-model loss: {first.lm_loss:.3f} to {last.lm_loss:.3f} nats a token."
-        )
-    return sentences
-
-
-def _pooled(evaluation: Evaluated, skills: list[str]) -> tuple[float, int]:
-    """Share of right sampled answers over several skills, and how many answers."""
-    chosen = [evaluation.skills[name] for name in skills]
-    total = sum(skill.sampled_n for skill in chosen)
-    right = sum(skill.sampled * skill.sampled_n for skill in chosen)
-    return (right / total if total else 0.0), total
-
-
-def _single(stage: Stage) -> str:
-    evaluation = _evaluation(stage)
-    greedy = "" if evaluation.greedy is None else f", {evaluation.greedy:.0%} greedily"
-    name = evaluation.policy or stage.name
-    return f"{name} answers {evaluation.sampled or 0.0:.0%} right when sampled{greedy}."
-
-
-def _reward(state: RunState) -> list[str]:
-    sentences = []
-    for stage in state.ordered():
-        done = [e for e in stage.finished_episodes() if "reward_mean" in e.metrics]
-        if len(done) > 1:
-            a, b = done[0], done[-1]
-            sentences.append(
-                f"The mean reward went from {number(a.metrics['reward_mean'])} in episode "
-                f"{a.number} to {number(b.metrics['reward_mean'])} in episode {b.number} "
-                f"({stage.name})."
-            )
-    return sentences
-
-
-def _loss(state: RunState) -> list[str]:
-    for stage in reversed(state.ordered()):
-        losses = [(p.step, p.metrics["loss"]) for p in stage.curve if "loss" in p.metrics]
-        if len(losses) > 1:
-            (_, a), (step, b) = losses[0], losses[-1]
-            went = f"from {number(a)} to {number(b)} in {step} steps"
-            return [f"The training loss of {stage.name} went {went}."]
-    return []
+def _pairs(metrics: dict[str, float]) -> str:
+    held = metrics.get("heldout_pairs", 0.0)
+    dropped = {
+        name.removeprefix("dropped_"): int(value)
+        for name, value in metrics.items()
+        if name.startswith("dropped_")
+    }
+    text = f"{metrics['pairs']:,.0f} pairs"
+    text += f" and {held:,.0f} held out" if held else ""
+    text += f" from {metrics['prompts']:,.0f} prompts"
+    return text + (f", without a pair: {reasons(dropped)}" if any(dropped.values()) else "")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.telemetry.format import share
+from services.telemetry.record.changes import interval
 from services.telemetry.record.stage_rows import stage_rows
 from services.telemetry.record.state import Point, RunState, Stage, skill_names
-from services.telemetry.record.verdict import interval
 from services.telemetry.report.plots import (
     Dot,
     DotRow,

@@ -10,10 +10,11 @@ import jinja2
 from markupsafe import Markup
 
 from services.telemetry.format import count, duration, metric, number, redact, share, size
+from services.telemetry.record.doubts import doubts
 from services.telemetry.record.events import SkillAccuracy
-from services.telemetry.record.stage_rows import stage_rows
+from services.telemetry.record.stage_rows import columns_of, stage_rows
 from services.telemetry.record.state import RunState, Stage, skill_names
-from services.telemetry.record.verdict import verdict
+from services.telemetry.record.verdict import stage_lines
 from services.telemetry.report.figures import (
     Figure,
     evaluation_figures,
@@ -48,16 +49,19 @@ def render_report(state: RunState, extra: Extra) -> str:
     """The page. Everything that events or `extra` hold is escaped; passwords are hidden."""
     stages = state.ordered()
     evaluated = state.evaluated()
+    rows = stage_rows(state)
     return _template().render(
         name=extra.get("name") or "run",
-        verdict=verdict(state),
+        doubts=doubts(state),
+        verdict=stage_lines(state),
         error=redact(extra.get("error", "")),
         seed=extra.get("seed"),
         seconds=extra.get("seconds", state.last_at - state.started_at),
         reused=bool(state.stages) and all(stage.reused for stage in state.stages.values()),
         started=_when(state.started_at),
         peak_memory=extra.get("peak_memory_bytes"),
-        rows=stage_rows(state),
+        rows=rows,
+        columns=columns_of(rows),
         stages=stages,
         waiting=[stage for stage in stages if stage.waiting],
         evaluated=evaluated,

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from services.telemetry.format import count, one_line, reasons, share
 from services.telemetry.record.events import SkillAccuracy
-from services.telemetry.record.stage_rows import stage_rows
+from services.telemetry.record.stage_rows import columns_of, stage_rows
 from services.telemetry.record.state import RunState, Stage, skill_names, total_drops
 from services.telemetry.record.verdict import verdict
 
@@ -45,18 +45,13 @@ def write_final_table(state: RunState, stream: IO[str]) -> None:
 
 def _stages(state: RunState) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    rows = stage_rows(state)
+    columns = columns_of(rows)
     table.add_column("stage")
-    for name in ("time", "sampled acc", "greedy acc", "held-out loss"):
+    for name in ("time", *(column.name for column in columns)):
         table.add_column(name, justify="right")
-    for row in stage_rows(state):
-        result = row.evaluation
-        table.add_row(
-            Text(row.name),
-            Text(row.time),
-            share(result.sampled if result else None),
-            share(result.greedy if result else None),
-            share(result.lm_loss if result else None),
-        )
+    for row in rows:
+        table.add_row(Text(row.name), Text(row.time), *(column.shown(row) for column in columns))
     return table
 
 
