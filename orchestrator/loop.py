@@ -27,8 +27,9 @@ from orchestrator.online.transitions import (
     ChangeWatch,
     advance,
     episode_event,
-    fail_if_all_failed,
+    fail_if_too_many_failed,
     raise_if_aborted,
+    tell_failures,
     try_move,
 )
 from pairloop.admin.v1.admin_pb2 import Episode
@@ -89,7 +90,7 @@ async def sample_episode(ports: LoopPorts, settings: EpisodeSettings, number: in
 
     A pause holds it here: PAUSING until nothing is in flight, then PAUSED until resumed.
     Raises StallError when nothing moves for `settings.timeout_s` outside a pause, WorkerError
-    when every prompt was lost to an error: the episode is FAILED then.
+    when more prompts than `settings.max_failed` are lost to errors: the episode is FAILED then.
     """
     prompts, sent = await ports.prompts(number), 0
     watch = ChangeWatch(ports, settings)
@@ -101,11 +102,13 @@ async def sample_episode(ports: LoopPorts, settings: EpisodeSettings, number: in
         raise_if_aborted(episode)
         if state == State.PENDING:
             await try_move(ports.episodes, number, State.SAMPLING)
-        elif state == State.SAMPLING and sent < len(prompts):
+        if state == State.SAMPLING:
+            await fail_if_too_many_failed(ports, episode, settings)
+        if state == State.SAMPLING and sent < len(prompts):
             room = max(0, settings.in_flight - episode.in_flight)
             sent += await ports.dispatch(number, prompts[sent : sent + room])
         elif state == State.SAMPLING and episode.in_flight == 0:
-            await fail_if_all_failed(ports, episode, settings.count)
+            await tell_failures(ports, episode)
             return
         watch.see(episode)
         await ports.sleep(POLL_S)

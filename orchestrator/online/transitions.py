@@ -5,7 +5,7 @@ from pairloop.admin.v1.admin_pb2 import Change, Episode
 from services.errors import StallError, StateError, WorkerError
 from services.queues.settings import EpisodeSettings
 from services.states import ABORTED, HELD, SAMPLED, State, state_of
-from services.telemetry.record.events import EpisodeChanged
+from services.telemetry.record.events import EpisodeChanged, Note
 
 POLL_S = 0.05
 NEW_NAME = "mend the cause, then begin anew under another name: name=..."
@@ -36,19 +36,37 @@ async def try_move(episodes: Episodes, number: int, to: State) -> Episode | None
         raise
 
 
-async def fail_if_all_failed(ports: LoopPorts, episode: Episode, total: int) -> None:
-    """End an episode every prompt of which was lost to an error: there is nothing to train on.
+async def fail_if_too_many_failed(
+    ports: LoopPorts, episode: Episode, settings: EpisodeSettings
+) -> None:
+    """End an episode that lost more of its prompts to errors than `settings.max_failed` allows.
 
-    No rerun brings its prompts back (docs/adr/0005-failed-episodes.md). Ties, single answers and
-    the like are the policy's doing: the next episode goes on. Raises WorkerError.
+    No rerun brings them back (docs/adr/0005-failed-episodes.md). Ties, single answers and the
+    like are the policy's doing: the next episode goes on. Raises WorkerError with the causes.
     """
-    if episode.dropped.get("DEAD_LETTER", 0) < max(1, episode.prompts):
+    lost = episode.dropped.get("DEAD_LETTER", 0)
+    if lost <= settings.max_failed * episode.prompts and lost < max(1, episode.prompts):
         return
-    reason = f"every prompt was lost to an error: {await ports.failures(episode.number)}"
+    which = "every prompt was" if lost >= episode.prompts else f"{_lost(episode)} were"
+    reason = f"{which} lost to an error: {await ports.failures(episode.number)}"
     change = Change(actor="the loop", reason=reason)
     failed = await ports.episodes.move(episode.number, State.FAILED, change)
-    ports.report(episode_event(failed, total, ports.stage))
+    ports.report(episode_event(failed, settings.count, ports.stage))
     raise WorkerError(f"episode {episode.number} failed: {reason}; {NEW_NAME}")
+
+
+async def tell_failures(ports: LoopPorts, episode: Episode) -> None:
+    """A warning with the causes when an episode lost some of its prompts to errors."""
+    if episode.dropped.get("DEAD_LETTER", 0):
+        text = (
+            f"episode {episode.number}: {_lost(episode)} were lost to an error:"
+            f" {await ports.failures(episode.number)}"
+        )
+        ports.report(Note(stage=ports.stage, text=text, level="warning"))
+
+
+def _lost(episode: Episode) -> str:
+    return f"{episode.dropped['DEAD_LETTER']} of {episode.prompts} prompts"
 
 
 class ChangeWatch:

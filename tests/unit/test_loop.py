@@ -12,7 +12,7 @@ from pairloop.data.v1.rollout_pb2 import Prompt
 from services.errors import StallError, StateError, WorkerError
 from services.queues.settings import EpisodeSettings
 from services.states import TRANSITIONS, State, message_state, state_of
-from services.telemetry.record.events import EpisodeChanged, EpisodeFinished, Event
+from services.telemetry.record.events import EpisodeChanged, EpisodeFinished, Event, Note
 
 
 class World:
@@ -309,6 +309,26 @@ async def test_an_episode_that_lost_every_prompt_to_errors_has_failed() -> None:
     assert "TRAINING 1" not in world.history
 
 
+@pytest.mark.parametrize(("lost", "fails"), [(1, False), (2, False), (3, True)])
+async def test_an_episode_may_lose_a_share_of_its_prompts_to_errors(lost: int, fails: bool) -> None:
+    world = World(count=1, prompts=10)
+    world.episodes[1].dropped["DEAD_LETTER"] = lost
+    settings = EpisodeSettings(count=1, prompts=10, max_failed=0.2)
+    if fails:
+        words = r"episode 1 failed: 3 of 10 prompts were lost to an error: 2 x WorkerError: no.*"
+        with pytest.raises(WorkerError, match=words):
+            await run_episodes(world.ports(), settings)
+        assert world.history[-1] == "FAILED 1"
+        return
+    await run_episodes(world.ports(), settings)
+    assert world.history[-1] == "COMPLETED 1"
+    (note,) = [event for event in world.events if isinstance(event, Note)]
+    assert (note.stage, note.level) == ("online", "warning")
+    assert note.text == (
+        f"episode 1: {lost} of 10 prompts were lost to an error: 2 x WorkerError: no such reward"
+    )
+
+
 async def test_an_episode_without_a_pair_goes_on_when_its_answers_were_ties() -> None:
     world = World(count=1, prompts=2)
     world.pairing = False
@@ -322,7 +342,7 @@ async def test_an_episode_without_a_pair_goes_on_when_its_answers_were_ties() ->
 
     ports = world.ports()
     ports.dispatch = ties
-    await run_episodes(ports, EpisodeSettings(count=1, prompts=2))
+    await run_episodes(ports, EpisodeSettings(count=1, prompts=2, max_failed=0.5))
     assert world.history[-1] == "COMPLETED 1"
 
 
