@@ -17,6 +17,8 @@ RowKind = Literal["texts", "conversations", "prompts", "pairs"]
 class Model:
     """A Hugging Face model: folder or hub name."""
 
+    kind: Literal["policy", "reward model"] = "policy"
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -38,4 +40,5 @@ class Function:
 Mark = Model | Tokenizer | Rows | Function
 
 ModelPath = Annotated[str, Model()]
+RewardModelPath = Annotated[str, Model("reward model")]
 OptionalModelPath = Annotated[str | None, Model()]

@@ -1,24 +1,75 @@
 """Model folders, by their small files alone: is it a model, and do two fit each other?"""
 
+import difflib
 import hashlib
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
-from services.errors import ArtifactError, LineageError
+from services.errors import ArtifactError, ConfigError, LineageError
 from services.hub import find_model, is_hub_name
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def check_model_folder(path: str, key: str) -> None:
-    """ArtifactError unless the path is a model folder or can be a hub name."""
+def check_model_folder(path: str, key: str, kind: str = "policy") -> None:
+    """ArtifactError unless the path is a folder of such a model or can be a hub name."""
     try:
         found = find_model(path)
     except ArtifactError as error:
         raise ArtifactError(f"'{key}': {error}") from None
-    if not is_hub_name(path) and not list(Path(found).glob("*.safetensors")):
+    if is_hub_name(path):
+        _check_no_folder_is_meant(path, key)
+        return
+    if not list(Path(found).glob("*.safetensors")):
         raise ArtifactError(f"'{key}': {path} holds no .safetensors weights")
+    is_kind = _kind_of(Path(found))
+    if is_kind not in ("", kind):
+        raise ArtifactError(f"'{key}': {path} is a {is_kind}, and a {kind} belongs here")
+
+
+def check_positions(model: str, positions: int, length: int, key: str) -> None:
+    """ConfigError when sequences are to be longer than the positions a model has."""
+    if length > positions:
+        raise ConfigError(
+            f"'{key}': {length} tokens are more than the {positions} positions of {model}; set"
+            f" {key}={positions} or less"
+        )
+
+
+def positions_of(folder: str) -> int | None:
+    """max_position_embeddings of a model in a folder; None for a hub name, or when it has none."""
+    found = _config(Path(folder)).get("max_position_embeddings")
+    return found if isinstance(found, int) else None
+
+
+def _check_no_folder_is_meant(path: str, key: str) -> None:
+    """ArtifactError for owner/name that is nothing here when a folder `owner` is."""
+    parent = Path(path).parent
+    if parent.is_dir():
+        there = sorted(each.name for each in parent.iterdir() if each.is_dir())
+        close = difflib.get_close_matches(Path(path).name, there, n=1)
+        meant = f"; did you mean {parent}/{close[0]}?" if close else ""
+        raise ArtifactError(
+            f"'{key}': there is no folder {path}{meant or f' (there is a folder {parent})'}"
+        )
+
+
+def _kind_of(folder: Path) -> str:
+    """By the head that its config names; "" when it names none that we know."""
+    names = " ".join(map(str, _config(folder).get("architectures") or []))
+    if "SequenceClassification" in names:
+        return "reward model"
+    return "policy" if "CausalLM" in names else ""
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def check_tokenizer_folder(path: str, key: str) -> None:

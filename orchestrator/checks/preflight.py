@@ -16,7 +16,7 @@ from orchestrator.checks.memory import check_kv_cache
 from orchestrator.checks.models import check_model_folder, check_tokenizer_folder
 from orchestrator.checks.reward import check_function
 from orchestrator.jobs.job import Job
-from services.errors import DataError
+from services.errors import ConfigError, DataError
 from services.inputs import Function, Model, Rows, Tokenizer
 
 
@@ -34,6 +34,8 @@ def check(job: Job, *, addresses: bool = True) -> None:
         for each in inputs_of(stage):
             if not each.linked:
                 check_input(each, where)
+            elif isinstance(each.mark, Model):
+                check_made_kind(each, each.mark.kind, stages[each.linked], where)
         stage.check(lineage)
         earlier.append(key)
     if addresses:
@@ -43,16 +45,24 @@ def check(job: Job, *, addresses: bool = True) -> None:
         check_hub(stages, lineage)
 
 
+def check_made_kind(each: Input, kind: str, maker: Job, where: str) -> None:
+    """ConfigError when a stage that makes something else is linked to as a model of this kind."""
+    if "/" not in each.value and maker.makes != kind:
+        raise ConfigError(
+            f"'{where}{each.key}': {each.value} makes a {maker.makes}, and a {kind} belongs here"
+        )
+
+
 def check_input(each: Input, where: str = "") -> None:
     """One input, by its mark. `where` stands before its key, e.g. "stages.sft."."""
     match each.mark:
-        case Model():
-            check_model_folder(each.value, where + each.key)
+        case Model(kind=kind):
+            check_model_folder(each.value, where + each.key, kind)
         case Tokenizer():
             check_tokenizer_folder(each.value, where + each.key)
         case Function():
             check_function(each.value, where + each.key)
-        case Rows(kind=kind):
+        case Rows(kind=rows):
             if each.source is not None:
                 # Imported here: a config without data needs no reader.
                 from services.data.rows import check_rows
@@ -62,7 +72,7 @@ def check_input(each: Input, where: str = "") -> None:
                     files_of(each.value)
                 except DataError as error:
                     raise DataError(f"'{where}{each.key}': {error}") from None
-                check_rows(each.source, kind)
+                check_rows(each.source, rows)
 
 
 def check_made(stage: Job, lineage: Lineage) -> None:

@@ -1,26 +1,24 @@
-"""Checks of a reward that need no cluster: the function's name, the prompts' answers."""
+"""Checks of a reward that need no cluster: the function, the prompts' answers."""
 
 import ast
 import difflib
+import functools
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 from services.data.settings import DataSource
 from services.errors import ConfigError, DataError
-
-_IMPORT_S = 20.0
-"""How long importing a module may take only to see its names."""
+from services.reward.trial import try_function
 
 
 def check_function(path: str, key: str) -> None:
     """ConfigError unless the module is there, and the name in it.
 
-    The module's text tells for nearly all; only one that fills itself at run time (a star import,
-    `__getattr__`) is imported, in a process of its own.
+    The module's text tells for nearly all; one that fills itself at run time (a star import,
+    `__getattr__`) is left to `check_calls`.
     """
     module, name = path.split(":")
     if os.getcwd() not in sys.path:
@@ -35,8 +33,6 @@ def check_function(path: str, key: str) -> None:
             " environment)"
         )
     defined = _names_in(found.origin)
-    if defined is None:
-        defined = _names_when_imported(module)
     if defined is not None and name not in defined:
         close = difflib.get_close_matches(name, defined, n=1)
         meant = f"; did you mean '{close[0]}'?" if close else ""
@@ -67,23 +63,28 @@ def _names_in(origin: str | None) -> set[str] | None:
     return None if names & {"*", "__getattr__"} else names
 
 
-def _names_when_imported(module: str) -> set[str] | None:
-    """By importing it elsewhere; None when that takes too long or fails: the service will say."""
-    program = (
-        "import importlib, json, sys; sys.path.append(sys.argv[2]);"
-        "print(json.dumps(dir(importlib.import_module(sys.argv[1]))))"
-    )
+def check_calls(path: str, key: str, prompts: DataSource) -> None:
+    """ConfigError unless the function can be called and gives a number on the first prompt.
+
+    Where the prompts are still to be made, or on the hub, it is only loaded.
+    """
+    from services.data.rows import read_prompts
+
+    if not Path(prompts.path).exists():
+        _tried(path, key, None)
+        return
+    first = next(iter(read_prompts(prompts.model_copy(update={"limit": 1}))), None)
+    if first is not None:
+        _tried(path, key, (prompts.path, json.dumps([first.messages, first.metadata])))
+
+
+@functools.cache  # a job is checked once more when it begins
+def _tried(path: str, key: str, row: tuple[str, str] | None) -> None:
+    messages, metadata = json.loads(row[1]) if row else ([], {})
     try:
-        done = subprocess.run(  # noqa: S603 - this interpreter, a module the user names
-            [sys.executable, "-c", program, module, os.getcwd()],
-            capture_output=True,
-            text=True,
-            timeout=_IMPORT_S,
-            check=True,
-        )
-    except (subprocess.SubprocessError, OSError):
-        return None
-    return set(json.loads(done.stdout.splitlines()[-1]))
+        try_function(path, messages, metadata, f"the first prompt of {row[0]}" if row else "")
+    except ConfigError as error:
+        raise ConfigError(f"'{key}': {error}") from None
 
 
 def check_answers(source: DataSource) -> None:

@@ -1,10 +1,10 @@
 """Checks of jobs that sample a policy and score its answers."""
 
 from orchestrator.artifacts.lineage import Lineage
-from orchestrator.checks.models import check_same_tokenizer
-from orchestrator.checks.reward import check_answers
+from orchestrator.checks.models import check_positions, check_same_tokenizer, positions_of
+from orchestrator.checks.reward import check_answers, check_calls
 from services.data.settings import DataSource
-from services.reward.settings import CheckerReward, ModelReward, RewardSettings
+from services.reward.settings import CheckerReward, FunctionReward, ModelReward, RewardSettings
 from services.rollout.settings import EngineSettings, SamplingSettings
 from services.rollout.vllm.fit import check_fit, check_head_size
 
@@ -31,16 +31,22 @@ def check_sampled_policy(
 ) -> None:
     """The policy fits its engine, reward models read its tokens, the checker finds its answers."""
     check_engine(policy, engine, lineage)
-    for part in reward.parts:
+    for at, part in enumerate(reward.parts):
+        key = f"reward.parts.{at}.path"
         if isinstance(part, ModelReward):
-            check_same_tokenizer(policy, part.path, "reward.parts.path")
+            check_same_tokenizer(policy, part.path, key)
         elif isinstance(part, CheckerReward):
             check_answers(prompts)
+        elif isinstance(part, FunctionReward):
+            check_calls(part.path, key, prompts)
 
 
 def check_engine(policy: str, engine: EngineSettings, lineage: Lineage) -> None:
     """A policy, made already or by an earlier stage, against the engine that is to hold it."""
     made = lineage.new_shape(policy)
+    positions = positions_of(policy) if made is None else made[1].max_positions
+    if positions is not None:
+        check_positions(policy, positions, engine.max_model_len, "engine.max_model_len")
     if made is None:
         check_fit(policy, engine)
     elif not engine.num_gpus:

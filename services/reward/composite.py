@@ -11,13 +11,15 @@ from pairloop.data.v1.rollout_pb2 import FINISH_REASON_LENGTH, Prompt, Sample
 from services.errors import LineageError, WorkerError
 from services.hub import find_model
 from services.reward import rules
-from services.reward.function import call_function, load_function
+from services.reward.function import load_function
 from services.reward.settings import (
+    TAKEN_NAMES,
     CheckerReward,
     FunctionReward,
     LengthReward,
     MissingEosReward,
     ModelReward,
+    RewardPart,
     RewardSettings,
 )
 
@@ -98,12 +100,29 @@ def build(settings: RewardSettings, folder: str) -> Composite:
 
 
 def part_names(settings: RewardSettings) -> list[str]:
-    """A name a part: its kind, with a number from the second of a kind on ("model_2")."""
-    kinds = [part.kind for part in settings.parts]
-    return [
-        kind if (seen := kinds[:i].count(kind)) == 0 else f"{kind}_{seen + 1}"
-        for i, kind in enumerate(kinds)
+    """A name a part: its own, else a function's name or the kind of any other part.
+
+    Equal names are told apart: functions by their module ("my_rewards.score"), what is left by a
+    number from the second on ("model_2").
+    """
+    names = [part.name or _default_name(part) for part in settings.parts]
+    names = [
+        part.path.replace(":", ".")
+        if isinstance(part, FunctionReward) and not part.name and names.count(name) > 1
+        else name
+        for part, name in zip(settings.parts, names, strict=True)
     ]
+    return [
+        name if (seen := names[:i].count(name)) == 0 else f"{name}_{seen + 1}"
+        for i, name in enumerate(names)
+    ]
+
+
+def _default_name(part: RewardPart) -> str:
+    if not isinstance(part, FunctionReward):
+        return part.kind
+    name = part.path.split(":")[1]
+    return part.path.replace(":", ".") if name in TAKEN_NAMES else name
 
 
 def describe(settings: RewardSettings) -> str:
@@ -138,8 +157,12 @@ def _rule(part: Rule, folder: str) -> ScoreGroup:
         return lambda prompt, samples: [
             rules.missing_eos(sample.finish_reason == FINISH_REASON_LENGTH) for sample in samples
         ]
-    path, function = part.path, load_function(part.path, folder)
+    function = load_function(part.path, folder)
     return lambda prompt, samples: [
-        call_function(function, path, prompt.id, prompt.text, sample.text, prompt.metadata)
+        function(prompt.id, prompt.text, sample.text, prompt.metadata, _messages(prompt))
         for sample in samples
     ]
+
+
+def _messages(prompt: Prompt) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in prompt.messages]

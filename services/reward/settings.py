@@ -2,25 +2,35 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from services.inputs import Function, ModelPath
+from services.inputs import Function, RewardModelPath
 from services.settings import Operational, Settings
 
+TAKEN_NAMES = ("mean", "max", "min")
+"""Those of the metrics reward_mean and so on, of the whole sum."""
 
-class ModelReward(Settings):
+
+class _Part(Settings):
+    kind: str
+    weight: float = 1.0
+    name: Operational[str] = Field("", pattern=r"^[A-Za-z_][\w.-]*$|^$")
+    """Of the metric reward_<name> and in the report; by default a function's name, else the
+    kind."""
+
+
+class ModelReward(_Part):
     """A reward model: Qwen2 with one scalar head, as our reward_model job writes it."""
 
     kind: Literal["model"] = "model"
-    path: ModelPath
+    path: RewardModelPath
     """Folder, hub name, or "@stage" inside a recipe."""
-    weight: float = 1.0
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_length: int = Field(2048, ge=16)
     """Longest prompt and answer together, in tokens; longer is cut from the left."""
 
 
-class CheckerReward(Settings):
+class CheckerReward(_Part):
     """1 when the answer is what the prompt's metadata asks for, else 0.
 
     metadata "answer": equal after whitespace is normalised; metadata "pattern": the whole
@@ -28,32 +38,33 @@ class CheckerReward(Settings):
     """
 
     kind: Literal["checker"] = "checker"
-    weight: float = 1.0
 
 
-class LengthReward(Settings):
+class LengthReward(_Part):
     """-1 a `scale` tokens above `target` tokens, in proportion; 0 up to the target."""
 
     kind: Literal["length"] = "length"
-    weight: float = 1.0
     target: int = Field(256, ge=1)
     scale: float = Field(256.0, gt=0.0)
 
 
-class MissingEosReward(Settings):
+class MissingEosReward(_Part):
     """-1 for an answer that was cut before its end of sequence, else 0."""
 
     kind: Literal["missing_eos"] = "missing_eos"
-    weight: float = 1.0
 
 
-class FunctionReward(Settings):
-    """A Python function of yours: f(prompt, answer, metadata) -> float, all strings."""
+class FunctionReward(_Part):
+    """A Python function of yours: f(prompt, answer, metadata) -> float.
+
+    `prompt` is the text under the chat template, `answer` the text without special tokens,
+    `metadata` a dict of strings. A parameter `messages`, if it has one, is given the prompt's
+    messages: a list of {"role", "content"}.
+    """
 
     kind: Literal["function"] = "function"
     path: Annotated[str, Function()] = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """Import path, "package.module:function"."""
-    weight: float = 1.0
 
 
 RewardPart = Annotated[
@@ -84,3 +95,13 @@ class RewardSettings(Settings):
     """Where the gRPC gateway listens."""
     port: Operational[int] = Field(0, ge=0, le=65535)
     """0 takes a free one."""
+
+    @model_validator(mode="after")
+    def _names_are_their_own(self) -> "RewardSettings":
+        names = [part.name for part in self.parts if part.name]
+        for at, name in enumerate(names):
+            if name in TAKEN_NAMES:
+                raise ValueError(f"parts: a part named '{name}': reward_{name} is of the whole sum")
+            if name in names[:at]:
+                raise ValueError(f"parts: two parts are named '{name}'; give each its own name")
+        return self

@@ -29,7 +29,16 @@ OPERATIONAL = {
     *("micro_batch_size", "gradient_checkpointing", "workers", "num_cpus", "num_gpus", "threads"),
     *("max_num_seqs", "kv_cache_gib", "gpu_memory_utilization", "tensor_parallel_size"),
     *("enforce_eager", "start_timeout_s", "concurrency"),
-    *("replicas", "max_batch_groups", "batch_wait_s", "timeout_s", "attempts", "host", "port"),
+    *(
+        "replicas",
+        "max_batch_groups",
+        "batch_wait_s",
+        "timeout_s",
+        "attempts",
+        "host",
+        "port",
+        "max_failed",
+    ),
     *("in_flight", "queues", "sync", "admin", "measures"),
 }
 """Every operational key: a new field is identity until it is marked and written here."""
@@ -151,7 +160,7 @@ def test_every_input_is_found_with_its_key_and_role() -> None:
         ("policy", Model(), "some/policy", "policy", ""),
         ("base", Model(), "@base", "base", "base"),
         ("prompts.path", Rows("prompts"), "prompts.jsonl", "prompts", ""),
-        ("reward.parts.0.path", Model(), "a/rm", "reward.parts.0", ""),
+        ("reward.parts.0.path", Model("reward model"), "a/rm", "reward.parts.0", ""),
         ("reward.parts.1.path", Function(), "math:sqrt", "reward.parts.1", ""),
     ]
 

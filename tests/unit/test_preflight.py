@@ -118,27 +118,33 @@ def test_a_reward_function_that_is_nowhere(tmp_path: Path) -> None:
     assert "no module 'no_such_module.at_all'" in refused(
         online(tmp_path, reward=reward), ConfigError
     )
-    check(online(tmp_path, reward={"parts": [{"kind": "function", "path": "math:sqrt"}]}))
 
 
-def test_a_module_that_fills_itself_is_asked_for_its_names(tmp_path: Path) -> None:
-    reward = {"parts": [{"kind": "function", "path": "os:nosuch"}]}
-    said = refused(online(tmp_path, reward=reward), ConfigError)
-    assert said == "'reward.parts.0.path': module 'os' defines no 'nosuch'"
-    check(online(tmp_path, reward={"parts": [{"kind": "function", "path": "os:getpid"}]}))
+FOUND = "def score(p, a, m):\n    return 1\n"
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("def score(p, a, m):\n    return 1\n", ""),
-        ("from math import sqrt as score\n", ""),
-        ("if True:\n    score = abs\n", ""),
-        ("def scores(p, a, m):\n    return 1\n", "defines no 'score'"),
+        (FOUND, ""),
+        ("from builtins import sum as total\nscore = lambda p, a, m: total([1])\n", ""),
+        (f"if True:\n    {FOUND.replace('    ', '        ')}", ""),
+        ("def __getattr__(name):\n    return lambda p, a, m: 1\n", ""),
+        ("def score(p, a, m, messages):\n    return len(messages)\n", ""),
+        ("def scores(p, a, m):\n    return 1\n", "defines no 'score'; did you mean 'scores'?"),
         ("x = 1\ndef score(:\n", "line 2: invalid syntax"),
+        ("def __getattr__(name):\n    raise AttributeError\n", "score is not there"),
+        ("score = 3\n", "score is not callable"),
+        ("import no_such_thing\n" + FOUND, "importing {name} failed: ModuleNotFoundError: No"),
+        ("def score(p, a):\n    return 1\n", "score(p, a) cannot be called: too many positional"),
+        ("async def score(p, a, m):\n    return 1\n", "score is async; write it with def"),
+        ("def score(p, a, m):\n    return None\n", "gave NoneType for the first prompt of"),
+        ("def score(p, a, m):\n    return float('nan')\n", "gave nan for the first prompt of"),
+        ("def score(p, a, m):\n    return m['no']\n", "failed on the first prompt of"),
+        ("import os\ndef score(p, a, m):\n    os._exit(3)\n", "ended its process (status 3)"),
     ],
 )
-def test_a_reward_function_is_looked_for_in_the_text_of_its_module(
+def test_a_reward_function_is_looked_for_and_called_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
 ) -> None:
     name = f"rewards_{abs(hash(text))}"
@@ -146,9 +152,61 @@ def test_a_reward_function_is_looked_for_in_the_text_of_its_module(
     monkeypatch.chdir(tmp_path)
     job = online(tmp_path, reward={"parts": [{"kind": "function", "path": f"{name}:score"}]})
     if said:
-        assert said in refused(job, ConfigError)
+        assert said.replace("{name}", name) in refused(job, ConfigError)
     else:
         check(job)
+
+
+def test_a_reward_function_is_called_with_the_first_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+def score(prompt, answer, metadata, messages):
+    assert messages == [{"role": "user", "content": "hello"}], messages
+    assert prompt.endswith("hello<|im_end|>\\n<|im_start|>assistant\\n"), prompt
+    assert metadata == {"answer": "hi"} and isinstance(answer, str)
+    return 1
+"""
+    (tmp_path / "rewards_of_the_first.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    part = {"kind": "function", "path": "rewards_of_the_first:score"}
+    check(online(tmp_path, reward={"parts": [part]}))
+
+
+def test_a_model_of_another_kind(tmp_path: Path) -> None:
+    reward_model = model(tmp_path / "rm")
+    named = {"architectures": ["Qwen2ForSequenceClassification"]}
+    (tmp_path / "rm" / "config.json").write_text(json.dumps(named))
+    said = refused(online(tmp_path, policy=reward_model), ArtifactError)
+    assert said == f"'policy': {reward_model} is a reward model, and a policy belongs here"
+    part = {"kind": "model", "path": reward_model}
+    check(online(tmp_path, reward={"parts": [part]}))
+    (tmp_path / "rm" / "config.json").write_text('{"architectures": ["Qwen2ForCausalLM"]}')
+    said = refused(online(tmp_path, reward={"parts": [part]}), ArtifactError)
+    assert said.startswith("'reward.parts.0.path': ")
+    assert said.endswith("is a policy, and a reward model belongs here")
+
+
+def test_more_tokens_than_the_policy_has_positions(tmp_path: Path) -> None:
+    job = online(tmp_path, engine={"max_model_len": 2048})
+    (tmp_path / "policy" / "config.json").write_text('{"max_position_embeddings": 512}')
+    assert refused(job, ConfigError) == (
+        f"'engine.max_model_len': 2048 tokens are more than the 512 positions of {tmp_path}/policy;"
+        " set engine.max_model_len=512 or less"
+    )
+    check(online(tmp_path, engine={"max_model_len": 512}, sampling={"max_tokens": 64}))
+
+
+def test_a_folder_that_is_not_there_is_no_hub_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model(tmp_path / "runs" / "sft")
+    with pytest.raises(ArtifactError, match=r"no folder runs/stf; did you mean runs/sft\?"):
+        check(online(tmp_path, policy="runs/stf"), addresses=False)
+    with pytest.raises(ArtifactError, match=r"no folder runs/other \(there is a folder runs\)"):
+        check(online(tmp_path, policy="runs/other"), addresses=False)
+    check(online(tmp_path, policy="someone/model"), addresses=False)  # can be on the hub
 
 
 def test_a_pattern_that_is_none(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from services.errors import ArtifactError, ConfigError, DataError, LineageError,
 from services.hub import find_model
 from services.reward import rules
 from services.reward.composite import Composite, Part, build, describe, part_names
-from services.reward.function import call_function, load_function
+from services.reward.function import RewardFunction, load_function
 from services.reward.settings import RewardSettings
 
 FUNCTIONS = """
@@ -34,6 +34,22 @@ def text(prompt, answer, metadata):
 
 def infinite(prompt, answer, metadata):
     return float("inf")
+
+async def slow(prompt, answer, metadata):
+    return 1.0
+
+def two(prompt, answer):
+    return 1.0
+
+def four(p, a, m, more):
+    return 1.0
+
+def turns(prompt, answer, metadata, messages):
+    assert messages[-1] == {"role": "user", "content": "Name a colour."}
+    return float(len(messages))
+
+def score(prompt, answer, metadata):
+    return 1.0
 
 number = 3
 """
@@ -110,8 +126,8 @@ def test_parts_are_weighted_summed_and_reported(folder: str) -> None:
         Sample(index=1, text="xyz", token_ids=[1, 2, 3, 4], finish_reason=FINISH_REASON_LENGTH),
     ]
     first, second = reward.score(prompt, samples)
-    assert dict(first.parts) == {"checker": 1, "length": 0, "missing_eos": 0, "function": 13}
-    assert dict(second.parts) == {"checker": 0, "length": -2, "missing_eos": -1, "function": 11}
+    assert dict(first.parts) == {"checker": 1, "length": 0, "missing_eos": 0, "vowels": 13}
+    assert dict(second.parts) == {"checker": 0, "length": -2, "missing_eos": -1, "vowels": 11}
     assert (first.total, second.total) == (2.0 + 3.25, -1.0 - 1.0 + 2.75)
 
 
@@ -134,7 +150,7 @@ def test_names_and_description() -> None:
     [
         ("broken", "failed on r/e1/p0: KeyError: 'no such key'"),
         ("text", "gave str for r/e1/p0, not a number"),
-        ("infinite", "reward part function gave inf for r/e1/p0, sample 4"),
+        ("infinite", "gave inf for r/e1/p0"),
     ],
 )
 def test_a_failing_function_names_itself_and_the_prompt(
@@ -148,11 +164,14 @@ def test_a_failing_function_names_itself_and_the_prompt(
 
 def test_scalars_of_numpy_and_torch_are_numbers() -> None:
     for value in (np.float32(0.5), np.int64(2), torch.tensor(0.25), True):
-        given = call_function(lambda p, a, m, value=value: value, "f", "id", "", "", {})
-        assert given == float(value)
+        assert _giving(value)("id", "", "", {}, []) == float(value)
     for value in (torch.ones(2), None, "1.0"):
         with pytest.raises(WorkerError, match="not a number"):
-            call_function(lambda p, a, m, value=value: value, "f", "id", "", "", {})
+            _giving(value)("id", "", "", {}, [])
+
+
+def _giving(value: object) -> RewardFunction:
+    return RewardFunction("f", lambda prompt, answer, metadata: value, takes_messages=False)
 
 
 @pytest.mark.parametrize(
@@ -161,12 +180,36 @@ def test_scalars_of_numpy_and_torch_are_numbers() -> None:
         ("no_such_module_here:f", "importing no_such_module_here failed"),
         ("reward_of_a_test:missing", "missing is not there"),
         ("reward_of_a_test:number", "number is not callable"),
+        ("reward_of_a_test:slow", "slow is async; write it with def"),
+        ("reward_of_a_test:two", r"two\(prompt, answer\) cannot be called: too many positional"),
+        ("reward_of_a_test:four", r"four\(p, a, m, more\) cannot be called: missing a required"),
     ],
 )
 def test_a_function_that_cannot_be_found(folder: str, path: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem) as caught:
         load_function(path, folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_function_that_asks_for_the_messages_gets_them(folder: str) -> None:
+    reward = build(settings(function("turns"), function("vowels")), folder)
+    prompt = Prompt(id="p", text="<rendered>")
+    prompt.messages.add(role="system", content="Be brief.")
+    prompt.messages.add(role="user", content="Name a colour.")
+    (score,) = reward.score(prompt, [Sample(text="red")])
+    assert dict(score.parts) == {"turns": 2.0, "vowels": 101.0}
+
+
+def test_parts_are_told_apart_by_name() -> None:
+    one, two = function("score"), {"kind": "function", "path": "other.rules:score"}
+    assert part_names(settings(one, two)) == ["reward_of_a_test.score", "other.rules.score"]
+    assert part_names(settings(one, {"kind": "checker", "name": "exact"})) == ["score", "exact"]
+    assert part_names(settings(function("mean"))) == ["reward_of_a_test.mean"]
+    assert part_names(settings(one, one)) == ["reward_of_a_test.score", "reward_of_a_test.score_2"]
+    with pytest.raises(ValueError, match="two parts are named 'exact'"):
+        settings({"kind": "checker", "name": "exact"}, {"kind": "length", "name": "exact"})
+    with pytest.raises(ValueError, match="a part named 'max': reward_max is of the whole sum"):
+        settings({"kind": "checker", "name": "max"})
 
 
 def test_a_value_that_is_not_finite_is_an_error() -> None:
