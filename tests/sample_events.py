@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from services.states import State
 from services.telemetry.record.events import (
+    AdminListening,
     EpisodeChanged,
     EpisodeFinished,
     Evaluated,
@@ -33,6 +34,7 @@ TRAINED_FURTHER = {"sft": "pretrain", "offline_dpo": "sft", "online_dpo": "offli
 SECONDS = {"data": 3.2, "pretrain": 312.0, "online_dpo": 402.0}
 SKILLS = ("add", "reverse", "sort", "count", "upper", "max", "copy", "dates")
 OUTSIDE_PREFERENCES = ("copy", "dates")
+ADMIN = ".venv/bin/python -m services.admin.client --address 127.0.0.1:50051"
 EPISODES = 10
 PROMPTS = 128
 EXTRA_CONFIG = "job: recipe\nname: demo\nqueues:\n  url: redis://user:secret@host:6379/0\n"
@@ -107,6 +109,7 @@ def training_events(rng: random.Random, stage: str, steps: int = 300) -> Iterato
 
 def online_events(rng: random.Random, episodes: int = EPISODES) -> Iterator[Event]:
     """The online loop."""
+    yield AdminListening(stage="online_dpo", command=ADMIN)
     yield _weights(rng, 0)
     for number in range(1, episodes + 1):
         yield from episode_events(rng, number, episodes)

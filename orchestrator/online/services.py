@@ -22,6 +22,7 @@ from orchestrator.jobs.training import part_of
 from orchestrator.online.publishing import StorePublisher
 from orchestrator.online.supervision import heartbeat, together
 from orchestrator.stages.context import StageContext
+from services.admin.command import command_for
 from services.admin.server import AdminServer
 from services.errors import PairloopError, WorkerError
 from services.imports import heavy_imports
@@ -33,7 +34,7 @@ from services.reward.client import GrpcScorer
 from services.reward.settings import RewardSettings
 from services.rollout.actor import RolloutHandle
 from services.telemetry.format import duration
-from services.telemetry.record.events import Note
+from services.telemetry.record.events import AdminListening, Note
 from services.telemetry.record.sink import Reporter
 from services.weights.canary import canary_tokens, default_tolerance
 from services.weights.snapshot import vocabulary_size
@@ -130,10 +131,12 @@ async def start_services(
     admin = AdminServer()
     address = await admin.start(job.admin, store)
     stack.push_async_callback(admin.stop)
+    admin_command = command_for(address)
+    context.run.report(AdminListening(stage=context.stage, command=admin_command))
     context.run.report(
         Note(
             stage=context.stage,
-            text=f"admin API at {address} (gRPC, reflection on); the services are starting",
+            text=f"admin API at {address}; to pause: {admin_command} pause",
         )
     )
     engines, reward = await together(starting, asyncio.shield(launching))

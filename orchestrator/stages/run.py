@@ -38,7 +38,6 @@ from services.telemetry.report.summary import Extra, summary
 from services.telemetry.views.live import view_for
 from services.telemetry.views.tables import write_final_table
 
-_RESUME = "python -m services.admin.client resume"
 _IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _SINK = "the event sink"
 _SINK_SILENCE_S = 60.0
@@ -55,7 +54,7 @@ def run(job: Job) -> None:
         planned = plan_stages(job)
         (folder / "config.yaml").write_text(extra["config"], encoding="utf-8")
         (folder / "error.log").unlink(missing_ok=True)
-        recorder = Recorder(folder, [view_for(name=name, resume_hint=_RESUME)])
+        recorder = Recorder(folder, [view_for(name=name)])
         try:
             with recorder:
                 for text in notices(planned):

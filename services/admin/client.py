@@ -1,38 +1,88 @@
-"""The admin API from a terminal.
+"""The admin API from a terminal: look at the episodes of a run, pause and resume them.
 
-python -m services.admin.client [--address 127.0.0.1:50051] list
+python -m services.admin.client [--address HOST:PORT] list [--episode 3]
 python -m services.admin.client pause --reason "looking at the pairs" [--episode 3]
 python -m services.admin.client resume
 python -m services.admin.client watch
+
+A run prints its address when its online stage starts. Exit status: 0 done, 1 refused or nobody
+there, 130 interrupted.
 """
 
 import argparse
 import getpass
+import os
+import queue
 import sys
 import uuid
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is imported
 
 import grpc
 
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1.admin_pb2_grpc import AdminServiceStub
-from services.states import HELD, state_of
+from services.states import HELD, OVER, state_of
 
-_DEADLINE_S = 10.0
+_CONNECT_S = 3.0
+"""A refused connection is known at once; this is for a host that says nothing."""
+_ANSWER_S = 10.0
+_WATCH_S = 60.0
+"""One call of a watch. Each begins with the episodes as they are: one without any had no answer."""
+_OPTIONS = [("grpc.enable_http_proxy", 0)]
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], watch_s: float = _WATCH_S) -> int:
     """Make one call and print the episodes it answers; returns the exit status."""
     options = _parser().parse_args(arguments)
-    with grpc.insecure_channel(options.address, [("grpc.enable_http_proxy", 0)]) as channel:
-        stub = AdminServiceStub(channel)  # type: ignore[no-untyped-call]
-        try:
+    try:
+        with grpc.insecure_channel(options.address, _OPTIONS) as channel:
+            problem = _carried_out(channel, options, watch_s)
+    except KeyboardInterrupt:
+        return 130
+    if problem:
+        sys.stderr.write(f"pairloop: {problem}\n")
+    return 1 if problem else 0
+
+
+def _carried_out(channel: grpc.Channel, options: argparse.Namespace, watch_s: float) -> str:
+    """Make the call; returns what went wrong, "" when nothing did."""
+    at = options.address
+    if not _connected(channel):
+        return (
+            f"no online run listens at {at}; a run prints the address of its admin API when its"
+            " online stage starts: give it as --address HOST:PORT"
+        )
+    stub = AdminServiceStub(channel)  # type: ignore[no-untyped-call]
+    try:
+        if options.command == "watch":
+            _watch(stub, options.episode, watch_s)
+        else:
             _call(stub, options)
-        except grpc.RpcError as error:
-            sys.stderr.write(f"pairloop: {error.details()} ({error.code().name})\n")
-            return 1
-        except KeyboardInterrupt:
-            return 130
-    return 0
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return f"the run at {at} does not answer; look whether it still works, then try again"
+        if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+            return f"what listens at {at} is no admin API of a run; see the address the run printed"
+        if error.code() == grpc.StatusCode.UNAVAILABLE and not _connected(channel):
+            return f"the run at {at} is gone; started again, the same command goes on"
+        return str(error.details())
+    return ""
+
+
+def _connected(channel: grpc.Channel) -> bool:
+    """Whether somebody answers there. gRPC tells so a subscriber, and no call in plain words."""
+    states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
+    channel.subscribe(states.put, try_to_connect=True)
+    try:
+        while (state := states.get(timeout=_CONNECT_S)) != grpc.ChannelConnectivity.READY:
+            if state == grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                return False
+    except queue.Empty:
+        return False
+    finally:
+        channel.unsubscribe(states.put)
+    return True
 
 
 def _call(stub: AdminServiceStub, options: argparse.Namespace) -> None:
@@ -42,19 +92,42 @@ def _call(stub: AdminServiceStub, options: argparse.Namespace) -> None:
         "request_id": uuid.uuid4().hex,
         "actor": getpass.getuser(),
     }
-    if options.command == "list":
-        answer = stub.ListEpisodes(messages.ListEpisodesRequest(), timeout=_DEADLINE_S)
-        for episode in answer.episodes:
-            _show(episode)
-    elif options.command == "pause":
+    if options.command == "pause":
         request = messages.PauseEpisodeRequest(**change)
-        _show(stub.PauseEpisode(request, timeout=_DEADLINE_S).episode)
+        _show(stub.PauseEpisode(request, timeout=_ANSWER_S).episode)
     elif options.command == "resume":
         resume = messages.ResumeEpisodeRequest(**change)
-        _show(stub.ResumeEpisode(resume, timeout=_DEADLINE_S).episode)
+        _show(stub.ResumeEpisode(resume, timeout=_ANSWER_S).episode)
+    elif options.episode:
+        asked = messages.GetEpisodeRequest(number=options.episode)
+        _show(stub.GetEpisode(asked, timeout=_ANSWER_S).episode)
     else:
-        for change_seen in stub.WatchEpisodes(messages.WatchEpisodesRequest()):
-            _show(change_seen.episode)
+        for episode in stub.ListEpisodes(
+            messages.ListEpisodesRequest(), timeout=_ANSWER_S
+        ).episodes:
+            _show(episode)
+
+
+def _watch(stub: AdminServiceStub, number: int, watch_s: float) -> None:
+    """Show each change once, over as many calls as it takes, until the server ends one."""
+    shown: dict[int, messages.Episode] = {}
+    asked = messages.WatchEpisodesRequest(number=number)
+    while True:
+        answered = False
+        try:
+            for response in stub.WatchEpisodes(asked, timeout=watch_s):
+                answered, episode = True, response.episode
+                if shown.get(episode.number) != episode:
+                    shown[episode.number] = episode
+                    _show(episode)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED or not answered:
+                raise
+        else:
+            break
+    what = f"episode {number} is" if number else "all episodes are"
+    over = all(state_of(episode) in OVER for episode in shown.values())
+    sys.stdout.write(f"{what} over\n" if over else "the run has stopped\n")
 
 
 def _show(episode: messages.Episode) -> None:
@@ -71,13 +144,33 @@ def _show(episode: messages.Episode) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m services.admin.client", description="Look at, pause and resume episodes."
+        prog="python -m services.admin.client",
+        description="Look at the episodes of an online run, pause and resume them.",
     )
-    parser.add_argument("--address", default="127.0.0.1:50051", help="of the admin API")
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        default="127.0.0.1:50051",
+        help="of the admin API, as the run prints it (127.0.0.1:50051 unless admin.port says"
+        " otherwise)",
+    )
     parser.add_argument("command", choices=["list", "pause", "resume", "watch"])
-    parser.add_argument("--episode", type=int, default=0, help="0: the current one")
-    parser.add_argument("--reason", default="by hand")
+    parser.add_argument(
+        "--episode",
+        type=_number,
+        default=0,
+        metavar="N",
+        help="list and watch: this one alone; pause: the current or next one unless given; resume:"
+        " the paused one unless given",
+    )
+    parser.add_argument("--reason", default="by hand", help="kept with the pause, and shown")
     return parser
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**32:
+        raise argparse.ArgumentTypeError(f"'{text}' is no episode; they are counted from 1")
+    return int(text)
 
 
 if __name__ == "__main__":

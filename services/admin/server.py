@@ -106,7 +106,7 @@ class _Service(admin_pb2_grpc.AdminServiceServicer):
         self, request: messages.WatchEpisodesRequest, context: _Context
     ) -> AsyncIterator[messages.WatchEpisodesResponse]:
         async with self._refusals(request.run, context):
-            async for episode in changes(self._episodes, self._ended):
+            async for episode in changes(self._episodes, self._ended, request.number):
                 yield messages.WatchEpisodesResponse(episode=episode)
 
     @asynccontextmanager

@@ -10,17 +10,17 @@ from services.states import OVER, state_of
 
 
 async def changes(
-    episodes: Episodes, ended: asyncio.Event, poll_s: float = 0.2
+    episodes: Episodes, ended: asyncio.Event, number: int = 0, poll_s: float = 0.2
 ) -> AsyncIterator[Episode]:
-    """Every episode as it is, then each whose state or counters moved.
+    """Every episode as it is, or the one of this number, then each whose state or counters moved.
 
-    Ends when all are over, or after a last look once `ended` is set. What changes twice between
-    two looks is shown once.
+    Ends when all of these are over, or after a last look once `ended` is set. What changes twice
+    between two looks is shown once. Raises UnknownEpisodeError.
     """
     shown: dict[int, Episode] = {}
     while True:
         last = ended.is_set()
-        now = await episodes.list()
+        now = [await episodes.get(number)] if number else await episodes.list()
         for episode in now:
             if shown.get(episode.number) != episode:
                 shown[episode.number] = episode

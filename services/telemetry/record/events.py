@@ -97,6 +97,15 @@ class EpisodeFinished(Settings):
     changed_fraction, sampler_gap. And sample_seconds, train_seconds, sync_seconds."""
 
 
+class AdminListening(Settings):
+    """The admin API of an online stage is up."""
+
+    kind: Literal["admin_listening"] = "admin_listening"
+    stage: str
+    command: str
+    """Calls it from the folder the run was started in; a verb follows: pause, resume, ..."""
+
+
 class WeightsPublished(Settings):
     """Every engine holds a version and said so."""
 
@@ -180,6 +189,7 @@ Event = Annotated[
     | StageFinished
     | StageWaiting
     | TrainProgress
+    | AdminListening
     | EpisodeChanged
     | EpisodeFinished
     | WeightsPublished

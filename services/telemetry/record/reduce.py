@@ -10,6 +10,7 @@ from typing import Any
 
 from services.states import State
 from services.telemetry.record.events import (
+    AdminListening,
     EpisodeChanged,
     EpisodeFinished,
     Evaluated,
@@ -44,6 +45,8 @@ def apply(state: RunState, event: Event, at: float = 0.0) -> None:
             stage.waiting = event.reason
         case TrainProgress():
             _train_progress(stage, event)
+        case AdminListening():
+            stage.admin = event.command
         case EpisodeChanged():
             _episode_changed(stage, event, at)
         case EpisodeFinished():

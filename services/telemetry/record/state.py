@@ -61,6 +61,8 @@ class Stage:
     folder: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     curve: list[Point] = field(default_factory=list)
+    admin: str = ""
+    """The command that calls the admin API of an online stage, without its verb."""
     evaluation: Evaluated | None = None
     """Of this stage's model; of any other model when this stage itself evaluated it."""
     evaluates: str = ""

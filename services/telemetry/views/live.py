@@ -39,11 +39,10 @@ class LiveView:
         self,
         console: Console | None = None,
         name: str = "",
-        resume_hint: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._console = console if console is not None else Console()
-        self._drawing = Drawing(name, resume_hint, clock)
+        self._drawing = Drawing(name, clock)
         self._live = Live(
             self._drawing,
             console=self._console,
@@ -65,22 +64,19 @@ class LiveView:
         self._live.stop()
 
 
-def view_for(
-    stream: IO[str] | None = None, name: str = "", resume_hint: str = ""
-) -> "LiveView | PlainView":
+def view_for(stream: IO[str] | None = None, name: str = "") -> "LiveView | PlainView":
     """The live view on a terminal, the plain one elsewhere."""
     console = Console(file=stream if stream is not None else sys.stdout)
     if console.is_terminal and not console.is_dumb_terminal:
-        return LiveView(console, name, resume_hint)
-    return PlainView(stream, resume_hint=resume_hint)
+        return LiveView(console, name)
+    return PlainView(stream)
 
 
 class Drawing:
     """The current screen, as rich draws it: one line a row, cut to the width."""
 
-    def __init__(self, name: str, resume_hint: str, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, clock: Callable[[], float]) -> None:
         self._name = name
-        self._resume_hint = resume_hint
         self._clock = clock
         self._lock = threading.Lock()
         self._screen = Screen(at=0.0, started_at=0.0)
@@ -102,7 +98,7 @@ class Drawing:
             shown, ended = self._screen, self._ended
         height = (options.height or console.height) - 1
         now = shown.at if ended else self._clock()
-        rows = draw(shown, now, options.max_width, self._name, self._resume_hint, ended)
+        rows = draw(shown, now, options.max_width, self._name, ended)
         for line in fit(rows, height):
             shown_line = Text(_ascii(line.plain)) if options.ascii_only else line
             shown_line.no_wrap = True
@@ -110,9 +106,7 @@ class Drawing:
             yield shown_line
 
 
-def draw(
-    shown: Screen, now: float, width: int, name: str, resume_hint: str, ended: bool = False
-) -> list[Row]:
+def draw(shown: Screen, now: float, width: int, name: str, ended: bool = False) -> list[Row]:
     """Every line of the screen at this moment."""
     rows = [_header(shown, now, name, ended)]
     rows += [_stage(line, now, ended) for line in shown.stages]
@@ -126,7 +120,7 @@ def draw(
         left = _countdown(shown.progress.left, shown, now)
         rows += [(5, Text()), *_progress(shown.progress, left, width)]
     if shown.loop is not None:
-        rows += [(5, Text()), *_loop(shown.loop, now, width, resume_hint)]
+        rows += [(5, Text()), *_loop(shown.loop, now, width)]
     if shown.notes:
         rows.append((5, Text()))
         rows += [(3, _note(level, text)) for level, text in shown.notes]
@@ -188,10 +182,10 @@ def _progress(progress: ProgressBar, left: float | None, width: int) -> list[Row
     return [(1, bar), (2, Text(f" {progress.facts}"))]
 
 
-def _loop(loop: LoopLines, now: float, width: int, resume_hint: str) -> list[Row]:
+def _loop(loop: LoopLines, now: float, width: int) -> list[Row]:
     rows: list[Row] = []
     for episode in loop.episodes[:3]:
-        rows += _episode(episode, now, width, resume_hint)
+        rows += _episode(episode, now, width)
     if loop.rewards:
         text = Text(f" reward   {number(loop.rewards[-1])}  ")
         text.append(sparkline(loop.rewards), "green")
@@ -204,14 +198,19 @@ def _loop(loop: LoopLines, now: float, width: int, resume_hint: str) -> list[Row
     return rows
 
 
-def _episode(episode: EpisodeLine, now: float, width: int, resume_hint: str) -> list[Row]:
+def _episode(episode: EpisodeLine, now: float, width: int) -> list[Row]:
     head = f" episode {episode.number}/{episode.total} "
     since = duration(now - episode.changed_at)
     if episode.state == State.PAUSED:
         line = Text.assemble(head, (" PAUSED ", "bold black on yellow"))
         line.append(f" for {since}: {episode.reason or 'no reason given'}", "yellow")
         kept = Text("   waits until it is resumed, nothing is lost. To go on:")
-        hint = textwrap.wrap(resume_hint or "ResumeEpisode of the admin API", max(8, width - 4))
+        hint = textwrap.wrap(
+            episode.resume or "ResumeEpisode of the admin API",
+            max(8, width - 4),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
         return [(0, line), (0, kept), *((0, Text(f"   {part}", "bold")) for part in hint)]
     if episode.state == State.PAUSING:
         line = Text.assemble(head, (" PAUSING ", "bold black on yellow"))

@@ -37,12 +37,10 @@ class PlainView:
         self,
         stream: IO[str] | None = None,
         every_s: float = 8.0,
-        resume_hint: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream if stream is not None else sys.stdout
         self._every_s = every_s
-        self._resume_hint = resume_hint
         self._clock = clock
         self._last_line_at = clock()
         self._being_reused = ""
@@ -70,7 +68,7 @@ class PlainView:
             case TrainProgress() if self._due():
                 self._progress(event, state)
             case EpisodeChanged():
-                self._episode_changed(event)
+                self._episode_changed(event, state.stages[event.stage].admin)
             case EpisodeFinished():
                 self._episode_finished(event)
             case WeightsPublished() if event.repaired:
@@ -117,14 +115,14 @@ class PlainView:
             + (f", {duration(left)} left" if left is not None else "")
         )
 
-    def _episode_changed(self, event: EpisodeChanged) -> None:
+    def _episode_changed(self, event: EpisodeChanged, admin: str) -> None:
         """Pauses and failures at once; counters as often as training progress."""
         head = f"episode {event.number}/{event.total}: {event.state}"
         before = self._states.get((event.stage, event.number))
         moved = before != event.state
         self._states[event.stage, event.number] = event.state
         if event.state == State.PAUSED and moved:
-            hint = f"; to go on: {self._resume_hint}" if self._resume_hint else ""
+            hint = f"; to go on: {admin} resume" if admin else ""
             self._line(f"{head} ({event.reason or 'no reason given'}){hint}")
         elif event.state == State.PAUSED and self._clock() - self._last_line_at >= _REMIND_S:
             self._line(f"{head}: still waiting to be resumed")

@@ -51,6 +51,8 @@ class EpisodeLine:
     in_flight: int
     facts: str
     reason: str
+    resume: str
+    """The command that lets a paused one go on; "" where none is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +159,14 @@ def _loop_lines(stage: Stage) -> LoopLines:
     done = stage.finished_episodes()
     last = done[-1] if done else None
     return LoopLines(
-        episodes=tuple(_episode_line(episode) for episode in stage.working_episodes()),
+        episodes=tuple(_episode_line(episode, stage.admin) for episode in stage.working_episodes()),
         rewards=tuple(e.metrics["reward_mean"] for e in done if "reward_mean" in e.metrics),
         pairs=_last_pairs(last) if last is not None else "",
         policy=_last_version(stage, last),
     )
 
 
-def _episode_line(episode: Episode) -> EpisodeLine:
+def _episode_line(episode: Episode, admin: str) -> EpisodeLine:
     dropped = sum(episode.dropped.values())
     facts = (
         f"{episode.dispatched}/{episode.prompts} prompts sent  {episode.in_flight} in flight  "
@@ -178,6 +180,7 @@ def _episode_line(episode: Episode) -> EpisodeLine:
         in_flight=episode.in_flight,
         facts=facts + (f" ({reasons(episode.dropped)})" if dropped else ""),
         reason=one_line(episode.reason),
+        resume=f"{admin} resume" if admin else "",
     )
 
 

@@ -147,10 +147,12 @@ class ResumeEpisodeResponse(_message.Message):
     def __init__(self, episode: _Optional[_Union[Episode, _Mapping]] = ...) -> None: ...
 
 class WatchEpisodesRequest(_message.Message):
-    __slots__ = ("run",)
+    __slots__ = ("run", "number")
     RUN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
     run: str
-    def __init__(self, run: _Optional[str] = ...) -> None: ...
+    number: int
+    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
 
 class WatchEpisodesResponse(_message.Message):
     __slots__ = ("episode",)

@@ -93,7 +93,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchEpisodes(self, request, context):
-        """Every episode as it is, then every change, until the run ends.
+        """Every episode as it is, or the one asked for, then every change, until they are over or the
+        run ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

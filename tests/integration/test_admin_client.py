@@ -1,0 +1,190 @@
+"""The admin client against a real server on the real episode store, and against none."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.episodes import EpisodeStore, State
+from pairloop.admin.v1 import admin_pb2 as messages
+from services.admin.client import main
+from services.admin.command import command_for
+from services.admin.server import AdminServer
+from services.admin.settings import AdminSettings
+
+
+@pytest.fixture
+async def store(redis_url: str, run_name: str) -> AsyncIterator[EpisodeStore]:
+    store = await EpisodeStore.open(redis_url, run_name, 5.0)
+    await store.create(2, 4)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def server(store: EpisodeStore) -> AsyncIterator[tuple[AdminServer, str]]:
+    server = AdminServer()
+    address = await server.start(AdminSettings(port=0), store)
+    yield server, address
+    await server.stop()
+
+
+async def call(address: str, *arguments: str, watch_s: float = 60.0) -> int:
+    return await asyncio.to_thread(main, ["--address", address, *arguments], watch_s)
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("verb", ["list", "pause", "resume", "watch"])
+def test_without_a_run_one_plain_line_says_where_the_address_stands(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = free_address()
+    assert main(["--address", address, verb]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err.splitlines()) == (
+        "",
+        [
+            f"pairloop: no online run listens at {address}; a run prints the address of its admin"
+            " API when its online stage starts: give it as --address HOST:PORT"
+        ],
+    )
+
+
+async def test_episodes_are_listed_paused_and_resumed(
+    server: tuple[AdminServer, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = server[1]
+    assert await call(address, "list") == 0
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()] == [
+        ["episode", "1", "PENDING"],
+        ["episode", "2", "PENDING"],
+    ]
+    assert await call(address, "pause", "--reason", "a look", "--episode", "2") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.split()[:3] == ["episode", "2", "PAUSED"]
+    assert line.endswith("(a look)")
+    assert await call(address, "list", "--episode", "2") == 0
+    assert capsys.readouterr().out.splitlines() == [line]
+    assert await call(address, "resume") == 0
+    assert capsys.readouterr().out.split()[:3] == ["episode", "2", "PENDING"]
+
+
+@pytest.mark.parametrize("verb", ["list", "pause", "resume", "watch"])
+async def test_an_episode_that_is_not_there_is_one_line(
+    verb: str,
+    server: tuple[AdminServer, str],
+    store: EpisodeStore,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert await call(server[1], verb, "--episode", "9") == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"pairloop: run {store.run} has no episode 9: it has 1 to 2\n")
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "1.5", str(2**32)])
+def test_what_is_no_number_of_an_episode_is_refused(
+    number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["watch", "--episode", number])
+    assert caught.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith(f"'{number}' is no episode; they are counted from 1")
+
+
+async def shown(capsys: pytest.CaptureFixture[str], lines: list[str], text: str) -> None:
+    """Wait for a line; what was read is kept."""
+    async with asyncio.timeout(20):
+        while not any(text in line for line in lines):
+            lines += capsys.readouterr().out.splitlines()
+            await asyncio.sleep(0.01)
+
+
+async def complete(store: EpisodeStore, number: int) -> None:
+    for to in (State.SAMPLING, State.TRAINING, State.PUBLISHING, State.COMPLETED):
+        await store.move(number, to)
+
+
+async def test_a_watch_of_one_episode_shows_it_alone_and_ends_with_it(
+    server: tuple[AdminServer, str], store: EpisodeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watching = asyncio.create_task(call(server[1], "watch", "--episode", "2"))
+    lines: list[str] = []
+    await shown(capsys, lines, "PENDING")
+    await complete(store, 1)
+    await store.move(2, State.CANCELLED)
+    assert await watching == 0
+    lines += capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines[:-1]] == [
+        ["episode", "2", "PENDING"],
+        ["episode", "2", "CANCELLED"],
+    ]
+    assert lines[-1] == "episode 2 is over"
+
+
+async def test_a_watch_of_many_calls_shows_each_change_once(
+    server: tuple[AdminServer, str], store: EpisodeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watching = asyncio.create_task(call(server[1], "watch", watch_s=0.5))
+    lines: list[str] = []
+    await shown(capsys, lines, "episode   2")
+    await asyncio.sleep(1.2)  # more than two calls
+    await complete(store, 1)
+    await complete(store, 2)
+    assert await watching == 0
+    lines += capsys.readouterr().out.splitlines()
+    assert lines[-1] == "all episodes are over"
+    assert len(lines) == len(set(lines))
+
+
+async def test_a_watch_ends_well_when_the_run_stops(
+    server: tuple[AdminServer, str], store: EpisodeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watching = asyncio.create_task(call(server[1], "watch"))
+    lines: list[str] = []
+    await shown(capsys, lines, "episode   2")
+    await store.move(1, State.SAMPLING)
+    await server[0].stop(grace_s=10.0)
+    assert await watching == 0
+    lines += capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines[:-1]] == ["PENDING", "PENDING", "SAMPLING"]
+    assert lines[-1] == "the run has stopped"
+
+
+async def test_a_run_that_says_nothing_is_one_line(
+    redis_url: str, run_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Silent(EpisodeStore):
+        async def list(self) -> list[messages.Episode]:
+            await asyncio.sleep(3600)
+            return []
+
+    store = await Silent.open(redis_url, run_name, 5.0)
+    server = AdminServer()
+    address = await server.start(AdminSettings(port=0), store)
+    assert await call(address, "watch", watch_s=0.2) == 1
+    assert capsys.readouterr().err == (
+        f"pairloop: the run at {address} does not answer; look whether it still works, then try"
+        " again\n"
+    )
+    await server.stop(grace_s=0.0)
+    await store.close()
+
+
+def test_the_command_is_as_its_user_would_type_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rest = "-m services.admin.client --address 127.0.0.1:5"
+    assert command_for("127.0.0.1:5", f"{tmp_path}/.venv/bin/python") == f".venv/bin/python {rest}"
+    assert command_for("127.0.0.1:5", "/usr/bin/python3") == f"/usr/bin/python3 {rest}"
+    assert command_for("127.0.0.1:5") == f"{sys.executable} {rest}"
+    assert command_for("h:5", "/my python/bin/python").startswith("'/my python/bin/python' -m")
