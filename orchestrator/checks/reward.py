@@ -90,15 +90,15 @@ def _tried(path: str, key: str, row: tuple[str, str] | None) -> None:
 def check_answers(source: DataSource) -> None:
     """DataError unless the checker has something to check against, in every prompt."""
     from services.data.rows import read_prompts
-    from services.reward.rules import compiled
+    from services.reward.rules import CHECKED, compiled
 
     if not Path(source.path).exists():
         return
     for number, row in enumerate(read_prompts(source), start=1):
-        if not {"answer", "pattern"} & row.metadata.keys():
+        if not CHECKED & row.metadata.keys():
             raise DataError(
-                f"{source.path}: prompt {number} has neither 'answer' nor 'pattern', which the"
-                " checker needs; add one, or take another reward"
+                f"{source.path}: prompt {number} has neither 'answer' (a text, a number, or a list"
+                " of these) nor 'pattern', which the checker needs; add one, or take another reward"
             )
         if "pattern" in row.metadata:
             compiled(f"{source.path}: prompt {number}", row.metadata["pattern"])

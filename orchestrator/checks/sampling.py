@@ -2,6 +2,7 @@
 
 from orchestrator.artifacts.lineage import Lineage
 from orchestrator.checks.models import check_positions, check_same_tokenizer, positions_of
+from orchestrator.checks.prompt_lengths import check_prompt_lengths
 from orchestrator.checks.reward import check_answers, check_calls
 from services.data.settings import DataSource
 from services.reward.settings import CheckerReward, FunctionReward, ModelReward, RewardSettings
@@ -25,12 +26,15 @@ def check_sampling(sampling: SamplingSettings, engine: EngineSettings) -> None:
 def check_sampled_policy(
     policy: str,
     engine: EngineSettings,
+    sampling: SamplingSettings,
     reward: RewardSettings,
     prompts: DataSource,
     lineage: Lineage,
 ) -> None:
-    """The policy fits its engine, reward models read its tokens, the checker finds its answers."""
+    """The policy fits its engine, reward models read its tokens, the checker finds its answers,
+    functions can be called, and prompts leave room for an answer."""
     check_engine(policy, engine, lineage)
+    check_prompt_lengths(policy, prompts, engine.max_model_len - sampling.max_tokens)
     for at, part in enumerate(reward.parts):
         key = f"reward.parts.{at}.path"
         if isinstance(part, ModelReward):

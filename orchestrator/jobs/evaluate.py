@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from orchestrator.artifacts.lineage import Lineage
+from orchestrator.checks.prompt_lengths import check_prompt_lengths, prompt_length_warnings
 from orchestrator.checks.reward import check_answers
 from orchestrator.checks.sampling import check_engine
 from orchestrator.jobs.job import Job, Makes
@@ -54,6 +55,16 @@ class Evaluate(Job):
             return
         check_answers(self.evaluation.prompts)
         check_engine(self.policy, self.engine, lineage)
+        check_prompt_lengths(self.policy, self.evaluation.prompts, self._room())
+
+    def warnings(self) -> Sequence[str]:
+        """Of prompts that are too long."""
+        if self.evaluation.prompts is None:
+            return []
+        return prompt_length_warnings(self.policy, self.evaluation.prompts, self._room())
+
+    def _room(self) -> int:
+        return self.engine.max_model_len - self.evaluation.max_tokens
 
     def engines(self) -> Sequence[EngineSettings]:
         """One kind, where prompts are answered."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
+from orchestrator.checks.training import training_warnings
 from orchestrator.jobs.job import Job, Makes
 from orchestrator.jobs.training import train
 from services.learner.jobs.settings import OfflineDPOSettings
-from services.learner.optim.warnings import optimizer_warnings
 
 if TYPE_CHECKING:
     from orchestrator.stages.context import StageContext
@@ -30,8 +30,8 @@ class OfflineDPO(OfflineDPOSettings, Job):
         check_alignment(self.policy, self.parents(lineage))
 
     def warnings(self) -> Sequence[str]:
-        """Of the optimizer."""
-        return optimizer_warnings(self.train.optimizer)
+        """Of the optimizer and the warm-up."""
+        return training_warnings(self.train, self.pairs)
 
     async def run(self, context: "StageContext") -> dict[str, float]:
         """Train the policy against its frozen reference; returns the learner's metrics."""

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import model_validator
 
 from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
+from orchestrator.checks.prompt_lengths import prompt_length_warnings
 from orchestrator.checks.sampling import check_sampled_policy, check_sampling
+from orchestrator.checks.training import episode_warnings
 from orchestrator.jobs.job import Job, Listener, Makes
 from services.admin.settings import AdminSettings
 from services.data.settings import DataSource
 from services.inputs import Rows
 from services.learner.jobs.settings import OnlineDPOSettings
-from services.learner.optim.warnings import optimizer_warnings
 from services.pairs.settings import PairSettings
 from services.queues.settings import QueueSettings
 from services.reward.settings import RewardSettings
@@ -63,11 +64,17 @@ class OnlineDPO(OnlineDPOSettings, Job):
     def check(self, lineage: Lineage) -> None:
         """Models of one shape and tokenizer, an engine that holds them, prompts that score."""
         check_alignment(self.policy, self.parents(lineage))
-        check_sampled_policy(self.policy, self.engine, self.reward, self.prompts, lineage)
+        check_sampled_policy(
+            self.policy, self.engine, self.sampling, self.reward, self.prompts, lineage
+        )
 
     def warnings(self) -> Sequence[str]:
-        """Of the optimizer."""
-        return optimizer_warnings(self.train.optimizer)
+        """Of the optimizer, the warm-up, and prompts that repeat or are too long."""
+        room = self.engine.max_model_len - self.sampling.max_tokens
+        return [
+            *episode_warnings(self.train, self.episodes, self.prompts),
+            *prompt_length_warnings(self.policy, self.prompts, room),
+        ]
 
     def engines(self) -> Sequence[EngineSettings]:
         """One kind."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from orchestrator.artifacts.lineage import Lineage
+from orchestrator.checks.prompt_lengths import prompt_length_warnings
 from orchestrator.checks.sampling import check_sampled_policy, check_sampling
 from orchestrator.jobs.job import Job, Makes
 from services.data.settings import DataSource
@@ -42,7 +43,14 @@ class Preferences(Job):
 
     def check(self, lineage: Lineage) -> None:
         """The policy must fit its engine, the prompts and the reward models the policy."""
-        check_sampled_policy(self.policy, self.engine, self.reward, self.prompts, lineage)
+        check_sampled_policy(
+            self.policy, self.engine, self.sampling, self.reward, self.prompts, lineage
+        )
+
+    def warnings(self) -> Sequence[str]:
+        """Of prompts that are too long."""
+        room = self.engine.max_model_len - self.sampling.max_tokens
+        return prompt_length_warnings(self.policy, self.prompts, room)
 
     def engines(self) -> Sequence[EngineSettings]:
         """One kind."""

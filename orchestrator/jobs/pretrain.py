@@ -1,7 +1,9 @@
 """Tokenizer and base model from texts."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from orchestrator.checks.training import training_warnings
 from orchestrator.jobs.job import Job, Makes
 from services.data.settings import FilterSettings
 from services.learner.jobs.settings import PretrainSettings
@@ -22,6 +24,10 @@ class Pretrain(PretrainSettings, Job):
     def new_shape(self) -> ModelShape:
         """Of the model it makes."""
         return self.model
+
+    def warnings(self) -> Sequence[str]:
+        """Of the warm-up."""
+        return training_warnings(self.train)
 
     async def run(self, context: "StageContext") -> dict[str, float]:
         """Clean the texts, train the tokenizer unless one is given, train the model."""

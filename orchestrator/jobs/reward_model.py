@@ -1,7 +1,9 @@
 """A reward model from preference pairs."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from orchestrator.checks.training import training_warnings
 from orchestrator.jobs.job import Job, Makes
 from orchestrator.jobs.training import train
 from services.learner.jobs.settings import RewardModelSettings
@@ -16,6 +18,10 @@ class RewardModel(RewardModelSettings, Job):
     makes: ClassVar[Makes] = "reward model"
 
     job: Literal["reward_model"] = "reward_model"
+
+    def warnings(self) -> Sequence[str]:
+        """Of the warm-up."""
+        return training_warnings(self.train, self.pairs)
 
     async def run(self, context: "StageContext") -> dict[str, float]:
         """Put a scalar head on the policy and train it; returns loss and held-out accuracy."""

@@ -1,7 +1,9 @@
 """Supervised fine-tuning of a base model on dialogues."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from orchestrator.checks.training import training_warnings
 from orchestrator.jobs.job import Job, Makes
 from orchestrator.jobs.training import train
 from services.learner.jobs.settings import SFTSettings
@@ -16,6 +18,10 @@ class SFT(SFTSettings, Job):
     makes: ClassVar[Makes] = "policy"
 
     job: Literal["sft"] = "sft"
+
+    def warnings(self) -> Sequence[str]:
+        """Of the warm-up."""
+        return training_warnings(self.train, self.demonstrations)
 
     async def run(self, context: "StageContext") -> dict[str, float]:
         """Train on the assistant's tokens; returns the learner's metrics."""

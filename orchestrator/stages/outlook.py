@@ -1,8 +1,11 @@
 """What a dry run says beside the config: each stage's fate, and where its models come from."""
 
+from orchestrator.artifacts.inputs import inputs_of
 from orchestrator.artifacts.lineage import Lineage
 from orchestrator.jobs.job import Job
 from orchestrator.stages.plan import plan_stages
+from services.hub import is_hub_name
+from services.inputs import Function
 
 _SOURCES = {
     "given": "as given",
@@ -21,4 +24,9 @@ def outlook(job: Job) -> str:
         lines.append(f"# {index:>2} {stage.key}: {stage.outlook}")
         for role, parent in stage.job.parents(lineage).items():
             lines.append(f"#      {role}: {parent} ({_SOURCES[parent.source]})")
+        for each in inputs_of(stage.job):
+            if is_hub_name(each.value) and not isinstance(each.mark, Function):
+                lines.append(f"#      {each.key}: no folder {each.value} here: a name on the hub")
+        if stage.found is None:
+            lines += [f"#      warning: {text}" for text in stage.job.warnings()]
     return "\n".join(lines) + "\n"

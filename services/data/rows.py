@@ -2,9 +2,11 @@
 
 Plain and conversational forms are accepted, the column names are those TRL and the hub's usual
 sets have; docs of each reader say which. Other columns that hold strings or numbers, and the
-entries of a column `metadata`, become `metadata` (strings).
+entries of a column `metadata`, become `metadata` (strings). A list in `answer` or `answers`, right
+answers any of which will do, becomes `answers`, a JSON text.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -158,6 +160,11 @@ class _Cells:
         if isinstance(inner, dict):
             rest |= inner
         plain = str | int | float
+        for name in ("answer", "answers"):
+            right = rest.get(name)
+            if isinstance(right, list) and right and all(isinstance(one, plain) for one in right):
+                del rest[name]
+                rest["answers"] = json.dumps([str(one) for one in right], ensure_ascii=False)
         return {name: str(cell) for name, cell in rest.items() if isinstance(cell, plain)}
 
     def error(self, what: str) -> DataError:

@@ -50,6 +50,21 @@ def raw_rows(source: DataSource) -> Iterator[RawRow]:
         raise DataError(f"{source.path}: empty, no row in it")
 
 
+def row_count(source: DataSource) -> int:
+    """Rows of a source in files, up to its limit, without reading what is in them."""
+    count = sum(map(_count, files_of(source.path)))
+    return count if source.limit is None else min(count, source.limit)
+
+
+def _count(file: Path) -> int:
+    if file.suffix == ".jsonl":
+        with file.open("rb") as lines:
+            return sum(1 for line in lines if line.strip())
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(file).num_rows)
+
+
 def _rows_of_files(files: list[Path]) -> Iterator[RawRow]:
     for file in files:
         yield from _jsonl_rows(file) if file.suffix == ".jsonl" else _parquet_rows(file)

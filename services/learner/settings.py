@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from services.settings import Operational, Settings
 
@@ -63,8 +63,16 @@ class ScheduleSettings(Settings):
 
     kind: Literal["constant", "linear", "cosine"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
+    warmup_ratio: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of all steps, in place of warmup_steps."""
     min_ratio: float = Field(0.0, ge=0.0, le=1.0)
     """Last learning rate over the peak."""
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> "ScheduleSettings":
+        if self.warmup_steps and self.warmup_ratio:
+            raise ValueError("warmup_steps and warmup_ratio are both set; set one of them")
+        return self
 
 
 class TrainSettings(Settings):

@@ -1,5 +1,6 @@
 """Rewards that need no model: pure functions of one answer."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,8 @@ import regex  # type: ignore[import-untyped]
 
 from services.errors import DataError
 
+CHECKED = frozenset({"answer", "answers", "pattern"})
+"""Of a prompt's metadata, what the checker reads."""
 MAX_PATTERN = 1000
 """Characters of a pattern."""
 MATCH_TIMEOUT_S = 2.0
@@ -16,21 +19,34 @@ MATCH_TIMEOUT_S = 2.0
 def checker(prompt_id: str, metadata: Mapping[str, str], answer: str) -> float:
     """1.0 when the answer is what the prompt's metadata asks for, else 0.0.
 
-    "answer": equal after whitespace is normalised. "pattern": the stripped answer, whole,
+    "answer": equal after whitespace is normalised; "answers", a JSON list: equal to one of them.
+    "pattern": the stripped answer, whole,
     matches this regular expression (Python's syntax). With both, both must hold. Raises
-    DataError, naming the prompt, for a prompt with neither or with a pattern that is broken,
+    DataError, naming the prompt, for a prompt with none or with a pattern that is broken,
     longer than 1,000 characters or slower than 2 seconds.
     """
-    if "answer" not in metadata and "pattern" not in metadata:
+    if not CHECKED & metadata.keys():
         raise DataError(
             f'{prompt_id}: the checker needs metadata "answer" or "pattern" and the prompt has '
             f"{', '.join(sorted(metadata)) or 'none'}"
         )
     if "answer" in metadata and _normal(answer) != _normal(metadata["answer"]):
         return 0.0
+    if "answers" in metadata and _normal(answer) not in map(_normal, _list(prompt_id, metadata)):
+        return 0.0
     if "pattern" in metadata and not _matches(prompt_id, metadata["pattern"], answer.strip()):
         return 0.0
     return 1.0
+
+
+def _list(prompt_id: str, metadata: Mapping[str, str]) -> list[str]:
+    try:
+        found = json.loads(metadata["answers"])
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not found:
+        raise DataError(f'{prompt_id}: metadata "answers" must be a list that is not empty')
+    return [str(one) for one in found]
 
 
 def length(tokens: int, target: int, scale: float) -> float:

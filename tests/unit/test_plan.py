@@ -151,7 +151,8 @@ def test_an_artifact_of_another_version_is_not_compared_key_by_key(tmp_path: Pat
 
 
 def test_a_dry_run_says_it_all_in_comments(tmp_path: Path) -> None:
-    text = outlook(recipe(tmp_path, {"online_dpo": {"train": {"optimizer": {"kind": "ondare"}}}}))
+    online = {"train": {"optimizer": {"kind": "ondare"}}, "episodes": {"prompts": 1}}
+    text = outlook(recipe(tmp_path, {"online_dpo": online}))
     assert text.splitlines() == [
         "",
         "# What a run does (3 stages):",

@@ -5,6 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from orchestrator.artifacts.store import Artifact, finish
 from orchestrator.checks.preflight import check
@@ -195,6 +198,32 @@ def test_more_tokens_than_the_policy_has_positions(tmp_path: Path) -> None:
         " set engine.max_model_len=512 or less"
     )
     check(online(tmp_path, engine={"max_model_len": 512}, sampling={"max_tokens": 64}))
+
+
+def test_prompts_without_room_for_an_answer(tmp_path: Path) -> None:
+    settings = {"engine": {"max_model_len": 128}, "sampling": {"max_tokens": 120}}
+    long, short = (
+        '{"prompt": "' + "a b " * 8 + '", "answer": "x"}',
+        '{"prompt": "a", "answer": "x"}',
+    )
+
+    def job(*lines: str) -> OnlineDPO:
+        made = online(
+            tmp_path, prompts={"path": prompts(tmp_path, *lines, name="lengths.jsonl")}, **settings
+        )
+        vocab = {"a": 0, "b": 1}
+        tokenizer = Tokenizer(WordLevel(vocab))
+        tokenizer.pre_tokenizer = WhitespaceSplit()
+        for folder in ("policy", "base"):
+            tokenizer.save(str(tmp_path / folder / "tokenizer.json"))
+        return made
+
+    said = refused(job(long, long), DataError)
+    assert "none of the first 2 prompts fits: the shortest has 16 tokens" in said
+    assert "engine.max_model_len less max_tokens leaves 8" in said
+    some = job(long, short)
+    check(some)
+    assert any(text.startswith("1 of the first 2 prompts of ") for text in some.warnings())
 
 
 def test_a_folder_that_is_not_there_is_no_hub_name(

@@ -188,6 +188,20 @@ def test_missing_and_empty_files(tmp_path: Path) -> None:
     assert "in this folder" in _message(read_texts, DataSource(path=str(tmp_path / "folder")))
 
 
+def test_a_list_of_answers_is_kept_as_one_text(tmp_path: Path) -> None:
+    source = _write(
+        tmp_path / "p.jsonl",
+        {"prompt": "2+2?", "answer": ["four", 4]},
+        {"prompt": "2+2?", "metadata": {"answers": ["4"]}, "tags": ["maths"]},
+        {"prompt": "2+2?", "answers": [{"text": "4"}], "answer": []},
+    )
+    assert [row.metadata for row in read_prompts(source)] == [
+        {"answers": '["four", "4"]'},
+        {"answers": '["4"]'},
+        {},
+    ]
+
+
 def test_check_rows_counts_and_refuses(tmp_path: Path) -> None:
     source = _write(tmp_path / "p.jsonl", {"prompt": "x"}, {"prompt": "y"})
     assert check_rows(source, "prompts") == 2

@@ -81,6 +81,8 @@ def function(name: str) -> dict[str, object]:
         ({"answer": "12", "pattern": r"\d+"}, "12", 1.0),
         ({"answer": "12", "pattern": r"\d"}, "12", 0.0),
         ({"answer": ""}, " ", 1.0),
+        ({"answers": '["four", "4"]'}, " 4\n", 1.0),
+        ({"answers": '["four", "4"]'}, "5", 0.0),
     ],
 )
 def test_checker(metadata: dict[str, str], answer: str, expected: float) -> None:

@@ -1,6 +1,8 @@
 """What is legal in training settings and yet likely a mistake."""
 
-from services.learner.settings import AdamWSettings, OptimizerSettings
+import math
+
+from services.learner.settings import AdamWSettings, OptimizerSettings, TrainSettings
 
 _LEAST_EXPECTED_STEP = 1e-7
 """reserve * lr below this barely moves a model: the published runs use lr 5e-7 and above."""
@@ -34,3 +36,22 @@ def optimizer_warnings(settings: OptimizerSettings) -> list[str]:
             "deltas are no longer sparse; set it to 0 to keep them small"
         )
     return found
+
+
+def warmup_warnings(train: TrainSettings, examples: int | None, rounds: int = 1) -> list[str]:
+    """A warning when more than half of the steps warm up: the peak is never or hardly reached.
+
+    `examples` are those of one of `rounds` episodes at most; None when they are not known.
+    """
+    warmup = train.schedule.warmup_steps
+    steps = train.max_steps
+    if steps is None and examples is not None:
+        steps = math.ceil(max(1, round(examples * train.epochs)) / train.batch_size)
+    if steps is None or 2 * warmup <= steps * rounds:
+        return []
+    steps *= rounds
+    end = f", which ends at {steps / warmup:.0%} of the learning rate" if steps < warmup else ""
+    return [
+        f"train.schedule.warmup_steps {warmup} is more than half of the run's {steps} steps{end}:"
+        " lower it, or set train.schedule.warmup_ratio=0.1 instead"
+    ]
