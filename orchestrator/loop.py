@@ -80,25 +80,26 @@ async def _sample(
 ) -> None:
     for number in range(first, settings.count + 1):
         await milestones.until_published(number - 1 - settings.max_staleness)
-        started = ports.clock()
-        await sample_episode(ports, settings, number)
-        await milestones.mark_sampled(number, ports.clock() - started)
+        seconds = await sample_episode(ports, settings, number)
+        await milestones.mark_sampled(number, seconds)
 
 
-async def sample_episode(ports: LoopPorts, settings: EpisodeSettings, number: int) -> None:
+async def sample_episode(ports: LoopPorts, settings: EpisodeSettings, number: int) -> float:
     """Dispatch an episode's prompts and wait until each is paired or dropped.
 
-    A pause holds it here: PAUSING until nothing is in flight, then PAUSED until resumed.
+    A pause holds it here: PAUSING until nothing is in flight, then PAUSED until resumed. Returns
+    the seconds it took without the time that it was PAUSED.
     Raises StallError when nothing moves for `settings.timeout_s` outside a pause, WorkerError
     when more prompts than `settings.max_failed` are lost to errors: the episode is FAILED then.
     """
+    started, paused = ports.clock(), 0.0
     prompts, sent = await ports.prompts(number), 0
     watch = ChangeWatch(ports, settings)
     while True:
         episode = await ports.episodes.get(number)
         state = state_of(episode)
         if state in SAMPLED:
-            return
+            return ports.clock() - started - paused
         raise_if_aborted(episode)
         if state == State.PENDING:
             await try_move(ports.episodes, number, State.SAMPLING)
@@ -109,9 +110,13 @@ async def sample_episode(ports: LoopPorts, settings: EpisodeSettings, number: in
             sent += await ports.dispatch(number, prompts[sent : sent + room])
         elif state == State.SAMPLING and episode.in_flight == 0:
             await tell_failures(ports, episode)
-            return
-        watch.see(episode)
+            return ports.clock() - started - paused
+        if watch.see(episode) and state == State.PAUSED:
+            await ports.statistics(number)  # the workers then show their pairs
+        looked = ports.clock()
         await ports.sleep(POLL_S)
+        if state == State.PAUSED:
+            paused += ports.clock() - looked
 
 
 async def _train(

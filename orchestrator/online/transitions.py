@@ -77,15 +77,16 @@ class ChangeWatch:
         self._last: EpisodeChanged | None = None
         self._since = ports.clock()
 
-    def see(self, episode: Episode) -> None:
-        """Look at the episode as it is now. No time passes for one that is paused.
+    def see(self, episode: Episode) -> bool:
+        """Look at the episode as it is now: whether it changed. No time passes while it is paused.
 
         Raises StallError after `settings.timeout_s` without a change.
         """
         now = episode_event(episode, self._settings.count, self._ports.stage)
-        if now != self._last:
+        changed = now != self._last
+        if changed:
             self._ports.report(now)
-        if now != self._last or state_of(episode) == State.PAUSED:
+        if changed or state_of(episode) == State.PAUSED:
             self._last, self._since = now, self._ports.clock()
         elif self._ports.clock() - self._since > self._settings.timeout_s:
             raise StallError(
@@ -93,6 +94,7 @@ class ChangeWatch:
                 f" with {episode.in_flight} prompts in flight ({state_of(episode)}); see the"
                 " rollout and pair workers' logs, or raise episodes.timeout_s"
             )
+        return changed
 
 
 def raise_if_aborted(episode: Episode) -> None:

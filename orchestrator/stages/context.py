@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from services.telemetry.record.events import Event
+from services.telemetry.record.state import RunState
 
 if TYPE_CHECKING:
     from orchestrator.stages.engines import EnginePool
@@ -19,6 +20,8 @@ class RunContext:
     folder: Path
     report: Callable[[Event], None]
     """Record an event, from this process."""
+    state: RunState = field(default_factory=RunState)
+    """What was recorded so far, in earlier attempts too."""
     sink: Any = None
     """The EventSink actor, for events from other processes."""
     engines: "EnginePool" = field(default=None)  # type: ignore[assignment]

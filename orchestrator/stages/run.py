@@ -4,11 +4,9 @@ import asyncio
 import contextlib
 import fcntl
 import importlib.metadata
-import json
 import os
 import platform
 import sys
-import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,10 +29,11 @@ from services.errors import (
     WorkerDiedError,
     WorkerError,
 )
-from services.telemetry.record.events import Note
+from services.telemetry.record.begin import begin_record
+from services.telemetry.record.events import Note, RunStarted
 from services.telemetry.record.recorder import Recorder
-from services.telemetry.report.report import write_report
-from services.telemetry.report.summary import Extra, summary
+from services.telemetry.report.results import LiveResults, write_results
+from services.telemetry.report.summary import Extra
 from services.telemetry.views.live import view_for
 from services.telemetry.views.tables import write_final_table
 
@@ -48,18 +47,19 @@ def run(job: Job) -> None:
     """Run a job to its end. Raises the first error, after what is known has been written."""
     name = job.name or job.job
     folder = _made_folder(run_folder(job))
-    started = time.time()
     extra: Extra = {"name": name, "seed": job.seed, "config": to_yaml(job), "versions": _versions()}
     with _only_one(folder), MemoryWatch() as memory:
         planned = plan_stages(job)
         (folder / "config.yaml").write_text(extra["config"], encoding="utf-8")
         (folder / "error.log").unlink(missing_ok=True)
-        recorder = Recorder(folder, [view_for(name=name)])
+        begin_record(folder, {stage.key for stage in planned if stage.made_anew})
+        recorder = Recorder(folder, [view_for(name=name), LiveResults(folder, extra)])
         try:
             with recorder:
+                recorder(RunStarted())
                 for text in notices(planned):
                     recorder(Note(text=text))
-                _carry_out(planned, job, RunContext(name, folder, recorder))
+                _carry_out(planned, job, RunContext(name, folder, recorder, recorder.state))
         except Waiting:
             write_final_table(recorder.state, sys.stdout)
             raise
@@ -74,7 +74,6 @@ def run(job: Job) -> None:
                 raise
             raise known from error
         finally:
-            extra["seconds"] = round(time.time() - started, 3)
             extra["peak_memory_bytes"] = memory.peak_bytes
             _write_results(folder, recorder, extra)
     write_final_table(recorder.state, sys.stdout)
@@ -182,12 +181,8 @@ def _write_traceback(folder: Path) -> str:
 
 def _write_results(folder: Path, recorder: Recorder, extra: Extra) -> None:
     """ResourceError when they cannot be written, unless an error is on its way already."""
-    text = json.dumps(summary(recorder.state, extra), indent=2, allow_nan=False)
-    partial = folder / "summary.json.partial"
     try:
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.rename(folder / "summary.json")
-        write_report(folder, recorder.state, extra)
+        write_results(folder, recorder.state, extra)
     except OSError as error:
         lost = f"the results cannot be written to {folder}: {error.strerror}"
         if "error" not in extra:

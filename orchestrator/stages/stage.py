@@ -81,13 +81,21 @@ async def run_stage(
         config=job.model_dump(mode="json"),
         seed=job.seed,
         metrics=metrics,
-        seconds=time.monotonic() - started,
+        seconds=_worked(run, planned.key, time.monotonic() - started),
     )
     final = run.folder / planned.key
     finish(context.out, final, artifact)
     shutil.rmtree(context.scratch, ignore_errors=True)
     _report_finished(run, planned, final, reused=False)
     return final
+
+
+def _worked(run: RunContext, stage: str, seconds: float) -> float:
+    """Seconds of all attempts at a stage without pauses, given those of this attempt."""
+    recorded = run.state.stages.get(stage)
+    if recorded is None:
+        return seconds
+    return max(seconds - recorded.paused, recorded.worked)
 
 
 def _trained_further(job: Job) -> str:

@@ -15,6 +15,7 @@ class Examples:
     def __init__(self, stage: str) -> None:
         self._stage = stage
         self._pairs: dict[int, dict[int, PreferencePair]] = {}
+        self._taken: dict[int, set[int]] = {}
 
     def add(self, pair: PreferencePair) -> None:
         """Offer a pair."""
@@ -23,10 +24,14 @@ class Examples:
         self._pairs[pair.prompt.episode] = {i: pairs[i] for i in nsmallest(SHOWN, pairs)}
         for old in sorted(self._pairs)[:-EPISODES_KEPT]:
             del self._pairs[old]
+            self._taken.pop(old, None)
 
     def take(self, episode: int) -> list[PairExample]:
-        """The episode's examples, once: a second call finds none."""
-        return [_example(self._stage, pair) for pair in self._pairs.pop(episode, {}).values()]
+        """The episode's examples that were not taken before."""
+        taken = self._taken.setdefault(episode, set())
+        new = [p for i, p in sorted(self._pairs.get(episode, {}).items()) if i not in taken]
+        taken |= {pair.prompt.index for pair in new}
+        return [_example(self._stage, pair) for pair in new]
 
 
 def _example(stage: str, pair: PreferencePair) -> PairExample:

@@ -111,8 +111,8 @@ class PairWorker:
 
         "groups" and "pairs" count them; reward_mean, reward_max, reward_min, reward_<part>,
         unique_answers, answer_tokens and truncated (a share) are means over groups, margin and
-        length_gap over pairs. The first call for an episode also reports its examples, so it
-        belongs after the episode's last commit.
+        length_gap over pairs. Each call also reports the episode's examples that are new: at a
+        pause those so far, after its last commit the first ones in canonical order.
         """
         for example in self._examples.take(episode):
             self._report(example)

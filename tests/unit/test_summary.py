@@ -47,7 +47,9 @@ def test_summary_is_json_with_every_stage_in_order(whole: RunState) -> None:
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert list(result["stages"]) == list(whole.stages)
     assert (result["run"]["seed"], result["run"]["versions"]) == (3, {"torch": "2.13.0"})
-    assert result["run"]["seconds"] == whole.last_at - 1000.0
+    # A second an event; one of them passed while the fourth episode was paused.
+    assert result["run"]["seconds"] == whole.last_at - 1000.0 - 1.0
+    assert result["run"]["paused_seconds"] == 1.0
     assert result["stages"]["data"]["reused"] is True
     assert result["stages"]["sft"]["training"]["step"] == 300
     assert result["stages"]["sft"]["evaluation"]["sampled_n"] == 1024

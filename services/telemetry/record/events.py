@@ -12,6 +12,13 @@ from services.settings import Settings
 from services.states import State
 
 
+class RunStarted(Settings):
+    """An attempt at the run begins: what passed since the event before it was no work."""
+
+    kind: Literal["run_started"] = "run_started"
+    stage: str = ""
+
+
 class StageStarted(Settings):
     """A job begins."""
 
@@ -94,7 +101,8 @@ class EpisodeFinished(Settings):
     metrics: dict[str, float]
     """Of the groups: reward_mean, reward_<part>, margin, length_gap, answer_tokens,
     unique_answers, groups, pairs. Of the training: loss, accuracy, dpo_margin, trained_pairs, kl,
-    changed_fraction, sampler_gap. And sample_seconds, train_seconds, sync_seconds."""
+    changed_fraction, sampler_gap. And, without pauses, sample_seconds, train_seconds and
+    sync_seconds."""
 
 
 class AdminListening(Settings):
@@ -185,7 +193,8 @@ class Note(Settings):
 
 
 Event = Annotated[
-    StageStarted
+    RunStarted
+    | StageStarted
     | StageFinished
     | StageWaiting
     | TrainProgress

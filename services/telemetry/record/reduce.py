@@ -17,6 +17,7 @@ from services.telemetry.record.events import (
     Event,
     Note,
     PairExample,
+    RunStarted,
     StageFinished,
     StageStarted,
     StageWaiting,
@@ -28,8 +29,15 @@ from services.telemetry.record.state import Episode, Point, RunState, Stage, Tim
 
 def apply(state: RunState, event: Event, at: float = 0.0) -> None:
     """Take one event in; `at` is its wall time, in seconds since the epoch."""
+    if isinstance(event, RunStarted):
+        state.attempts += 1
+        state.current = ""
+    elif state.last_at:
+        _time_passes(state, max(0.0, at - state.last_at))
     state.started_at = state.started_at or at
     state.last_at = max(state.last_at, at)
+    if isinstance(event, RunStarted):
+        return
     if isinstance(event, Note):
         state.notes.append(TimedNote(at, event.stage, event.text, event.level, event.doubt))
         return
@@ -38,7 +46,7 @@ def apply(state: RunState, event: Event, at: float = 0.0) -> None:
     match event:
         case StageStarted():
             state.current = stage.name
-            _stage_started(stage, event, at)
+            _stage_started(stage, event)
         case StageFinished():
             _stage_finished(stage, event)
         case StageWaiting():
@@ -59,10 +67,31 @@ def apply(state: RunState, event: Event, at: float = 0.0) -> None:
             _evaluated(state, stage, event)
 
 
-def _stage_started(stage: Stage, event: StageStarted, at: float) -> None:
+def _time_passes(state: RunState, seconds: float) -> None:
+    """Between two events of one attempt: work of the stage under way, unless it is paused."""
+    stage = state.running()
+    if state.held():
+        state.paused += seconds
+        if stage is not None:
+            stage.paused += seconds
+        return
+    state.worked += seconds
+    if stage is None:
+        return
+    stage.worked += seconds
+    for episode in stage.working_episodes():
+        if episode.sampling:
+            episode.sampling_seconds += seconds
+
+
+def _stage_started(stage: Stage, event: StageStarted) -> None:
+    if stage.finished and not event.reused:
+        stage.worked = stage.paused = 0.0  # made anew
     stage.job, stage.index, stage.total = event.job, event.index, event.total
     stage.policy = event.policy
-    stage.started_at, stage.finished, stage.waiting = at, False, ""
+    stage.finished, stage.waiting = False, ""
+    for episode in stage.episodes.values():
+        episode.sampling = False  # until its services are up again
 
 
 def _stage_finished(stage: Stage, event: StageFinished) -> None:
@@ -116,6 +145,7 @@ def _episode_changed(stage: Stage, event: EpisodeChanged, at: float) -> None:
     if episode.state != event.state or not episode.changed_at:
         episode.changed_at = at
     episode.total, episode.state = event.total, event.state
+    episode.sampling = event.state in (State.SAMPLING, State.PAUSING)
     episode.prompts, episode.dispatched = event.prompts, event.dispatched
     episode.in_flight, episode.paired = event.in_flight, event.paired
     episode.dropped, episode.reason = event.dropped, event.reason
@@ -130,5 +160,12 @@ def _episode_finished(stage: Stage, event: EpisodeFinished, at: float) -> None:
     episode = stage.episodes.setdefault(event.number, Episode(event.number, event.total))
     episode.total, episode.version = event.total, event.version
     episode.paired, episode.dropped = event.pairs, event.dropped
-    episode.metrics, episode.in_flight = event.metrics, 0
+    episode.metrics, episode.in_flight = _of_all_attempts(event.metrics, episode), 0
     episode.state, episode.finished, episode.changed_at = State.COMPLETED, True, at
+
+
+def _of_all_attempts(metrics: dict[str, float], episode: Episode) -> dict[str, float]:
+    """An episode that was cut off while it sampled took longer than its last attempt says."""
+    if "sample_seconds" not in metrics:
+        return metrics
+    return metrics | {"sample_seconds": max(metrics["sample_seconds"], episode.sampling_seconds)}

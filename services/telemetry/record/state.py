@@ -39,6 +39,10 @@ class Episode:
     finished: bool = False
     changed_at: float = 0.0
     """When `state` last changed."""
+    sampling: bool = False
+    """Whether its prompts are being answered now, as far as this attempt has said."""
+    sampling_seconds: float = 0.0
+    """In all attempts, without pauses."""
 
 
 @dataclass(slots=True)
@@ -51,13 +55,16 @@ class Stage:
     """What it trains further: the policy of a stage of this run, or a path or hub name."""
     index: int = 0
     total: int = 0
-    started_at: float = 0.0
+    worked: float = 0.0
+    """Seconds that it was under way, in all attempts, without pauses."""
+    paused: float = 0.0
+    """Seconds that all of it was paused."""
     finished: bool = False
     reused: bool = False
     waiting: str = ""
     """What the job waits for; the run has ended meanwhile."""
     seconds: float | None = None
-    """What making it took, in whichever attempt it was made; None while unknown."""
+    """What making it took, all attempts together, without pauses; None while unknown."""
     folder: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     curve: list[Point] = field(default_factory=list)
@@ -114,7 +121,12 @@ class RunState:
     """The stage that started last."""
     notes: list[TimedNote] = field(default_factory=list)
     started_at: float = 0.0
+    """Wall time of the first event; of the last one below."""
     last_at: float = 0.0
+    worked: float = 0.0
+    """Seconds of all attempts up to the last event, without pauses."""
+    paused: float = 0.0
+    attempts: int = 0
 
     def ordered(self) -> list[Stage]:
         """The stages in the order of the run."""
@@ -134,6 +146,12 @@ class RunState:
     def evaluated(self) -> list[Stage]:
         """The stages whose model was measured, in order."""
         return [stage for stage in self.ordered() if stage.evaluation is not None]
+
+    def held(self) -> bool:
+        """Whether nothing works now because an admin paused it."""
+        stage = self.running()
+        working = stage.working_episodes() if stage is not None else []
+        return bool(working) and all(episode.state == State.PAUSED for episode in working)
 
     def running(self) -> Stage | None:
         """The stage under way."""

@@ -11,8 +11,8 @@ class Extra(TypedDict, total=False):
 
     name: str
     seed: int
-    seconds: float
-    """Of the whole run; by default from the first event to the last."""
+    under_way: bool
+    """Whether the run goes on."""
     peak_memory_bytes: int
     versions: dict[str, str]
     config: str
@@ -22,13 +22,16 @@ class Extra(TypedDict, total=False):
 
 
 def summary(state: RunState, extra: Extra) -> dict[str, Any]:
-    """JSON-able; accuracies are shares, times seconds, losses nats a token."""
-    wall = round(state.last_at - state.started_at, 3)
+    """JSON-able; accuracies are shares, losses nats a token, times seconds of work in all attempts
+    (without pauses)."""
     return {
         "run": {
             "name": extra.get("name", ""),
             "verdict": " ".join(verdict(state)),
-            "seconds": extra.get("seconds", wall),
+            "under_way": extra.get("under_way", False),
+            "seconds": round(state.worked, 3),
+            "paused_seconds": round(state.paused, 3),
+            "attempts": state.attempts,
             "peak_memory_bytes": extra.get("peak_memory_bytes"),
             "seed": extra.get("seed"),
             "versions": dict(extra.get("versions", {})),

@@ -1,5 +1,7 @@
 """How long it will still take, told only where what is known allows it."""
 
+from statistics import median
+
 from services.telemetry.record.state import Point, RunState, Stage
 
 _RECENT = 20
@@ -61,7 +63,7 @@ def _recent(stage: Stage) -> tuple[Point, Point]:
 
 
 def _episodes_left(stage: Stage) -> float | None:
-    """By the working time of finished episodes: a pause is no work."""
+    """By what most finished episodes took, without pauses: the first ones may hold start-up."""
     done = stage.finished_episodes()
     times = [
         sum(e.metrics.get(f"{part}_seconds", 0.0) for part in ("sample", "train", "sync"))
@@ -70,4 +72,4 @@ def _episodes_left(stage: Stage) -> float | None:
     times = [seconds for seconds in times if seconds > 0]
     if not times:
         return None
-    return sum(times) / len(times) * (done[-1].total - len(done))
+    return median(times) * (done[-1].total - len(done))

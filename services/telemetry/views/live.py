@@ -79,7 +79,7 @@ class Drawing:
         self._name = name
         self._clock = clock
         self._lock = threading.Lock()
-        self._screen = Screen(at=0.0, started_at=0.0)
+        self._screen = Screen(at=0.0, worked=0.0)
         self._ended = False
 
     def show(self, shown: Screen) -> None:
@@ -109,7 +109,7 @@ class Drawing:
 def draw(shown: Screen, now: float, width: int, name: str, ended: bool = False) -> list[Row]:
     """Every line of the screen at this moment."""
     rows = [_header(shown, now, name, ended)]
-    rows += [_stage(line, now, ended) for line in shown.stages]
+    rows += [_stage(line, _since(shown, now), now, ended) for line in shown.stages]
     if not ended and all(line.status not in ("running", "waiting") for line in shown.stages):
         what = "between stages" if shown.stages else "starting"
         rows.append((1, Text.assemble((f" {_spin(now)} ", "cyan"), (what, "dim"))))
@@ -137,11 +137,16 @@ def fit(rows: list[Row], height: int) -> list[Text]:
 
 
 def _header(shown: Screen, now: float, name: str, ended: bool) -> Row:
-    elapsed = now - shown.started_at if shown.started_at else 0.0
+    elapsed = shown.worked + _since(shown, now)
     left = "" if ended else f", {duration(_countdown(shown.left, shown, now))} left"
     line = Text.assemble(("Pairloop", "bold"), f" {name}" if name else "")
     line.append(f"   {duration(elapsed)} elapsed{left}", "dim")
     return 0, line
+
+
+def _since(shown: Screen, now: float) -> float:
+    """Seconds of work since the last event."""
+    return max(0.0, now - shown.at) if shown.at and not shown.held else 0.0
 
 
 def _countdown(left: float | None, shown: Screen, now: float) -> float | None:
@@ -152,7 +157,7 @@ def _countdown(left: float | None, shown: Screen, now: float) -> float | None:
     return by_now if by_now > 0 else None
 
 
-def _stage(line: StageLine, now: float, ended: bool) -> Row:
+def _stage(line: StageLine, since: float, now: float, ended: bool) -> Row:
     running = line.status == "running"
     spinner = ("■", "yellow") if ended else (_spin(now), "cyan")
     signs = {
@@ -162,7 +167,7 @@ def _stage(line: StageLine, now: float, ended: bool) -> Row:
         "unfinished": ("·", "dim"),
     }
     sign, style = signs[line.status]
-    took = now - line.started_at if running else line.seconds
+    took = line.worked + since if running else line.seconds
     text = Text.assemble((f" {sign} ", style), (f"{line.name:<14}", "bold" if running else ""))
     text.append(f"{duration(took):>9}  ", "dim")
     if line.reused:

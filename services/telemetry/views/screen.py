@@ -22,7 +22,8 @@ class StageLine:
     status: str
     """ "finished", "running", "waiting" or "unfinished": begun in an earlier attempt and not taken
     up yet."""
-    started_at: float
+    worked: float
+    """Seconds, as of the screen's time."""
     seconds: float | None
     reused: bool
     result: str
@@ -71,7 +72,10 @@ class Screen:
 
     at: float
     """Wall time of the last event."""
-    started_at: float
+    worked: float
+    """Seconds of all attempts so far, without pauses."""
+    held: bool = False
+    """Everything is paused: no work is done and no time counted."""
     stages: tuple[StageLine, ...] = ()
     stages_to_come: int = 0
     progress: ProgressBar | None = None
@@ -88,7 +92,8 @@ def screen(state: RunState) -> Screen:
     total = shown.total if shown is not None else 0
     return Screen(
         at=state.last_at,
-        started_at=state.started_at,
+        worked=state.worked,
+        held=state.held(),
         stages=tuple(_stage_line(stage, state) for stage in state.shown()),
         stages_to_come=max(0, total - len(state.stages)),
         progress=_progress(running) if running is not None else None,
@@ -103,7 +108,7 @@ def _stage_line(stage: Stage, state: RunState) -> StageLine:
         name=stage.name,
         job=stage.job,
         status="running" if stage is state.running() else stage.status,
-        started_at=stage.started_at,
+        worked=stage.worked,
         seconds=stage.seconds,
         reused=stage.reused and stage.finished,
         result=_result(stage),
