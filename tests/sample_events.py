@@ -219,7 +219,17 @@ def _example(rng: random.Random, stage: str, episode: int) -> PairExample:
     return PairExample(
         stage=stage,
         episode=episode,
+        id=f"{stage}/e{episode}/p{a}-{b}",
         prompt=f"What is {a} + {b}? <b>Answer</b> with a number & show your work.",
+        messages=[
+            {"role": "system", "content": "You are a patient teacher of arithmetic."},
+            {"role": "user", "content": "Good morning!"},
+            {"role": "assistant", "content": "Good morning. What shall we add?"},
+            {"role": "user", "content": f"What is {a} + {b}? <b>Answer</b> with a number."},
+        ],
+        chosen_about="14 tokens",
+        rejected_about="27 tokens, cut",
+        versions="3",
         chosen=f"{a} + {b} = {right}. The answer is {right}.",
         rejected=f"{a} + {b} = {right + 10}. The answer is {right + 10}, I think. " + "hmm " * 8,
         chosen_score=1.41,

@@ -18,6 +18,7 @@ from pairloop.data.v1.pair_pb2 import DropReason, Score
 from pairloop.data.v1.rollout_pb2 import Rollout
 from services.data.rows import read_prompts
 from services.errors import DataError
+from services.pairs.sampled_examples import about
 from services.pairs.select import Selection, all_pairs, select
 from services.reward.settings import RewardSettings
 from services.telemetry.record.events import PairExample
@@ -134,9 +135,13 @@ def _example(
     return PairExample(
         stage=stage,
         episode=0,
+        id=f"{rollout.prompt.id}/{selection.chosen}-{selection.rejected}",
         prompt=rollout.prompt.messages[-1].content,
+        messages=[{"role": m.role, "content": m.content} for m in rollout.prompt.messages],
         chosen=rollout.samples[selection.chosen].text,
         rejected=rollout.samples[selection.rejected].text,
+        chosen_about=about(rollout.samples[selection.chosen]),
+        rejected_about=about(rollout.samples[selection.rejected]),
         chosen_score=chosen.total,
         rejected_score=rejected.total,
         parts={name: (chosen.parts[name], rejected.parts[name]) for name in chosen.parts},

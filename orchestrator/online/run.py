@@ -22,6 +22,7 @@ from orchestrator.stages.context import StageContext
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.data.rows import read_prompts
 from services.errors import DataError, StallError, WorkerError
+from services.learner.online.pair_record import join_pairs
 from services.pairs.stats import merge
 from services.queues.address import redis_address
 from services.queues.items import causes
@@ -46,6 +47,7 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
         ledger = await services.queues.ledger()
         await services.queues.expire(_KEPT_S)
     _write_ledger(context, [asdict(event) for event in ledger])
+    join_pairs(context.scratch / job.resume, job.episodes.count, context.out / "pairs.jsonl")
     problems = ledger_audit(ledger)
     if problems:
         raise WorkerError(

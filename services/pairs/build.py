@@ -35,6 +35,7 @@ def make_pair(
             scorer=scorer,
             rollout_worker=rollout.worker_id,
             group_scores=scores,
+            group_answers=[sample.text for sample in rollout.samples],
         ),
     )
 

@@ -3,6 +3,7 @@
 from heapq import nsmallest
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
+from pairloop.data.v1.rollout_pb2 import FINISH_REASON_LENGTH, Sample
 from services.telemetry.record.events import PairExample
 
 SHOWN = 6
@@ -34,14 +35,27 @@ class Examples:
         return [_example(self._stage, pair) for pair in new]
 
 
+def about(sample: Sample) -> str:
+    """ "12 tokens", and "cut" when it was not ended by the policy."""
+    cut = ", cut" if sample.finish_reason == FINISH_REASON_LENGTH else ""
+    return f"{len(sample.token_ids)} tokens{cut}"
+
+
 def _example(stage: str, pair: PreferencePair) -> PairExample:
     chosen, rejected = pair.chosen_score, pair.rejected_score
+    messages, source = pair.prompt.messages, pair.provenance
+    first, last = source.min_policy_version, source.max_policy_version
     return PairExample(
         stage=stage,
         episode=pair.prompt.episode,
-        prompt=pair.prompt.messages[-1].content if pair.prompt.messages else pair.prompt.text,
+        id=pair.id,
+        prompt=messages[-1].content if messages else pair.prompt.text,
+        messages=[{"role": m.role, "content": m.content} for m in messages],
         chosen=pair.chosen.text,
         rejected=pair.rejected.text,
+        chosen_about=about(pair.chosen),
+        rejected_about=about(pair.rejected),
+        versions=str(first) if first == last else f"{first} to {last}",
         chosen_score=chosen.total,
         rejected_score=rejected.total,
         parts={name: (chosen.parts[name], rejected.parts[name]) for name in sorted(chosen.parts)},

@@ -103,6 +103,8 @@ def test_episodes_are_checkpointed_then_committed_then_published(tmp_path: Path)
         "step-000000003",
     ]
     assert metrics["version"] == 3
+    recorded = sorted(path.name for path in (tmp_path / "a" / "pairs").iterdir())
+    assert recorded == [f"episode-0000{n}.jsonl" for n in (1, 2, 3)]
     assert metrics["trained_pairs"] == 7
     # Measured before the third update: under version 2, whose reference is version 0.
     policy, reference = (load_policy(settings.policy).eval() for _ in range(2))

@@ -146,4 +146,16 @@ def test_examples_are_the_first_prompts_whatever_the_order() -> None:
     assert [example.prompt for example in taken] == [f"question {i}" for i in range(6)]
     assert taken[0].parts == {"checker": (1.0, 1.0), "model": (2.0, -1.0)}
     assert (taken[0].chosen, taken[0].rejected, taken[0].stage) == ("abcd", "ab", "online")
+    assert (taken[0].id, taken[0].versions) == ("r/e4/p0", "3")
+    assert (taken[0].chosen_about, taken[0].rejected_about) == ("4 tokens", "2 tokens, cut")
+    assert taken[0].messages == [{"role": "user", "content": "question 0"}]
     assert examples.take(4) == []
+
+
+def test_examples_are_told_at_a_pause_and_the_new_ones_later() -> None:
+    examples = Examples("online")
+    for i in (9, 3):
+        examples.add(make_pair(rollout(i), SCORES, SELECTION, "s"))
+    assert [example.prompt for example in examples.take(4)] == ["question 3", "question 9"]
+    examples.add(make_pair(rollout(1), SCORES, SELECTION, "s"))
+    assert [example.prompt for example in examples.take(4)] == ["question 1"]

@@ -35,6 +35,7 @@ from services.learner.model.reference import AnswerLogprobs, share_of_logprobs, 
 from services.learner.online.engine_weights import engine_tensors, rounded
 from services.learner.online.episode_wait import EpisodeQueues
 from services.learner.online.metrics import divergence, sampler_gap
+from services.learner.online.pair_record import write_pairs
 from services.learner.online.ports import Connect, Publisher, WeightVersion
 from services.learner.optim.build import make_optimizer
 from services.learner.optim.schedule import lr_factor
@@ -143,6 +144,7 @@ class _Learner:
         self.metrics["changed_fraction"] = sum(self._changed.values()) / values
         self.version = episode
         if self._worker.is_main:
+            write_pairs(Path(self._place.folder), episode, pairs)
             self._save([pair.id for pair in pairs])
         self._worker.barrier()
 

@@ -138,9 +138,19 @@ class PairExample(Settings):
     kind: Literal["pair_example"] = "pair_example"
     stage: str
     episode: int
+    id: str = ""
+    """Of the prompt: the same pair told twice is one."""
     prompt: str
+    """The last message."""
+    messages: list[dict[str, str]] = []
+    """The whole dialogue up to the answer: role and content."""
     chosen: str
     rejected: str
+    chosen_about: str = ""
+    """Its length, and whether it was cut: "12 tokens, cut"."""
+    rejected_about: str = ""
+    versions: str = ""
+    """Of the policy that sampled it: "3" or "2 to 3"."""
     chosen_score: float
     rejected_score: float
     parts: dict[str, tuple[float, float]] = {}

@@ -62,7 +62,7 @@ def apply(state: RunState, event: Event, at: float = 0.0) -> None:
         case WeightsPublished():
             stage.weights[event.version] = event
         case PairExample():
-            stage.examples.setdefault(event.episode, {})[event.prompt] = event
+            stage.examples.setdefault(event.episode, {})[event.id or event.prompt] = event
         case Evaluated():
             _evaluated(state, stage, event)
 

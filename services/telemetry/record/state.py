@@ -77,7 +77,7 @@ class Stage:
     episodes: dict[int, Episode] = field(default_factory=dict)
     weights: dict[int, WeightsPublished] = field(default_factory=dict)
     examples: dict[int, dict[str, PairExample]] = field(default_factory=dict)
-    """By episode, then by prompt: the same pair reported twice is one."""
+    """By episode, then by the prompt's id: the same pair reported twice is one."""
 
     @property
     def status(self) -> str:

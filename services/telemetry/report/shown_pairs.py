@@ -22,7 +22,8 @@ class ShownPair:
     """A pair with its differences found."""
 
     example: PairExample
-    prompt: str
+    messages: list[dict[str, str]]
+    """What was said before the answer; each text is cut where it is long."""
     chosen: list[Piece]
     rejected: list[Piece]
 
@@ -71,7 +72,9 @@ def _words(text: str) -> list[str]:
 
 def _shown(example: PairExample) -> ShownPair:
     chosen, rejected = differences(_cut(example.chosen), _cut(example.rejected))
-    return ShownPair(example, _cut(example.prompt), chosen, rejected)
+    said = example.messages or [{"role": "user", "content": example.prompt}]
+    messages = [{"role": m["role"], "content": _cut(m["content"])} for m in said]
+    return ShownPair(example, messages, chosen, rejected)
 
 
 def _cut(text: str) -> str:

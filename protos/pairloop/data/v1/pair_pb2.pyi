@@ -61,7 +61,7 @@ class PreferencePair(_message.Message):
     def __init__(self, id: _Optional[str] = ..., prompt: _Optional[_Union[_rollout_pb2.Prompt, _Mapping]] = ..., chosen: _Optional[_Union[_rollout_pb2.Sample, _Mapping]] = ..., rejected: _Optional[_Union[_rollout_pb2.Sample, _Mapping]] = ..., chosen_score: _Optional[_Union[Score, _Mapping]] = ..., rejected_score: _Optional[_Union[Score, _Mapping]] = ..., margin: _Optional[float] = ..., length_gap: _Optional[int] = ..., provenance: _Optional[_Union[PairProvenance, _Mapping]] = ...) -> None: ...
 
 class PairProvenance(_message.Message):
-    __slots__ = ("min_policy_version", "max_policy_version", "rule", "group_size", "unique_answers", "scorer", "rollout_worker", "group_scores")
+    __slots__ = ("min_policy_version", "max_policy_version", "rule", "group_size", "unique_answers", "scorer", "rollout_worker", "group_scores", "group_answers")
     MIN_POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     MAX_POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +70,7 @@ class PairProvenance(_message.Message):
     SCORER_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_WORKER_FIELD_NUMBER: _ClassVar[int]
     GROUP_SCORES_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ANSWERS_FIELD_NUMBER: _ClassVar[int]
     min_policy_version: int
     max_policy_version: int
     rule: str
@@ -78,4 +79,5 @@ class PairProvenance(_message.Message):
     scorer: str
     rollout_worker: str
     group_scores: _containers.RepeatedCompositeFieldContainer[Score]
-    def __init__(self, min_policy_version: _Optional[int] = ..., max_policy_version: _Optional[int] = ..., rule: _Optional[str] = ..., group_size: _Optional[int] = ..., unique_answers: _Optional[int] = ..., scorer: _Optional[str] = ..., rollout_worker: _Optional[str] = ..., group_scores: _Optional[_Iterable[_Union[Score, _Mapping]]] = ...) -> None: ...
+    group_answers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, min_policy_version: _Optional[int] = ..., max_policy_version: _Optional[int] = ..., rule: _Optional[str] = ..., group_size: _Optional[int] = ..., unique_answers: _Optional[int] = ..., scorer: _Optional[str] = ..., rollout_worker: _Optional[str] = ..., group_scores: _Optional[_Iterable[_Union[Score, _Mapping]]] = ..., group_answers: _Optional[_Iterable[str]] = ...) -> None: ...

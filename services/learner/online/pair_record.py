@@ -1,0 +1,79 @@
+"""pairs.jsonl: every pair of an online run as one line, for people and for other jobs.
+
+The learner writes an episode's file before the checkpoint that holds the episode. An episode that
+is trained once more after a crash has the same kept pairs, so its file is the same as well.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pairloop.data.v1.pair_pb2 import PreferencePair, Score
+
+_FOLDER = "pairs"
+
+
+def write_pairs(folder: Path, episode: int, pairs: Sequence[PreferencePair]) -> None:
+    """One episode's file, whole or not at all: its pairs in canonical order."""
+    path = _path(folder, episode)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for pair in pairs:
+            file.write(json.dumps(pair_row(pair), ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+
+
+def join_pairs(folder: Path, episodes: int, out: Path) -> int:
+    """Lay the files of episodes 1 to `episodes` end to end; returns the lines written."""
+    lines = 0
+    with out.open("w", encoding="utf-8") as whole:
+        for episode in range(1, episodes + 1):
+            path = _path(folder, episode)
+            if path.is_file():
+                with path.open(encoding="utf-8") as part:
+                    for line in part:
+                        whole.write(line)
+                        lines += 1
+    return lines
+
+
+def pair_row(pair: PreferencePair) -> dict[str, Any]:
+    """Columns that our jobs read as pairs, and what else is known of a pair.
+
+    `answers` are those of the whole group, in sample order; every line has the same columns.
+    """
+    prompt, source = pair.prompt, pair.provenance
+    return {
+        "episode": prompt.episode,
+        "index": prompt.index,
+        "id": pair.id,
+        "prompt": [{"role": m.role, "content": m.content} for m in prompt.messages],
+        "chosen": pair.chosen.text,
+        "rejected": pair.rejected.text,
+        "chosen_score": pair.chosen_score.total,
+        "rejected_score": pair.rejected_score.total,
+        "margin": pair.margin,
+        "length_gap": pair.length_gap,
+        "answers": [
+            {"text": text, "score": score.total, "parts": _parts(score)}
+            for text, score in zip(source.group_answers, source.group_scores, strict=False)
+        ],
+        "min_policy_version": source.min_policy_version,
+        "max_policy_version": source.max_policy_version,
+        "rule": source.rule,
+        "scorer": source.scorer,
+        "metadata": dict(sorted(prompt.metadata.items())),
+    }
+
+
+def _parts(score: Score) -> dict[str, float]:
+    return {name: score.parts[name] for name in sorted(score.parts)}
+
+
+def _path(folder: Path, episode: int) -> Path:
+    return folder / _FOLDER / f"episode-{episode:05d}.jsonl"
