@@ -70,7 +70,7 @@ async def _publish_start(
     if state_of(last) not in SAMPLED:
         raise StateError(
             f"the learner's checkpoint holds episode {weights.version}, which Redis has as"
-            f" {state_of(last)}: Redis lost this run; give it a new name to begin again: name=..."
+            f" {state_of(last)}: Redis lost this run; begin the stage anew: --fresh {ports.stage}"
         )
     return weights.version + (1 if state_of(last) == State.COMPLETED else 0)
 
@@ -100,7 +100,7 @@ async def sample_episode(ports: LoopPorts, settings: EpisodeSettings, number: in
         state = state_of(episode)
         if state in SAMPLED:
             return ports.clock() - started - paused
-        raise_if_aborted(episode)
+        raise_if_aborted(episode, ports.stage)
         if state == State.PENDING:
             await try_move(ports.episodes, number, State.SAMPLING)
         if state == State.SAMPLING:

@@ -1,9 +1,10 @@
 """The command: read a config, check it, run its job.
 
-    python orchestrator/run.py [CONFIG] [key=value ...] [--dry-run]
+    python orchestrator/run.py [CONFIG] [key=value ...] [--dry-run] [--fresh STAGE]
 
 Without CONFIG the demo. `--dry-run` validates, prints the resolved config, and says what each
-stage would do. Exit status: 0 done, 1 the run failed, 2 a config, data file or model is wrong, 3
+stage would do. `--fresh STAGE` begins that stage anew, whatever is there of it; it may be given
+more than once. Exit status: 0 done, 1 the run failed, 2 a config, data file or model is wrong, 3
 something does not answer or does not fit in memory, 4 a job waits, 130 interrupted.
 """
 
@@ -27,6 +28,7 @@ def main(arguments: list[str]) -> int:
     from orchestrator.checks.preflight import check
     from orchestrator.config.reading import read_config, to_yaml
     from orchestrator.stages.outlook import outlook
+    from orchestrator.stages.plan import check_stage_names
     from services.errors import PairloopError, fitted
 
     options = _parser().parse_intermixed_args(arguments)
@@ -34,13 +36,14 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         job = read_config(config, overrides)
+        check_stage_names(job, options.fresh)
         check(job, addresses=not options.dry_run)
         if options.dry_run:
-            sys.stdout.write(to_yaml(job) + outlook(job))
+            sys.stdout.write(to_yaml(job) + outlook(job, options.fresh))
             return 0
         from orchestrator.stages.run import run
 
-        run(job)
+        run(job, options.fresh)
     except PairloopError as error:
         sys.stderr.write(fitted(f"pairloop: {error}", LINE) + "\n")
         return error.exit_code
@@ -59,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="validate, print the resolved config, and stop"
+    )
+    parser.add_argument(
+        "--fresh",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help="begin this stage anew; what is there moves to .replaced/ in the run's folder",
     )
     return parser
 

@@ -73,6 +73,17 @@ class ContentIndex:
         return found
 
 
+def same_data(first: Path, second: Path) -> bool:
+    """Whether two artifacts hold the same weights and tokenizer, or else the same rows."""
+    return _data(first) == _data(second)
+
+
+def _data(folder: Path) -> dict[str, str]:
+    """A hash by name. Beside weights, rows tell of the making: times are in them."""
+    weights = [*folder.glob("*.safetensors"), *folder.glob("tokenizer.json")]
+    return {file.name: _hashed(file) for file in weights or folder.glob("*.jsonl")}
+
+
 def _hashed(file: Path) -> str:
     digest = xxhash.xxh3_64()
     with file.open("rb") as opened:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from orchestrator.artifacts.inputs import inputs_of
-from orchestrator.artifacts.store import read_artifact
+from orchestrator.artifacts.store import REPLACED, read_artifact
 from orchestrator.checks.models import check_same_shapes, check_same_tokenizer
 from orchestrator.jobs.registry import JOBS, job_class
 from services.errors import ConfigError, LineageError
@@ -157,7 +157,7 @@ def check_alignment(policy: str, parents: Mapping[str, Parent]) -> None:
 def _at(path: str, wanted: str, whose: str) -> str:
     """The artifact of this fingerprint: at its place, or where a newer one has pushed it to."""
     place = Path(path)
-    candidates = [place, *sorted((place.parent / ".replaced").glob(f"{place.name}-*"))]
+    candidates = [place, *sorted((place.parent / REPLACED).glob(f"{place.name}-*"))]
     for candidate in candidates:
         artifact = read_artifact(candidate)
         if artifact is not None and artifact.fingerprint == wanted:

@@ -8,8 +8,9 @@ one can be reused, wherever it lies.
 import contextlib
 import os
 import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -18,6 +19,8 @@ from services.errors import ArtifactError
 from services.settings import Settings
 
 FILE = "artifact.json"
+REPLACED = ".replaced"
+"""Folder of a run: what newer work has pushed from its place."""
 RESUME = "resume"
 """Folder in an artifact: what a larger extent goes on from."""
 
@@ -46,6 +49,9 @@ class Artifact(Settings):
     code_version: str = CODE
 
 
+A = TypeVar("A", bound=Artifact)
+
+
 def read_artifact(folder: str | Path) -> Artifact | None:
     """The artifact of a folder, or None where there is none. ArtifactError when it is damaged."""
     path = Path(folder) / FILE
@@ -70,14 +76,16 @@ def artifact_root(path: str) -> str:
     return str(parent) if (parent / FILE).is_file() else path
 
 
-def finished_artifacts(output: Path, first: Path) -> dict[str, Path]:
+def finished_artifacts(
+    output: Path, first: Path, without: Collection[Path] = ()
+) -> dict[str, Path]:
     """Every finished artifact under an output folder by fingerprint; those of `first` win.
 
     Raises ArtifactError for a damaged one in `first`; another run's is no concern of this one.
     """
     found: dict[str, Path] = {}
     for path in sorted(first.glob(f"*/{FILE}")):
-        if (artifact := read_artifact(path.parent)) is not None:
+        if path.parent not in without and (artifact := read_artifact(path.parent)) is not None:
             found.setdefault(artifact.fingerprint, path.parent)
     for path in sorted(output.glob(f"*/*/{FILE}")):
         if path.parent.parent == first:
@@ -93,27 +101,36 @@ def finish(partial: Path, final: Path, artifact: Artifact) -> None:
 
     What stood there before is kept under `.replaced/`.
     """
-    marks = {
-        role: parent.fingerprint
-        for role, name in artifact.parents.items()
-        if (parent := read_artifact(name)) is not None
-    }
-    parents = {
-        role: os.path.relpath(name, final) if Path(name).exists() else name
-        for role, name in artifact.parents.items()
-    }
-    artifact = artifact.model_copy(update={"parents": parents, "parent_fingerprints": marks})
     path = partial / FILE
     with path.open("w", encoding="utf-8") as file:
-        file.write(artifact.model_dump_json(indent=2))
+        file.write(placed(artifact, artifact.parents, final).model_dump_json(indent=2))
         file.flush()
         os.fsync(file.fileno())
     if final.exists():
-        keep = final.parent / ".replaced"
-        keep.mkdir(exist_ok=True)
-        number = sum(1 for _ in keep.glob(f"{final.name}-*")) + 1
-        shutil.move(final, keep / f"{final.name}-{number}")
+        set_aside(final, final.parent, final.name)
     partial.rename(final)
+
+
+def placed(artifact: A, parents: Mapping[str, str], folder: Path) -> A:
+    """The artifact as a file in `folder` says it: parents relative to that, and which they are."""
+    marks = {
+        role: parent.fingerprint
+        for role, name in parents.items()
+        if (parent := read_artifact(name)) is not None
+    }
+    there = {
+        role: os.path.relpath(name, folder) if Path(name).exists() else name
+        for role, name in parents.items()
+    }
+    return artifact.model_copy(update={"parents": there, "parent_fingerprints": marks})
+
+
+def set_aside(path: Path, run: Path, name: str) -> Path:
+    """Move what stands in a run to its `.replaced/<name>-<number>`; nothing is deleted."""
+    keep = run / REPLACED
+    keep.mkdir(exist_ok=True)
+    number = sum(1 for _ in keep.glob(f"{name}-*")) + 1
+    return Path(shutil.move(path, keep / f"{name}-{number}"))
 
 
 def shown(folder: Path) -> str:

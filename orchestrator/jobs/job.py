@@ -95,6 +95,10 @@ class Job(Settings):
         """The prompts that it makes preference data from."""
         return []
 
+    def made_nothing(self, folder: Path, metrics: Mapping[str, float]) -> bool:
+        """Whether a finished artifact was trained on nothing: such a one is never reused."""
+        return any(metrics.get(name) == 0 for name in ("steps", "examples", "trained_pairs"))
+
     async def run(self, context: "StageContext") -> dict[str, float]:
         """Do the work, fill `context.out`, return metrics. Imports what is heavy by itself."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it runs")

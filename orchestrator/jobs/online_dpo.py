@@ -1,6 +1,8 @@
 """Online DPO: sample, score, pair, train, publish; episode by episode."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import model_validator
@@ -23,6 +25,10 @@ from services.weights.settings import SyncSettings
 
 if TYPE_CHECKING:
     from orchestrator.stages.context import StageContext
+
+
+LEDGER = "ledger.jsonl"
+"""In the artifact: what happened to every prompt."""
 
 
 class OnlineDPO(OnlineDPOSettings, Job):
@@ -94,6 +100,14 @@ class OnlineDPO(OnlineDPOSettings, Job):
     def preference_prompts(self) -> Sequence[DataSource]:
         """All."""
         return [self.prompts]
+
+    def made_nothing(self, folder: Path, metrics: Mapping[str, float]) -> bool:
+        """By the ledger: the metrics are those of the last episode alone."""
+        try:
+            with (folder / LEDGER).open(encoding="utf-8") as events:
+                return not any(json.loads(event)["kind"] == "trained" for event in events)
+        except FileNotFoundError:
+            return False
 
     async def run(self, context: "StageContext") -> dict[str, float]:
         """Run every episode; the artifact is the last version. An interrupted run goes on."""

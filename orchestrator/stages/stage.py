@@ -56,7 +56,8 @@ async def run_stage(
         run.report(Note(stage=planned.key, text=text, level="warning"))
     found = {role: str(parent) for role, parent in job.parents(lineage).items()}
     context = _context(planned, run, found)
-    _prepare(planned, context)
+    parents = _parents(job) | found
+    _prepare(planned, context, parents)
     started = time.monotonic()
     try:
         metrics = await job.run(context)
@@ -77,7 +78,7 @@ async def run_stage(
         trunk=planned.trunk,
         extent=dict(planned.extent),
         identity=dict(planned.identity),
-        parents=_parents(job) | found,
+        parents=parents,
         config=job.model_dump(mode="json"),
         seed=job.seed,
         metrics=metrics,
@@ -121,11 +122,11 @@ def _context(
     )
 
 
-def _prepare(planned: PlannedStage, context: StageContext) -> None:
+def _prepare(planned: PlannedStage, context: StageContext, parents: Mapping[str, str]) -> None:
     """The scratch folder; a stage that goes on from an artifact gets what that left for it."""
     # Whatever an interrupted attempt had put there may be cut short.
     shutil.rmtree(context.out, ignore_errors=True)
-    begin(planned)
+    begin(planned, parents)
     resume = planned.job.resume
     if planned.extends is None or not resume or (context.scratch / resume).exists():
         return
@@ -135,8 +136,8 @@ def _prepare(planned: PlannedStage, context: StageContext) -> None:
         _linked(planned.extends / RESUME, partial)
     except OSError as error:
         raise ArtifactError(
-            f"{planned.extends} cannot be gone on from: {error.strerror or error}; give this run"
-            " another name to begin anew: name=..."
+            f"{planned.extends} cannot be gone on from: {error.strerror or error}; begin the stage"
+            f" anew: --fresh {planned.key}"
         ) from None
     partial.rename(context.scratch / resume)
 

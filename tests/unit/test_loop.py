@@ -304,7 +304,7 @@ async def test_an_episode_that_lost_every_prompt_to_errors_has_failed() -> None:
     changes = [event for event in world.events if isinstance(event, EpisodeChanged)]
     assert changes[-1].state == State.FAILED
     # The same command does not take it for trained.
-    with pytest.raises(StateError, match=r"episode 1 is FAILED: every prompt .*name=\.\.\."):
+    with pytest.raises(StateError, match=r"episode 1 is FAILED: every prompt .*--fresh online"):
         await run_episodes(world.ports(), EpisodeSettings(count=2, prompts=2))
     assert "TRAINING 1" not in world.history
 
@@ -364,6 +364,6 @@ async def test_a_restart_goes_on_after_the_learners_checkpoint() -> None:
 
 async def test_a_checkpoint_that_redis_knows_nothing_of_is_refused() -> None:
     world = World(count=3, prompts=2, learned=2)
-    with pytest.raises(StateError, match=r"episode 2, which Redis has as PENDING.*name="):
+    with pytest.raises(StateError, match=r"episode 2, which Redis has as PENDING.*--fresh online"):
         await run_episodes(world.ports(), EpisodeSettings(count=3, prompts=2))
     assert not any(move.startswith("dispatch") for move in world.history)

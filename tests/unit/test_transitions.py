@@ -45,7 +45,9 @@ async def test_a_held_episode_is_looked_at_until_it_is_resumed() -> None:
 async def test_an_aborted_episode_says_why_and_what_to_do(state: State) -> None:
     world = Moved(State.SAMPLING, {0: state})
     world.episodes[1].error = "every prompt was lost to an error"
-    with pytest.raises(StateError, match=rf"episode 1 is {state}: every prompt .*; .* name=\.\.\."):
+    with pytest.raises(
+        StateError, match=rf"episode 1 is {state}: every prompt .*; .* --fresh online"
+    ):
         await advance(world.ports(), 1, State.TRAINING)
 
 
