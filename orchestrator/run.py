@@ -9,10 +9,9 @@ something does not answer or does not fit in memory, 4 a job waits, 130 interrup
 """
 
 import argparse
-import signal
+import os
 import sys
 from pathlib import Path
-from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
 # As a script, Python puts orchestrator/ on the path and not the root.
@@ -24,7 +23,21 @@ LINE = 300
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; returns the exit status. Heavy imports wait until all checks are through."""
+    """Run the command; returns the exit status. Ctrl-C and SIGTERM: orchestrator/interrupts.py."""
+    from orchestrator.interrupts import EXIT_CODE, INTERRUPTED, interrupts
+
+    # Read when grpc is imported; of what it still says, stderr.log in the run's folder has all.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    try:
+        with interrupts.listening():
+            return _checked_and_run(arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write(INTERRUPTED + "\n")
+        return EXIT_CODE
+
+
+def _checked_and_run(arguments: list[str]) -> int:
+    """Heavy imports wait until all checks are through."""
     from orchestrator.checks.preflight import check
     from orchestrator.config.reading import read_config, to_yaml
     from orchestrator.stages.outlook import outlook
@@ -33,7 +46,6 @@ def main(arguments: list[str]) -> int:
 
     options = _parser().parse_intermixed_args(arguments)
     config, overrides = _split(options.words)
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         job = read_config(config, overrides)
         check_stage_names(job, options.fresh)
@@ -47,9 +59,6 @@ def main(arguments: list[str]) -> int:
     except PairloopError as error:
         sys.stderr.write(fitted(f"pairloop: {error}", LINE) + "\n")
         return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("pairloop: interrupted; the same command goes on where it stood\n")
-        return 130
     return 0
 
 
@@ -78,10 +87,6 @@ def _split(words: list[str]) -> tuple[Path, list[str]]:
     if words and "=" not in words[0]:
         return Path(words[0]), words[1:]
     return ROOT / "configs" / "demo.yaml", words
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

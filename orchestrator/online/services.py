@@ -7,6 +7,7 @@ are here.
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
@@ -65,11 +66,13 @@ class Services:
     learner: "asyncio.Future[dict[str, float]]"
 
 
-def launch_reward(settings: RewardSettings, *, run: str, timeout_s: float) -> "RunningReward":
+def launch_reward(
+    settings: RewardSettings, *, run: str, timeout_s: float, called_off: threading.Event
+) -> "RunningReward":
     """As services.reward.launch.launch; imports Ray Serve, over a second of CPU time."""
     with heavy_imports():
         from services.reward.launch import launch
-    return launch(settings, run=run, timeout_s=timeout_s)
+    return launch(settings, run=run, timeout_s=timeout_s, called_off=called_off)
 
 
 @dataclass(frozen=True)
@@ -121,13 +124,12 @@ async def start_services(
     stack.push_async_callback(store.close)
     await store.create(job.episodes.count, job.episodes.prompts, published)
     learner = _start_learner(job, context, name, url, starters, version_store)
-    launching = asyncio.ensure_future(
-        timed(
-            "reward",
-            partial(asyncio.to_thread, starters.reward, job.reward, run=name, timeout_s=_START_S),
-        )
+    called_off = threading.Event()
+    launch = partial(
+        starters.reward, job.reward, run=name, timeout_s=_START_S, called_off=called_off
     )
-    stack.push_async_callback(_stop_reward, launching)
+    launching = asyncio.ensure_future(timed("reward", partial(asyncio.to_thread, launch)))
+    stack.push_async_callback(_stop_reward, launching, called_off)
     admin = AdminServer()
     address = await admin.start(job.admin, store)
     stack.push_async_callback(admin.stop)
@@ -228,8 +230,11 @@ async def _stop_engines(starting: "asyncio.Future[list[RolloutHandle]]") -> None
             await engine.stop()
 
 
-async def _stop_reward(launching: "asyncio.Future[RunningReward]") -> None:
+async def _stop_reward(
+    launching: "asyncio.Future[RunningReward]", called_off: threading.Event
+) -> None:
     """Also when something else did not start: on a cluster the replicas would stay."""
+    called_off.set()
     with contextlib.suppress(PairloopError):
         reward = await launching
         await asyncio.to_thread(reward.stop)

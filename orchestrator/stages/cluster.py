@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.ray import RaySettings
+from orchestrator.interrupts import interrupts
 from orchestrator.stages.kept import kept_ray
 from services.errors import UnreachableError
 
@@ -42,6 +43,8 @@ def ray_cluster(settings: RaySettings, output: Path) -> Iterator[None]:
     os.environ |= {
         "PYTHONPATH": pythonpath,
         "RAY_DEDUP_LOGS": "0",
+        # Else a thread that still asks for something while Ray ends would start another one.
+        "RAY_ENABLE_AUTO_CONNECT": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         # By default workers are niced: beside any other work they would starve.
         "RAY_worker_niceness": "0",
@@ -78,7 +81,8 @@ def ray_cluster(settings: RaySettings, output: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
-    import ray  # reads its settings from the environment
+    with interrupts.held():
+        import ray  # reads its settings from the environment
 
     # Else Ray prints a paragraph on each process that ends. Its cause reaches us as an exception,
     # whose text is the same and goes into error.log; there is no setting for this thread's print.
@@ -87,12 +91,16 @@ def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
     # Ray puts its own handler of SIGTERM in place, which ends the process without its results.
     terminate = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**_quiet(address, options))
-        signal.signal(signal.SIGTERM, terminate)
+        with interrupts.held():
+            ray.init(**_quiet(address, options))
+            signal.signal(signal.SIGTERM, terminate)
     except (ConnectionError, RuntimeError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         token = "" if address == "local" else "; if it asks for a token, set RAY_AUTH_MODE=token"
         raise UnreachableError(f"Ray at '{address}': {first}{token}") from None
+    except KeyboardInterrupt:
+        ray.shutdown()
+        raise
     try:
         yield
     finally:

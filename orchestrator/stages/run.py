@@ -1,6 +1,5 @@
 """A run: its folder, its view, its cluster, and its stages one after the other."""
 
-import asyncio
 import contextlib
 import fcntl
 import importlib.metadata
@@ -10,15 +9,18 @@ import sys
 import traceback
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from orchestrator.artifacts.store import shown
 from orchestrator.checks.memory import MemoryWatch, kernel_kills, memory_limit
 from orchestrator.config.reading import to_yaml
+from orchestrator.interrupts import interrupts
 from orchestrator.jobs.job import Job
 from orchestrator.stages.cluster import ray_cluster
 from orchestrator.stages.context import RunContext
 from orchestrator.stages.fresh import came_out_otherwise, stood_before
+from orchestrator.stages.native_log import stderr_to
 from orchestrator.stages.plan import PlannedStage, notices, plan_stages, renew, run_folder
 from orchestrator.stages.stage import run_stage
 from services.errors import (
@@ -58,8 +60,13 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
         (folder / "error.log").unlink(missing_ok=True)
         begin_record(folder, {stage.key for stage in planned if stage.made_anew})
         recorder = Recorder(folder, [view_for(name=name), LiveResults(folder, extra)])
+        say = partial(_say, recorder)
         try:
-            with recorder:
+            with (
+                stderr_to(folder / "stderr.log") as terminal,
+                recorder,
+                interrupts.run_begun(say, terminal),
+            ):
                 recorder(RunStarted())
                 for text in notices(planned):
                     recorder(Note(text=text))
@@ -86,13 +93,17 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
     sys.stdout.write(f"report: {place}/report.html   numbers: {place}/summary.json\n")
 
 
+def _say(recorder: Recorder, text: str) -> None:
+    recorder(Note(text=text))
+
+
 def _carry_out(planned: list[PlannedStage], job: Job, shared: RunContext) -> None:
     if all(stage.found is not None for stage in planned):
         # Nothing to compute: no cluster.
-        asyncio.run(_stages(planned, shared))
+        interrupts.complete(_stages(planned, shared))
         return
     with ray_cluster(job.ray, Path(job.output)):
-        asyncio.run(_run(planned, job, shared))
+        interrupts.complete(_run(planned, job, shared))
 
 
 async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> None:

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import ray
@@ -35,14 +36,19 @@ class RunningReward:
 
 
 def launch(
-    settings: RewardSettings, *, run: str, folder: str = "", timeout_s: float = 180.0
+    settings: RewardSettings,
+    *,
+    run: str,
+    folder: str = "",
+    timeout_s: float = 180.0,
+    called_off: Event | None = None,
 ) -> RunningReward:
     """Start the reward of a run and wait until it answers. Ray must be connected.
 
     `folder` is what relative model paths and the user's own modules start from; the current
     one by default. Raises ArtifactError for a model folder that is not there, WorkerError with
-    the cause when a part does not load, StallError past `timeout_s`, UnreachableError when
-    reward.port is taken.
+    the cause when a part does not load or once `called_off` is set (from another thread: nobody
+    wants it any more), StallError past `timeout_s`, UnreachableError when reward.port is taken.
     """
     name, folder = f"reward-{run}", folder or str(Path.cwd())
     for part in settings.parts:
@@ -50,7 +56,9 @@ def launch(
             find_model(part.path, folder)  # before anything starts: the usual mistake is quick
     actor = gateway.create(settings)  # comes up while the replicas load
     try:
-        handle = serve_app.start(settings, name=name, folder=folder, timeout_s=timeout_s)
+        handle = serve_app.start(
+            settings, name=name, folder=folder, timeout_s=timeout_s, called_off=called_off
+        )
         address = gateway.connect(actor, handle, timeout_s)
     except BaseException:
         ray.kill(actor)

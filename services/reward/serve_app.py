@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from threading import Thread
+from functools import partial
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 from ray import serve
@@ -96,21 +97,30 @@ def score_request(reward: Composite, payload: bytes) -> bytes | PairloopError:
     return ScoreResponse(scores=scores).SerializeToString()
 
 
-def start(settings: RewardSettings, *, name: str, folder: str, timeout_s: float = 180.0) -> Any:
+def start(
+    settings: RewardSettings,
+    *,
+    name: str,
+    folder: str,
+    timeout_s: float = 180.0,
+    called_off: Event | None = None,
+) -> Any:
     """Start the replicas as the Serve application `name`; returns the handle once all are up.
 
     Starts Serve where it does not run yet, without any proxy. `folder` is what relative paths
     in the settings start from. Raises WorkerError with the cause when a replica does not come
-    up, StallError past `timeout_s`; the application may then be there in part: `stop` it.
+    up or once `called_off` is set, StallError past `timeout_s`; the application may then be there
+    in part: `stop` it.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline, called_off = time.monotonic() + timeout_s, called_off or Event()
     stalled = StallError(
         f"the reward was not up after {timeout_s:g} s; {settings.replicas} replica(s) need "
         f"{settings.num_cpus:g} CPUs and {settings.num_gpus:g} GPUs each: is there room?"
     )
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    handle = _within(lambda: _deploy(settings, name, folder), deadline, stalled)
-    while (state := _within(lambda: _state(name), deadline, stalled))[0] != "RUNNING":
+    deploy = partial(_deploy, settings, name, folder, called_off)
+    handle = _within(deploy, deadline, stalled, called_off)
+    while (state := _within(lambda: _state(name), deadline, stalled, called_off))[0] != "RUNNING":
         if state[0] == "DEPLOY_FAILED":
             raise WorkerError(f"the reward did not start: {cause_of(state[1])}")
         if time.monotonic() > deadline:
@@ -146,8 +156,10 @@ def cause_of(message: str) -> str:
     return shortened(found[-1], 2 * CAUSE_CHARACTERS)
 
 
-def _deploy(settings: RewardSettings, name: str, folder: str) -> Any:
+def _deploy(settings: RewardSettings, name: str, folder: str, called_off: Event) -> Any:
     serve.start(proxy_location="Disabled", logging_config=_LOGGING, controller_options=_QUIET)
+    if called_off.is_set():
+        raise _called_off()  # nobody waits for this thread any more, nor would end what it starts
     deployment = serve.deployment(
         RewardReplica,
         name="reward",
@@ -180,8 +192,8 @@ def _state(name: str) -> tuple[str, str]:
     return ApplicationStatus(application.status).value, text
 
 
-def _within(call: Callable[[], T], deadline: float, stalled: StallError) -> T:
-    """Serve's calls block without a limit of their own; this gives them one."""
+def _within(call: Callable[[], T], deadline: float, stalled: StallError, called_off: Event) -> T:
+    """Serve's calls block without a limit of their own; this gives them one, and a way out."""
     future: Future[T] = Future()
 
     def work() -> None:
@@ -191,7 +203,17 @@ def _within(call: Callable[[], T], deadline: float, stalled: StallError) -> T:
             future.set_exception(error)
 
     Thread(target=work, name="serve-call", daemon=True).start()
-    try:
-        return future.result(max(0.0, deadline - time.monotonic()))
-    except FutureTimeoutError as error:
-        raise stalled from error
+    while not called_off.is_set():
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            return future.result(min(left, POLL_S))
+        except FutureTimeoutError as error:
+            if future.done():
+                raise  # the call's own
+            if left <= 0:
+                raise stalled from error
+    raise _called_off()
+
+
+def _called_off() -> WorkerError:
+    return WorkerError("the start of the reward was called off; the same command goes on")

@@ -2,12 +2,14 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ray import serve
 from transformers import AutoModelForSequenceClassification, Qwen2Config
 from transformers import Qwen2ForCausalLM as Policy
 
@@ -198,6 +200,15 @@ def test_what_does_not_start_says_why(cluster: None, folder: Path) -> None:
     with pytest.raises(WorkerError, match=r"has no score\.weight: it is not a reward model") as e:
         launch(model("policy"), run="policy", folder=str(folder))
     assert "\n" not in str(e.value)
+
+
+def test_a_start_that_was_called_off_leaves_nothing(
+    cluster: None, reward: RunningReward, folder: Path
+) -> None:
+    (called_off := threading.Event()).set()
+    with pytest.raises(WorkerError, match="the start of the reward was called off"):
+        launch(settings(), run="called-off", folder=str(folder), called_off=called_off)
+    assert not [name for name in serve.status().applications if "called-off" in name]
 
 
 def test_a_taken_port_is_named(reward: RunningReward, folder: Path) -> None:

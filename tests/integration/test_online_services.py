@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from orchestrator.online.services import Services, Starters, start_services, wat
 from orchestrator.online.supervision import supervise
 from orchestrator.stages.context import RunContext, StageContext
 from orchestrator.stages.engines import EnginePool
-from services.errors import PairloopError, ResourceError, StallError, WorkerDiedError
+from services.errors import PairloopError, ResourceError, StallError, WorkerDiedError, WorkerError
 from services.pairs.actor import PairHandle
 from services.reward.launch import RunningReward
 from services.rollout.actor import RolloutHandle
@@ -184,6 +185,36 @@ async def test_everything_is_ended_in_the_reverse_of_how_it_was_started(
     assert after == [
         *("reward ends", "store ends", "pairs-1 ends", "pairs-0 ends", "rollout-0 stops"),
         "rollout-0 ends",
+    ]
+
+
+async def test_a_start_that_is_cancelled_calls_off_the_reward_and_ends_the_rest(
+    redis_url: str, run_name: str, tmp_path: Path
+) -> None:
+    class Slow(World):
+        def start_reward(self, *arguments: Any, **options: Any) -> RunningReward:
+            self.start("reward")
+            called_off: threading.Event = options["called_off"]
+            assert called_off.wait(60)
+            self.note("reward is called off")
+            raise WorkerError("the start of the reward was called off")
+
+    world = Slow()
+
+    async def start() -> None:
+        async with started(world, redis_url, run_name, tmp_path):
+            pytest.fail("it started")
+
+    starting = asyncio.create_task(start())
+    async with asyncio.timeout(30):
+        while "reward starts" not in world.history:
+            await asyncio.sleep(0.01)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert world.history[world.history.index("reward is called off") :] == [
+        *("reward is called off", "store ends", "pairs-1 ends", "pairs-0 ends"),
+        *("rollout-0 stops", "rollout-0 ends"),
     ]
 
 
