@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from orchestrator.artifacts.store import Artifact, placed
+from orchestrator.artifacts.store import Artifact, found_parents, placed
 
 RECORD = "stage.json"
 
@@ -24,7 +24,7 @@ def read_begun(scratch: str | Path) -> Begun | None:
     """The record of a scratch folder; None where there is nothing whole."""
     try:
         text = (Path(scratch) / RECORD).read_text(encoding="utf-8")
-        return Begun.model_validate_json(text)
+        return found_parents(Begun.model_validate_json(text), Path(scratch))
     except (OSError, UnicodeDecodeError, ValidationError):
         return None
 

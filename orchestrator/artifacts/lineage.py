@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from orchestrator.artifacts.begun import read_begun
 from orchestrator.artifacts.inputs import inputs_of
-from orchestrator.artifacts.store import REPLACED, read_artifact
+from orchestrator.artifacts.store import CHECKPOINTS, REPLACED, read_artifact
 from orchestrator.checks.models import check_same_shapes, check_same_tokenizer
 from orchestrator.jobs.registry import JOBS, job_class
 from services.errors import ConfigError, LineageError
@@ -132,6 +133,10 @@ class Lineage:
                 return None
             return _Made(stage.job, {each.role: each.value for each in inputs_of(stage)})
         artifact = read_artifact(path)
+        if Path(path).parent.name == CHECKPOINTS:
+            # A model of the way has the parents of the last one, which may be still to come.
+            folder = Path(path).parent.parent
+            artifact = read_artifact(folder) or read_begun(folder)
         if artifact is None:
             return None
         parents = dict(artifact.parents)

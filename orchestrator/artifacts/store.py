@@ -24,6 +24,9 @@ REPLACED = ".replaced"
 RESUME = "resume"
 """Folder in an artifact: what a larger extent goes on from."""
 
+CHECKPOINTS = "checkpoints"
+"""Folder in an artifact: models of the way, a folder each."""
+
 
 class Artifact(Settings):
     """The content of artifact.json."""
@@ -62,7 +65,12 @@ def read_artifact(folder: str | Path) -> Artifact | None:
     except (ValidationError, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path} is damaged ({reason}); delete its folder") from None
-    there = {role: os.path.normpath(path.parent / name) for role, name in artifact.parents.items()}
+    return found_parents(artifact, path.parent)
+
+
+def found_parents(artifact: A, folder: Path) -> A:
+    """The artifact as read from `folder`, its parents as paths from here: `placed`, undone."""
+    there = {role: os.path.normpath(folder / name) for role, name in artifact.parents.items()}
     parents = {
         role: there[role] if Path(there[role]).exists() else name
         for role, name in artifact.parents.items()

@@ -21,6 +21,7 @@ async def train(
     `task` is "module:function", imported where it runs; it is given the part of the job's settings
     that is `kind`. Raises WorkerError with the cause.
     """
+    from orchestrator.stages.context import KEPT
     from services.learner.train.background import start
     from services.telemetry.record.sink import Reporter
 
@@ -29,7 +30,12 @@ async def train(
     if how.num_gpus:
         # Idle engines would hold the GPUs that the learner waits for.
         await context.run.engines.release()
-    place = Place(stage=context.stage, seed=context.seed, out=str(context.out))
+    place = Place(
+        stage=context.stage,
+        seed=context.seed,
+        out=str(context.out),
+        kept=str(context.scratch / KEPT),
+    )
     # Not asyncio.to_thread: an interrupted run would wait for the job's end before it exits.
     future = start(
         task,

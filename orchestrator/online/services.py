@@ -22,7 +22,7 @@ from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.jobs.training import part_of
 from orchestrator.online.publishing import StorePublisher
 from orchestrator.online.supervision import heartbeat, together
-from orchestrator.stages.context import StageContext
+from orchestrator.stages.context import KEPT, StageContext
 from services.admin.command import command_for
 from services.admin.server import AdminServer
 from services.errors import PairloopError, WorkerError
@@ -177,6 +177,7 @@ def _start_learner(
         stage=context.stage,
         seed=job.seed,
         out=str(context.out),
+        kept=str(context.scratch / KEPT),
         run=name,
         redis_url=SecretStr(url),
         folder=str(context.scratch / "learner"),

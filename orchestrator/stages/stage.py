@@ -10,6 +10,7 @@ from orchestrator.artifacts.inputs import inputs_of
 from orchestrator.artifacts.lineage import Lineage
 from orchestrator.artifacts.links import resolve
 from orchestrator.artifacts.store import (
+    CHECKPOINTS,
     RESUME,
     Artifact,
     artifact_root,
@@ -19,7 +20,7 @@ from orchestrator.artifacts.store import (
 )
 from orchestrator.checks.preflight import check_made
 from orchestrator.jobs.job import Job
-from orchestrator.stages.context import RunContext, StageContext
+from orchestrator.stages.context import KEPT, RunContext, StageContext
 from orchestrator.stages.plan import PlannedStage, begin
 from services.errors import ArtifactError, Waiting, WorkerError
 from services.inputs import Function
@@ -72,6 +73,8 @@ async def run_stage(
         raise WorkerError(f"{planned.key}: job {job.job} ended and left nothing in its folder")
     if job.resume:
         _linked(context.scratch / job.resume, context.out / RESUME)
+    if (context.scratch / KEPT).is_dir():
+        _linked(context.scratch / KEPT, context.out / CHECKPOINTS)
     artifact = Artifact(
         kind=job.job,
         fingerprint=planned.fingerprint,
@@ -130,9 +133,12 @@ def _prepare(planned: PlannedStage, context: StageContext, parents: Mapping[str,
     resume = planned.job.resume
     if planned.extends is None or not resume or (context.scratch / resume).exists():
         return
-    partial = context.scratch / f"{resume}.partial"
+    partial, kept = context.scratch / f"{resume}.partial", context.scratch / KEPT
     shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(kept, ignore_errors=True)
     try:
+        if (planned.extends / CHECKPOINTS).is_dir():
+            _linked(planned.extends / CHECKPOINTS, kept)
         _linked(planned.extends / RESUME, partial)
     except OSError as error:
         raise ArtifactError(

@@ -88,6 +88,9 @@ class TrainSettings(Settings):
     epochs: float = Field(1.0, gt=0.0)
     """Passes over the data; ignored when max_steps is set."""
     max_steps: int | None = Field(None, ge=1)
+    keep_every: Operational[int] = Field(0, ge=0)
+    """Keep the model of every so many steps as a model folder, checkpoints/step-<number> of the
+    artifact; 0: the last one alone. An online run keeps by episodes.keep_every."""
     max_length: int = Field(2048, ge=16)
     """Longest example in tokens; what is longer is cut, or for pairs dropped and counted."""
     clip_norm: float = Field(1.0, gt=0.0)

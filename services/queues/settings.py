@@ -56,6 +56,9 @@ class EpisodeSettings(Settings):
     """0: strictly on-policy; s: sampling may run s versions ahead of the learner."""
     in_flight: Operational[int] = Field(128, ge=1)
     """Prompts between dispatch and pairing at most: what a pause has to wait for."""
+    keep_every: Operational[int] = Field(0, ge=0)
+    """Keep the policy of every so many episodes as a model folder, checkpoints/episode-<number> of
+    the artifact; 0: the last one alone."""
     max_failed: Operational[float] = Field(0.1, ge=0.0, le=1.0)
     """Share of an episode's prompts that may be lost to errors (a reward that raises, a prompt
     that is too long): above it, or when all are lost, the episode has failed and the run ends."""

@@ -38,6 +38,7 @@ OPERATIONAL = {
         "host",
         "port",
         "max_failed",
+        "keep_every",
     ),
     *("in_flight", "queues", "sync", "admin", "measures"),
 }

@@ -59,11 +59,11 @@ def _train(
     _, pad = special_ids(tokenizer)
     result = run_offline(
         model,
+        tokenizer,
         LanguageModelling(model, pad, train.dtype),
         examples,
         train,
-        stage=place.stage,
-        seed=place.seed,
+        place,
         tau=None,
         worker=worker,
         report=report,

@@ -40,11 +40,11 @@ def train_offline_dpo(
     model = prepared(load_policy(settings.policy), settings.train, worker)
     result = run_offline(
         model,
+        tokenizer,
         DirectPreference(model, pad, dtype, settings.dpo, reference),
         pairs,
         settings.train,
-        stage=place.stage,
-        seed=place.seed,
+        place,
         tau=tau,
         worker=worker,
         report=report,

@@ -30,11 +30,11 @@ def train_reward_model(
     pairs, too_long = encode_pairs(tokenizer, read_pairs(settings.pairs), settings.train.max_length)
     result = run_offline(
         model,
+        tokenizer,
         objective,
         pairs,
         settings.train,
-        stage=place.stage,
-        seed=place.seed,
+        place,
         tau=None,
         worker=worker,
         report=report,

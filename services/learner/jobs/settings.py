@@ -93,6 +93,15 @@ class OnlineDPOSettings(Settings):
     """`epochs` is passes over each episode's pairs."""
     queues: Operational[QueueSettings] = QueueSettings()
 
+    @model_validator(mode="after")
+    def _keeps_by_episode(self) -> "OnlineDPOSettings":
+        if self.train.keep_every:
+            raise ValueError(
+                "train.keep_every counts the steps of jobs that are not online; set"
+                " episodes.keep_every"
+            )
+        return self
+
 
 class Place(Settings):
     """Where a training job runs, as the orchestrator decided it."""
@@ -102,6 +111,8 @@ class Place(Settings):
     seed: int = Field(0, ge=0)
     out: str
     """Folder the model is written to."""
+    kept: str | None = None
+    """Folder for the models that keep_every asks for; on storage every rank sees."""
 
 
 class OnlinePlace(Place):

@@ -28,7 +28,7 @@ from pairloop.data.v1.pair_pb2 import PreferencePair
 from services.data.chat import load_tokenizer
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.losses.objectives import DirectPreference
-from services.learner.model.export import export_model
+from services.learner.model.export import export_model, keep_model
 from services.learner.model.forward import each_row_logprobs
 from services.learner.model.load import load_frozen, load_policy, special_ids
 from services.learner.model.reference import AnswerLogprobs, share_of_logprobs, summed
@@ -145,6 +145,7 @@ class _Learner:
         self.version = episode
         if self._worker.is_main:
             write_pairs(Path(self._place.folder), episode, pairs)
+            self._keep(episode)
             self._save([pair.id for pair in pairs])
         self._worker.barrier()
 
@@ -176,6 +177,13 @@ class _Learner:
         if self._worker.is_main:
             export_model(self._model, self._tokenizer, Path(self._place.out))
         self._worker.barrier()
+
+    def _keep(self, episode: int) -> None:
+        """Before the checkpoint: a crash in between trains, and keeps, the same once more."""
+        every = self._settings.episodes.keep_every
+        if every and episode % every == 0:
+            name = f"episode-{episode:04d}"
+            keep_model(self._model, self._tokenizer, self._place.kept, name)
 
     def _episode(self, episode: int, kept: list[PreferencePair]) -> dict[str, float]:
         train = self._settings.train

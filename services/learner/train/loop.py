@@ -95,11 +95,13 @@ def train_phase(
     lr_at: Callable[[int], float],
     worker: Worker,
     reporter: StepReporter,
+    after_step: Callable[[int], None] = lambda step: None,
 ) -> PhaseResult:
     """Take one optimizer step a batch; `batches` index `examples`, the same on every worker.
 
     The gradient is that of (sum of losses over the batch) / (the batch's weight), whatever the
-    number of workers and micro-batches. `lr_at` gives the learning rate of the i-th batch. Raises
+    number of workers and micro-batches. `lr_at` gives the learning rate of the i-th batch;
+    `after_step` is called on every worker with the number of each step, from 1. Raises
     WorkerError naming step and examples when the loss or the gradient is not finite.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -130,6 +132,7 @@ def train_phase(
         result.steps.append(metrics)
         result.weights.append(weight)
         result.tokens += tokens
+        after_step(at + 1)
     model.eval()
     result.seconds = time.monotonic() - started
     return result

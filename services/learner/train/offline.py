@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from services.errors import DataError
+from services.learner.jobs.settings import Place
 from services.learner.losses.objectives import Objective
-from services.learner.model.export import export_model
+from services.learner.model.export import export_model, keep_model
 from services.learner.model.load import load_frozen
 from services.learner.optim.build import make_optimizer, reference_vector
 from services.learner.optim.schedule import lr_factor
@@ -39,27 +40,34 @@ def reference_delta(
 
 def run_offline(
     model: Any,
+    tokenizer: Any,
     objective: Objective[Example],
     examples: Sequence[Example],
     settings: TrainSettings,
+    place: Place,
     *,
-    stage: str,
-    seed: int,
     tau: dict[str, Any] | None,
     worker: Worker,
     report: Report,
 ) -> PhaseResult:
     """All steps of an offline job. Raises DataError when there is no example."""
+
+    def keep(step: int) -> None:
+        if settings.keep_every and step % settings.keep_every == 0 and worker.is_main:
+            keep_model(model, tokenizer, place.kept, f"step-{step:06d}")
+
     if not examples:
-        raise DataError(f"{stage}: no example is left to train on; see max_length and the data")
+        raise DataError(
+            f"{place.stage}: no example is left to train on; see max_length and the data"
+        )
     batches = plan_batches(
         len(examples),
         settings.batch_size,
         epochs=settings.epochs,
-        key=(seed,),
+        key=(place.seed,),
         max_steps=settings.max_steps,
     )
-    optimizer = make_optimizer(model, settings.optimizer, tau=tau, seed=seed)
+    optimizer = make_optimizer(model, settings.optimizer, tau=tau, seed=place.seed)
     peak = settings.optimizer.lr
     return train_phase(
         model,
@@ -70,7 +78,8 @@ def run_offline(
         settings,
         lr_at=lambda step: peak * lr_factor(settings.schedule, step, len(batches)),
         worker=worker,
-        reporter=StepReporter(report, stage, len(batches)),
+        reporter=StepReporter(report, place.stage, len(batches)),
+        after_step=keep,
     )
 
 
