@@ -9,12 +9,12 @@ from statistics import fmean
 import ray
 
 from orchestrator.jobs.evaluate import RESULT, Evaluate, EvaluationSettings
+from orchestrator.jobs.evaluation_answers import ANSWERS, right, write_answers
 from orchestrator.online.prompts import make_prompt
 from orchestrator.stages.context import RunContext, StageContext
 from pairloop.data.v1.rollout_pb2 import Rollout
 from services.data.rows import read_prompts
 from services.data.settings import DataSource
-from services.reward.rules import checker
 from services.rollout.settings import SamplingSettings
 from services.telemetry.record.events import Evaluated, SkillAccuracy
 
@@ -23,7 +23,8 @@ ANY = "all"
 
 
 async def evaluate(job: Evaluate, context: StageContext) -> dict[str, float]:
-    """Measure the policy; the artifact is evaluation.json. Returns the main figures."""
+    """Measure the policy; the artifact is evaluation.json, and answers.jsonl where prompts were
+    answered. Returns the main figures."""
     started = time.monotonic()
     settings = job.evaluation
     loss, answers = await asyncio.gather(
@@ -35,6 +36,8 @@ async def evaluate(job: Evaluate, context: StageContext) -> dict[str, float]:
     context.out.mkdir(parents=True, exist_ok=True)
     text = result.model_dump_json(indent=2)
     (context.out / RESULT).write_text(text + "\n", encoding="utf-8")
+    if answers is not None:
+        write_answers(context.out / ANSWERS, *answers)
     context.run.report(result)
     figures = {"sampled": result.sampled, "greedy": result.greedy, "lm_loss": result.lm_loss}
     return {name: value for name, value in figures.items() if value is not None}
@@ -127,8 +130,5 @@ def _right(rollouts: Sequence[Rollout]) -> dict[str, list[float]]:
     """1 or 0 an answer, by skill."""
     found: dict[str, list[float]] = defaultdict(list)
     for rollout in rollouts:
-        metadata = rollout.prompt.metadata
-        found[metadata.get("skill", ANY)] += [
-            checker(rollout.prompt.id, metadata, sample.text) for sample in rollout.samples
-        ]
+        found[rollout.prompt.metadata.get("skill", ANY)] += right(rollout)
     return found
