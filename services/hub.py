@@ -13,7 +13,7 @@ from services.errors import ArtifactError, UnreachableError
 RepoType = Literal["model", "dataset"]
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_DATA_FILES = (".json", ".jsonl", ".parquet")
+_DATA_FILES = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".txt", ".gz", ".zst", ".zip")
 _ASK_S = 4.0
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from orchestrator.artifacts.begun import read_begun
 from orchestrator.artifacts.inputs import inputs_of
 from orchestrator.artifacts.store import CHECKPOINTS, REPLACED, read_artifact
-from orchestrator.checks.models import check_same_shapes, check_same_tokenizer
+from orchestrator.checks.models import check_chat, check_same_shapes, check_same_tokenizer
 from orchestrator.jobs.registry import JOBS, job_class
 from services.errors import ConfigError, LineageError
 from services.hub import is_hub_name
@@ -106,10 +106,11 @@ class Lineage:
             return Parent(made.parents["policy"], "lineage")
         if is_hub_name(reference) and reference.endswith(_TUNED):
             return Parent(reference.removesuffix(_TUNED), "hub")
+        place = " (there is no such folder here)" if is_hub_name(reference) else ""
         raise ConfigError(
             f"'base' is missing: {optimizer} needs tau = reference - base, and '{reference}' has no"
-            " lineage; set base to the model it was fine-tuned from, or train.optimizer.kind to"
-            " adamw"
+            f" lineage{place}; set base to the model it was fine-tuned from, or"
+            " train.optimizer.kind to adamw"
         )
 
     def new_shape(self, path: str) -> tuple[str, ModelShape] | None:
@@ -151,7 +152,8 @@ def _aligns(kind: str) -> bool:
 
 
 def check_alignment(policy: str, parents: Mapping[str, Parent]) -> None:
-    """LineageError unless policy, reference and base fit each other; what is not made yet does."""
+    """LineageError unless policy, reference and base fit; what is not made yet does."""
+    check_chat(policy, "policy")
     reference, base = parents["reference"], parents.get("base")
     check_same_tokenizer(policy, reference, "reference")
     check_same_shapes(policy, reference, ("policy", "reference"))

@@ -1,12 +1,12 @@
 """Model folders, by their small files alone: is it a model, and do two fit each other?"""
 
-import difflib
 import hashlib
 import json
 import struct
 from pathlib import Path
 from typing import Any
 
+from orchestrator.checks.folders import meant, models_in, taken_for_hub
 from services.errors import ArtifactError, ConfigError, LineageError
 from services.hub import find_model, is_hub_name
 
@@ -18,9 +18,10 @@ def check_model_folder(path: str, key: str, kind: str = "policy") -> None:
     try:
         found = find_model(path)
     except ArtifactError as error:
-        raise ArtifactError(f"'{key}': {error}") from None
+        hint = models_in(path) if Path(path).exists() else meant(path)
+        raise ArtifactError(f"'{key}': {error}{hint}") from None
     if is_hub_name(path):
-        _check_no_folder_is_meant(path, key)
+        check_hub_name(path, key)
         return
     if not list(Path(found).glob("*.safetensors")):
         raise ArtifactError(f"'{key}': {path} holds no .safetensors weights")
@@ -40,41 +41,68 @@ def check_positions(model: str, positions: int, length: int, key: str) -> None:
 
 def positions_of(folder: str) -> int | None:
     """max_position_embeddings of a model in a folder; None for a hub name, or when it has none."""
-    found = _config(Path(folder)).get("max_position_embeddings")
+    found = _json(Path(folder) / "config.json").get("max_position_embeddings")
     return found if isinstance(found, int) else None
 
 
-def _check_no_folder_is_meant(path: str, key: str) -> None:
+def check_hub_name(path: str, key: str) -> None:
     """ArtifactError for owner/name that is nothing here when a folder `owner` is."""
-    parent = Path(path).parent
-    if parent.is_dir():
-        there = sorted(each.name for each in parent.iterdir() if each.is_dir())
-        close = difflib.get_close_matches(Path(path).name, there, n=1)
-        meant = f"; did you mean {parent}/{close[0]}?" if close else ""
+    if wrong := taken_for_hub(path):
+        raise ArtifactError(f"'{key}': {wrong}")
+
+
+def check_chat(policy: str, key: str) -> None:
+    """ArtifactError when a policy's folder has nothing to render and read messages with."""
+    if not _here(policy):
+        return
+    if not list(Path(policy).glob("tokenizer*")):
+        raise ArtifactError(f"'{key}': there is no tokenizer in {policy}; copy it there")
+    if _chat_template(Path(policy)) == "":
         raise ArtifactError(
-            f"'{key}': there is no folder {path}{meant or f' (there is a folder {parent})'}"
+            f"'{key}': the tokenizer in {policy} has no chat template; take an instruct model, or"
+            " put its chat_template.jinja there"
         )
+
+
+def reads_chatml(policy: str) -> bool:
+    """Whether a policy's chat template is ChatML, as Qwen's is; False where it cannot be told."""
+    if not _here(policy):
+        return policy.startswith("Qwen/")
+    template = _chat_template(Path(policy))
+    return template is None or "<|im_start|>" in template
+
+
+def _chat_template(folder: Path) -> str | None:
+    """A text that holds it, "" when there is none; None where no file tells."""
+    try:
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    except OSError:
+        config = _json(folder / "tokenizer_config.json")
+    return str(config.get("chat_template") or "") if config else None
 
 
 def _kind_of(folder: Path) -> str:
     """By the head that its config names; "" when it names none that we know."""
-    names = " ".join(map(str, _config(folder).get("architectures") or []))
+    names = " ".join(map(str, _json(folder / "config.json").get("architectures") or []))
     if "SequenceClassification" in names:
         return "reward model"
     return "policy" if "CausalLM" in names else ""
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _json(path: Path) -> dict[str, Any]:
+    """An object in a file; empty when there is none."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return config if isinstance(config, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def check_tokenizer_folder(path: str, key: str) -> None:
     """ArtifactError unless the path is a tokenizer folder or can be a hub name."""
-    if not is_hub_name(path) and not (Path(path) / "tokenizer.json").is_file():
+    if is_hub_name(path):
+        check_hub_name(path, key)
+    elif not (Path(path) / "tokenizer.json").is_file():
         raise ArtifactError(f"'{key}': {path} is no tokenizer folder: it has no tokenizer.json")
 
 

@@ -11,6 +11,7 @@ from orchestrator.artifacts.inputs import Input, inputs_of
 from orchestrator.artifacts.lineage import Lineage
 from orchestrator.artifacts.links import check_links
 from orchestrator.checks.addresses import check_addresses
+from orchestrator.checks.folders import meant, taken_for_hub
 from orchestrator.checks.hub import check_hub
 from orchestrator.checks.memory import check_kv_cache
 from orchestrator.checks.models import check_model_folder, check_tokenizer_folder
@@ -68,10 +69,14 @@ def check_input(each: Input, where: str = "") -> None:
                 from services.data.rows import check_rows
                 from services.data.sources import files_of
 
+                key = where + each.key
                 try:
-                    files_of(each.value)
+                    found = files_of(each.value)
                 except DataError as error:
-                    raise DataError(f"'{where}{each.key}': {error}") from None
+                    hint = "" if Path(each.value).exists() else meant(each.value)
+                    raise DataError(f"'{key}': {error}{hint}") from None
+                if not found and (wrong := taken_for_hub(each.value)):
+                    raise DataError(f"'{key}': {wrong}")
                 check_rows(each.source, rows)
 
 

@@ -29,12 +29,15 @@ def prompt_length_warnings(policy: str, prompts: DataSource, room: int) -> Seque
         return []
     return [
         f"{over} of the first {len(lengths)} prompts of {prompts.path} have up to {max(lengths)}"
-        f" tokens, and {_explained(room)}: they will be lost to an error"
+        f" tokens and will be lost to an error: {_explained(room)}"
     ]
 
 
 def _explained(room: int) -> str:
-    return f"engine.max_model_len less max_tokens leaves {room}; raise it, or take shorter prompts"
+    return (
+        f"engine.max_model_len less max_tokens leaves {room}; raise the one, lower the other, or"
+        " take shorter prompts"
+    )
 
 
 def _lengths(policy: str, prompts: DataSource) -> list[int]:

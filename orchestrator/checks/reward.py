@@ -11,7 +11,8 @@ from pathlib import Path
 
 from services.data.settings import DataSource
 from services.errors import ConfigError, DataError
-from services.reward.trial import try_function
+from services.reward.settings import RewardSettings
+from services.reward.trial import Trial, try_function
 
 
 def check_function(path: str, key: str) -> None:
@@ -32,7 +33,7 @@ def check_function(path: str, key: str) -> None:
             f"'{key}': there is no module '{module}' (looked in the current folder and in the"
             " environment)"
         )
-    defined = _names_in(found.origin)
+    defined = _names_in(found.origin, key)
     if defined is not None and name not in defined:
         close = difflib.get_close_matches(name, defined, n=1)
         meant = f"; did you mean '{close[0]}'?" if close else ""
@@ -40,14 +41,14 @@ def check_function(path: str, key: str) -> None:
         raise ConfigError(f"'{key}': {place} defines no '{name}'{meant}")
 
 
-def _names_in(origin: str | None) -> set[str] | None:
+def _names_in(origin: str | None, key: str) -> set[str] | None:
     """The names a module's text binds at its top level; None where the text cannot tell."""
     if origin is None or not origin.endswith(".py"):
         return None
     try:
         tree = ast.parse(Path(origin).read_bytes())
     except SyntaxError as error:
-        raise ConfigError(f"{origin}, line {error.lineno}: {error.msg}") from None
+        raise ConfigError(f"'{key}': {origin}, line {error.lineno}: {error.msg}") from None
     names: set[str] = set()
     pending: list[ast.AST] = list(tree.body)
     while pending:
@@ -63,34 +64,44 @@ def _names_in(origin: str | None) -> set[str] | None:
     return None if names & {"*", "__getattr__"} else names
 
 
-def check_calls(path: str, key: str, prompts: DataSource) -> None:
+def check_calls(path: str, key: str, prompts: DataSource, *, chatml: bool) -> None:
     """ConfigError unless the function can be called and gives a number on the first prompt.
 
-    Where the prompts are still to be made, or on the hub, it is only loaded.
+    Where the prompts are still to be made, or on the hub, it is only loaded. Unless the policy
+    reads `chatml`, as the trial's prompt is rendered, a failed call is a warning.
     """
+    trial = _tried(path, prompts)
+    if trial.of == "load" or (trial.of == "call" and chatml):
+        raise ConfigError(f"'{key}': {trial.said}")
+
+
+def call_warnings(reward: RewardSettings, prompts: DataSource) -> list[str]:
+    """Of functions that took too long, or whose call failed without proving much."""
+    trials = [_tried(part.path, prompts) for part in reward.parts if part.kind == "function"]
+    prompt = " (called with a prompt in ChatML; the policy's own may look otherwise)"
+    return [each.said + (prompt if each.of == "call" else "") for each in trials if each.said]
+
+
+def _tried(path: str, prompts: DataSource) -> Trial:
     from services.data.rows import read_prompts
 
     if not Path(prompts.path).exists():
-        _tried(path, key, None)
-        return
-    first = next(iter(read_prompts(prompts.model_copy(update={"limit": 1}))), None)
-    if first is not None:
-        _tried(path, key, (prompts.path, json.dumps([first.messages, first.metadata])))
+        return _trial(path, "[[], {}]", "")
+    first = next(iter(read_prompts(prompts.model_copy(update={"limit": 1}))))
+    row = json.dumps([first.messages, first.metadata])
+    return _trial(path, row, f"the first prompt of {prompts.path}")
 
 
-@functools.cache  # a job is checked once more when it begins
-def _tried(path: str, key: str, row: tuple[str, str] | None) -> None:
-    messages, metadata = json.loads(row[1]) if row else ([], {})
-    try:
-        try_function(path, messages, metadata, f"the first prompt of {row[0]}" if row else "")
-    except ConfigError as error:
-        raise ConfigError(f"'{key}': {error}") from None
+@functools.cache  # asked for errors, for warnings, and when the job begins
+def _trial(path: str, row: str, named: str) -> Trial:
+    messages, metadata = json.loads(row)
+    return try_function(path, messages, metadata, named)
 
 
 def check_answers(source: DataSource) -> None:
     """DataError unless the checker has something to check against, in every prompt."""
     from services.data.rows import read_prompts
-    from services.reward.rules import CHECKED, compiled
+    from services.reward.rules import CHECKED, compiled, right_answers
 
     if not Path(source.path).exists():
         return
@@ -100,5 +111,8 @@ def check_answers(source: DataSource) -> None:
                 f"{source.path}: prompt {number} has neither 'answer' (a text, a number, or a list"
                 " of these) nor 'pattern', which the checker needs; add one, or take another reward"
             )
+        named = f"{source.path}: prompt {number}"
+        if "answers" in row.metadata:
+            right_answers(named, row.metadata["answers"])
         if "pattern" in row.metadata:
-            compiled(f"{source.path}: prompt {number}", row.metadata["pattern"])
+            compiled(named, row.metadata["pattern"])

@@ -1,9 +1,15 @@
 """Checks of jobs that sample a policy and score its answers."""
 
 from orchestrator.artifacts.lineage import Lineage
-from orchestrator.checks.models import check_positions, check_same_tokenizer, positions_of
-from orchestrator.checks.prompt_lengths import check_prompt_lengths
-from orchestrator.checks.reward import check_answers, check_calls
+from orchestrator.checks.models import (
+    check_chat,
+    check_positions,
+    check_same_tokenizer,
+    positions_of,
+    reads_chatml,
+)
+from orchestrator.checks.prompt_lengths import check_prompt_lengths, prompt_length_warnings
+from orchestrator.checks.reward import call_warnings, check_answers, check_calls
 from services.data.settings import DataSource
 from services.reward.settings import CheckerReward, FunctionReward, ModelReward, RewardSettings
 from services.rollout.settings import EngineSettings, SamplingSettings
@@ -16,10 +22,15 @@ def check_sampling(sampling: SamplingSettings, engine: EngineSettings) -> None:
         raise ValueError("sampling.n is 1: a pair needs two answers to choose from")
     if sampling.temperature == 0:
         raise ValueError("sampling.temperature is 0: every answer to a prompt would be the same")
-    if sampling.max_tokens >= engine.max_model_len:
+    check_room(sampling.max_tokens, engine, "sampling.max_tokens")
+
+
+def check_room(max_tokens: int, engine: EngineSettings, key: str) -> None:
+    """ValueError when an answer of `max_tokens` leaves no room for a prompt."""
+    if max_tokens >= engine.max_model_len:
         raise ValueError(
-            f"sampling.max_tokens {sampling.max_tokens} leaves no room for a prompt in"
-            f" engine.max_model_len {engine.max_model_len}"
+            f"{key} {max_tokens} leaves no room for a prompt in engine.max_model_len"
+            f" {engine.max_model_len}"
         )
 
 
@@ -42,12 +53,29 @@ def check_sampled_policy(
         elif isinstance(part, CheckerReward):
             check_answers(prompts)
         elif isinstance(part, FunctionReward):
-            check_calls(part.path, key, prompts)
+            chatml = lineage.new_shape(policy) is not None or reads_chatml(policy)
+            check_calls(part.path, key, prompts, chatml=chatml)
+
+
+def sampling_warnings(
+    policy: str,
+    engine: EngineSettings,
+    sampling: SamplingSettings,
+    reward: RewardSettings,
+    prompts: DataSource,
+) -> list[str]:
+    """Of prompts that are too long, and of functions whose trial proved nothing."""
+    room = engine.max_model_len - sampling.max_tokens
+    return [
+        *prompt_length_warnings(policy, prompts, room),
+        *call_warnings(reward, prompts),
+    ]
 
 
 def check_engine(policy: str, engine: EngineSettings, lineage: Lineage) -> None:
     """A policy, made already or by an earlier stage, against the engine that is to hold it."""
     made = lineage.new_shape(policy)
+    check_chat(policy, "policy")
     positions = positions_of(policy) if made is None else made[1].max_positions
     if positions is not None:
         check_positions(policy, positions, engine.max_model_len, "engine.max_model_len")

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from orchestrator.artifacts.lineage import Lineage
 from orchestrator.checks.prompt_lengths import check_prompt_lengths, prompt_length_warnings
 from orchestrator.checks.reward import check_answers
-from orchestrator.checks.sampling import check_engine
+from orchestrator.checks.sampling import check_engine, check_room
 from orchestrator.jobs.job import Job, Makes
 from services.data.settings import DataSource
 from services.inputs import ModelPath, Rows
@@ -48,6 +48,12 @@ class Evaluate(Job):
     """What preference data is made from: skills that it holds are told apart in the results."""
     measures: Operational[str] = ""
     """The stage that made the policy: the numbers are shown with it. A recipe sets this."""
+
+    @model_validator(mode="after")
+    def _prompts_have_room(self) -> "Evaluate":
+        if self.evaluation.prompts is not None:
+            check_room(self.evaluation.max_tokens, self.engine, "evaluation.max_tokens")
+        return self
 
     def check(self, lineage: Lineage) -> None:
         """The policy must fit its engine, and every prompt name what is right."""

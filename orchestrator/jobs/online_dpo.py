@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import model_validator
 
 from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
-from orchestrator.checks.prompt_lengths import prompt_length_warnings
-from orchestrator.checks.sampling import check_sampled_policy, check_sampling
+from orchestrator.checks.sampling import (
+    check_sampled_policy,
+    check_sampling,
+    sampling_warnings,
+)
 from orchestrator.checks.training import episode_warnings
 from orchestrator.jobs.job import Job, Listener, Makes
 from services.admin.settings import AdminSettings
@@ -75,11 +78,10 @@ class OnlineDPO(OnlineDPOSettings, Job):
         )
 
     def warnings(self) -> Sequence[str]:
-        """Of the optimizer, the warm-up, and prompts that repeat or are too long."""
-        room = self.engine.max_model_len - self.sampling.max_tokens
+        """Of the optimizer, the warm-up, the prompts and reward functions."""
         return [
             *episode_warnings(self.train, self.episodes, self.prompts),
-            *prompt_length_warnings(self.policy, self.prompts, room),
+            *sampling_warnings(self.policy, self.engine, self.sampling, self.reward, self.prompts),
         ]
 
     def engines(self) -> Sequence[EngineSettings]:

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from orchestrator.artifacts.lineage import Lineage
-from orchestrator.checks.prompt_lengths import prompt_length_warnings
-from orchestrator.checks.sampling import check_sampled_policy, check_sampling
+from orchestrator.checks.sampling import (
+    check_sampled_policy,
+    check_sampling,
+    sampling_warnings,
+)
 from orchestrator.jobs.job import Job, Makes
 from services.data.settings import DataSource
 from services.inputs import ModelPath, Rows
@@ -48,9 +51,8 @@ class Preferences(Job):
         )
 
     def warnings(self) -> Sequence[str]:
-        """Of prompts that are too long."""
-        room = self.engine.max_model_len - self.sampling.max_tokens
-        return prompt_length_warnings(self.policy, self.prompts, room)
+        """Of the prompts and reward functions."""
+        return sampling_warnings(self.policy, self.engine, self.sampling, self.reward, self.prompts)
 
     def engines(self) -> Sequence[EngineSettings]:
         """One kind."""

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from orchestrator.artifacts.lineage import Lineage
+from orchestrator.checks.models import check_chat
 from orchestrator.checks.training import training_warnings
 from orchestrator.jobs.job import Job, Makes
 from orchestrator.jobs.training import train
@@ -18,6 +20,10 @@ class RewardModel(RewardModelSettings, Job):
     makes: ClassVar[Makes] = "reward model"
 
     job: Literal["reward_model"] = "reward_model"
+
+    def check(self, lineage: Lineage) -> None:
+        """The policy must read messages."""
+        check_chat(self.policy, "policy")
 
     def warnings(self) -> Sequence[str]:
         """Of the warm-up."""

@@ -1,8 +1,9 @@
 """The reward: its parts, each scored and reported on its own, summed by weight."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import fsum, isfinite
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,7 @@ def part_names(settings: RewardSettings) -> list[str]:
     """A name a part: its own, else a function's name or the kind of any other part.
 
     Equal names are told apart: functions by their module ("my_rewards.score"), what is left by a
-    number from the second on ("model_2").
+    number from the second on ("model_2"). A name that was given stays as it is.
     """
     names = [part.name or _default_name(part) for part in settings.parts]
     names = [
@@ -112,10 +113,17 @@ def part_names(settings: RewardSettings) -> list[str]:
         else name
         for part, name in zip(settings.parts, names, strict=True)
     ]
-    return [
-        name if (seen := names[:i].count(name)) == 0 else f"{name}_{seen + 1}"
-        for i, name in enumerate(names)
-    ]
+    taken = {part.name for part in settings.parts if part.name}
+    for at, part in enumerate(settings.parts):
+        if not part.name:
+            names[at] = next(name for name in _numbered(names[at]) if name not in taken)
+            taken.add(names[at])
+    return names
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}_{number}" for number in count(2))
 
 
 def _default_name(part: RewardPart) -> str:

@@ -44,6 +44,8 @@ class RewardFunction:
         try:
             # Scalars of numpy and torch are numbers as well, a text is not.
             number = float(cast(Any, value).__float__())
+        except OverflowError:
+            number = math.inf  # an integer beyond the floats
         except (AttributeError, TypeError, ValueError, RuntimeError) as error:
             raise WorkerError(
                 f"reward function {self.path} gave {type(value).__name__} for {prompt_id}, not a"
@@ -72,7 +74,9 @@ def load_function(path: str, folder: str) -> RewardFunction:
     function = getattr(module, name, None)
     if not callable(function):
         found = "is not callable" if hasattr(module, name) else "is not there"
-        raise ConfigError(f"reward function {path}: {name} {found} in {module.__file__}")
+        raise ConfigError(
+            f"reward function {path}: {name} {found} in {module.__file__ or module_name}"
+        )
     return RewardFunction(path, function, _takes_messages(function, path))
 
 

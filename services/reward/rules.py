@@ -20,10 +20,10 @@ def checker(prompt_id: str, metadata: Mapping[str, str], answer: str) -> float:
     """1.0 when the answer is what the prompt's metadata asks for, else 0.0.
 
     "answer": equal after whitespace is normalised; "answers", a JSON list: equal to one of them.
-    "pattern": the stripped answer, whole,
-    matches this regular expression (Python's syntax). With both, both must hold. Raises
-    DataError, naming the prompt, for a prompt with none or with a pattern that is broken,
-    longer than 1,000 characters or slower than 2 seconds.
+    "pattern": the stripped answer, whole, matches this regular expression (Python's syntax). Of
+    several, all must hold. Raises DataError, naming the prompt, for a prompt with none, with
+    "answers" that are no list, or with a pattern that is broken, longer than 1,000 characters or
+    slower than 2 seconds.
     """
     if not CHECKED & metadata.keys():
         raise DataError(
@@ -32,21 +32,13 @@ def checker(prompt_id: str, metadata: Mapping[str, str], answer: str) -> float:
         )
     if "answer" in metadata and _normal(answer) != _normal(metadata["answer"]):
         return 0.0
-    if "answers" in metadata and _normal(answer) not in map(_normal, _list(prompt_id, metadata)):
+    if "answers" in metadata and _normal(answer) not in map(
+        _normal, right_answers(prompt_id, metadata["answers"])
+    ):
         return 0.0
     if "pattern" in metadata and not _matches(prompt_id, metadata["pattern"], answer.strip()):
         return 0.0
     return 1.0
-
-
-def _list(prompt_id: str, metadata: Mapping[str, str]) -> list[str]:
-    try:
-        found = json.loads(metadata["answers"])
-    except ValueError:
-        found = None
-    if not isinstance(found, list) or not found:
-        raise DataError(f'{prompt_id}: metadata "answers" must be a list that is not empty')
-    return [str(one) for one in found]
 
 
 def length(tokens: int, target: int, scale: float) -> float:
@@ -61,6 +53,17 @@ def missing_eos(cut: bool) -> float:
 
 def _normal(text: str) -> str:
     return " ".join(text.split())
+
+
+def right_answers(prompt_id: str, text: str) -> list[str]:
+    """The list that "answers" is; DataError when it is none or empty."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not found:
+        raise DataError(f"{prompt_id}: 'answers' must be a list that is not empty")
+    return [str(one) for one in found]
 
 
 def compiled(prompt_id: str, pattern: str) -> Any:

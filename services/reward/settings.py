@@ -33,8 +33,8 @@ class ModelReward(_Part):
 class CheckerReward(_Part):
     """1 when the answer is what the prompt's metadata asks for, else 0.
 
-    metadata "answer": equal after whitespace is normalised; metadata "pattern": the whole
-    answer matches this regular expression.
+    metadata "answer": equal after whitespace is normalised, or equal to one of them where it is a
+    list; metadata "pattern": the whole answer matches this regular expression.
     """
 
     kind: Literal["checker"] = "checker"

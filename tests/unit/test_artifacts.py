@@ -124,7 +124,11 @@ def test_lineage_reads_stages_that_are_still_to_be_made() -> None:
 def test_the_base_of_a_hub_model(reference: str, given: str | None, base: str, source: str) -> None:
     found = Lineage().base(reference, given, "ondare")
     assert (found, found.source) == (base, source)
-    with pytest.raises(ConfigError, match=r"'base' is missing: onties needs .*'some/model' has no"):
+    with pytest.raises(
+        ConfigError,
+        match=r"'base' is missing: onties needs .*'some/model' has no"
+        r" lineage \(there is no such folder here\)",
+    ):
         Lineage().base("some/model", None, "onties")
 
 

@@ -1,8 +1,10 @@
 import json
 import socket
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
@@ -11,6 +13,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from orchestrator.artifacts.store import Artifact, finish
 from orchestrator.checks.preflight import check
+from orchestrator.jobs.evaluate import Evaluate
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.jobs.recipe import Recipe
 from services.errors import (
@@ -22,6 +25,7 @@ from services.errors import (
     ResourceError,
     UnreachableError,
 )
+from services.reward.trial import try_function
 
 VOCAB = {"a": 0, "b": 1}
 
@@ -145,6 +149,12 @@ FOUND = "def score(p, a, m):\n    return 1\n"
         ("def score(p, a, m):\n    return float('nan')\n", "gave nan for the first prompt of"),
         ("def score(p, a, m):\n    return m['no']\n", "failed on the first prompt of"),
         ("import os\ndef score(p, a, m):\n    os._exit(3)\n", "ended its process (status 3)"),
+        ("def score(p, a, m):\n    raise SystemExit('no key')\n", "(status 1) when tried: no key"),
+        ("def score(p, a, m):\n    return 10**400\n", "gave inf for the first prompt of"),
+        # What it prints, leaves running or does at its end is its own affair.
+        ("import os\ndef score(p, a, m):\n    os.write(1, b'\\xff{}')\n    return 1\n", ""),
+        (f"import atexit\natexit.register(print, 'bye')\n{FOUND}", ""),
+        (f"from threading import *\nThread(target=Event().wait).start()\n{FOUND}", ""),
     ],
 )
 def test_a_reward_function_is_looked_for_and_called_once(
@@ -173,6 +183,67 @@ def score(prompt, answer, metadata, messages):
     (tmp_path / "rewards_of_the_first.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     part = {"kind": "function", "path": "rewards_of_the_first:score"}
+    check(online(tmp_path, reward={"parts": [part]}))
+
+
+def test_a_trial_that_proves_nothing_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "def score(p, a, m):\n    return len(p.split('[INST]')[1])\n"
+    (tmp_path / "rewards_of_a_template.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    part = {"kind": "function", "path": "rewards_of_a_template:score"}
+    job = online(tmp_path, reward={"parts": [part]}, episodes={"prompts": 1})
+    assert "failed on the first prompt of" in refused(job, ConfigError)
+    (tmp_path / "policy" / "chat_template.jinja").write_text("[INST]{{ messages }}[/INST]")
+    check(job)
+    (warning,) = job.warnings()
+    assert "failed on the first prompt of" in warning
+    assert warning.endswith("(called with a prompt in ChatML; the policy's own may look otherwise)")
+
+
+def test_a_trial_ends_at_its_limit_with_all_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+import os, pathlib, subprocess, time
+def score(p, a, m):
+    started = subprocess.Popen(["sleep", "600"])
+    pathlib.Path("started").write_text(str(started.pid))
+    started.wait()
+"""
+    (tmp_path / "rewards_without_end.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    messages = [{"role": "user", "content": "hello"}]
+    found = try_function("rewards_without_end:score", messages, {}, "p", within_s=2.0)
+    assert (found.of, found.said) == (
+        "time",
+        "reward function rewards_without_end:score gave nothing within 2 s when tried; it may be"
+        " too slow for a run",
+    )
+    pid = int((tmp_path / "started").read_text())
+    for _ in range(1000):  # a kill is not at once
+        if ended(pid):
+            break
+        time.sleep(0.01)
+    assert ended(pid)
+
+
+def ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_a_folder_services_of_the_user_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "services").mkdir()
+    (tmp_path / "services" / "__init__.py").write_text("raise RuntimeError('another')")
+    (tmp_path / "rewards_beside_services.py").write_text(FOUND)
+    monkeypatch.chdir(tmp_path)
+    part = {"kind": "function", "path": "rewards_beside_services:score"}
     check(online(tmp_path, reward={"parts": [part]}))
 
 
@@ -236,6 +307,64 @@ def test_a_folder_that_is_not_there_is_no_hub_name(
     with pytest.raises(ArtifactError, match=r"no folder runs/other \(there is a folder runs\)"):
         check(online(tmp_path, policy="runs/other"), addresses=False)
     check(online(tmp_path, policy="someone/model"), addresses=False)  # can be on the hub
+
+
+def test_a_near_name_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model(tmp_path / "runs" / "demo" / "sft")
+
+    def said(kind: type[PairloopError], **changes: object) -> str:
+        with pytest.raises(kind) as caught:
+            check(online(tmp_path, **changes), addresses=False)
+        return str(caught.value)
+
+    assert said(ArtifactError, policy="runs/demo/sff").endswith("; did you mean runs/demo/sft?")
+    assert said(ArtifactError, policy="runs/demo").endswith("; models in it: runs/demo/sft")
+    bare = said(ConfigError, policy="models/sft", base=None)
+    assert "'models/sft' has no lineage (there is no such folder here); set base" in bare
+    at = "'prompts.path': "
+    assert said(DataError, prompts={"path": "promts.jsonl"}) == (
+        f"{at}promts.jsonl: no such file or folder; did you mean prompts.jsonl?"
+    )
+    assert said(DataError, prompts={"path": "runs/prompts"}) == (
+        f"{at}there is no folder runs/prompts (there is a folder runs)"
+    )
+    assert said(DataError, prompts={"path": "data/prompts.csv"}) == (
+        f"{at}data/prompts.csv: no such file or folder"
+    )
+
+
+def test_a_policy_that_cannot_read_messages(tmp_path: Path) -> None:
+    job = online(tmp_path)
+    config = tmp_path / "policy" / "tokenizer_config.json"
+    config.write_text('{"chat_template": null}')
+    said = refused(job, ArtifactError)
+    assert said.startswith(f"'policy': the tokenizer in {tmp_path}/policy has no chat template;")
+    config.write_text('{"chat_template": "{{ messages }}"}')
+    check(job)
+    for file in (config, tmp_path / "policy" / "tokenizer.json"):
+        file.unlink()
+    assert f"there is no tokenizer in {tmp_path}/policy" in refused(job, ArtifactError)
+
+
+def test_answers_that_are_no_list(tmp_path: Path) -> None:
+    path = prompts(
+        tmp_path,
+        '{"prompt": "a", "answer": ["b", 3]}',
+        '{"prompt": "a", "answers": "b"}',
+        name="answers.jsonl",
+    )
+    said = refused(online(tmp_path, prompts={"path": path}), DataError)
+    assert said == f"{path}: prompt 2: 'answers' must be a list that is not empty"
+
+
+def test_an_evaluation_without_room_for_prompts() -> None:
+    given = {"policy": "a/b", "evaluation": {"prompts": {"path": "p.jsonl"}, "max_tokens": 64}}
+    with pytest.raises(
+        ValueError, match=r"evaluation\.max_tokens 64 leaves no room for a prompt in"
+    ):
+        Evaluate.model_validate(given | {"engine": {"max_model_len": 64}})
+    Evaluate.model_validate(given | {"engine": {"max_model_len": 65}})
 
 
 def test_a_pattern_that_is_none(tmp_path: Path) -> None:
