@@ -1,6 +1,6 @@
 """Links between the stages of a recipe: "@name/file" is a file of an earlier stage's artifact."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,8 +27,10 @@ def resolve(settings: S, made: Mapping[str, Path]) -> S:
     return type(settings).model_validate(walk(settings.model_dump(exclude_unset=True)))
 
 
-def check_links(settings: Settings, earlier: Sequence[str], where: str) -> None:
-    """ConfigError for a link to what is no earlier stage."""
+def check_links(
+    settings: Settings, earlier: Sequence[str], place: Callable[[str], str] = str
+) -> None:
+    """ConfigError for a link to what is no earlier stage; `place` says where a key stands."""
 
     def walk(value: Any, key: str) -> None:
         if isinstance(value, dict):
@@ -42,7 +44,7 @@ def check_links(settings: Settings, earlier: Sequence[str], where: str) -> None:
             if name not in earlier:
                 stages = ", ".join(earlier) or "none"
                 raise ConfigError(
-                    f"'{where}{key}': '{value}' names no earlier stage (earlier: {stages})"
+                    f"'{place(key)}': '{value}' names no earlier stage (earlier: {stages})"
                 )
 
     walk(settings.model_dump(), "")

@@ -5,6 +5,8 @@ mark says (services/inputs.py); what a job asks for beside that, the job itself.
 """
 
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from orchestrator.artifacts.inputs import Input, inputs_of
@@ -30,13 +32,14 @@ def check(job: Job, *, addresses: bool = True) -> None:
     lineage = Lineage(stages)
     earlier: list[str] = []
     for key, stage in stages.items():
-        where = f"stages.{key}." if len(stages) > 1 else ""
-        check_links(stage, earlier, where)
+        place = partial(job.place, key)
+        check_links(stage, earlier, place)
         for each in inputs_of(stage):
+            placed = replace(each, key=place(each.key))
             if not each.linked:
-                check_input(each, where)
+                check_input(placed)
             elif isinstance(each.mark, Model):
-                check_made_kind(each, each.mark.kind, stages[each.linked], where)
+                check_made_kind(placed, each.mark.kind, stages[each.linked])
         stage.check(lineage)
         earlier.append(key)
     if addresses:
@@ -46,37 +49,36 @@ def check(job: Job, *, addresses: bool = True) -> None:
         check_hub(stages, lineage)
 
 
-def check_made_kind(each: Input, kind: str, maker: Job, where: str) -> None:
+def check_made_kind(each: Input, kind: str, maker: Job) -> None:
     """ConfigError when a stage that makes something else is linked to as a model of this kind."""
     if "/" not in each.value and maker.makes != kind:
         raise ConfigError(
-            f"'{where}{each.key}': {each.value} makes a {maker.makes}, and a {kind} belongs here"
+            f"'{each.key}': {each.value} makes a {maker.makes}, and a {kind} belongs here"
         )
 
 
-def check_input(each: Input, where: str = "") -> None:
-    """One input, by its mark. `where` stands before its key, e.g. "stages.sft."."""
+def check_input(each: Input) -> None:
+    """One input, by its mark."""
     match each.mark:
         case Model(kind=kind):
-            check_model_folder(each.value, where + each.key, kind)
+            check_model_folder(each.value, each.key, kind)
         case Tokenizer():
-            check_tokenizer_folder(each.value, where + each.key)
+            check_tokenizer_folder(each.value, each.key)
         case Function():
-            check_function(each.value, where + each.key)
+            check_function(each.value, each.key)
         case Rows(kind=rows):
             if each.source is not None:
                 # Imported here: a config without data needs no reader.
                 from services.data.rows import check_rows
                 from services.data.sources import files_of
 
-                key = where + each.key
                 try:
                     found = files_of(each.value)
                 except DataError as error:
                     hint = "" if Path(each.value).exists() else meant(each.value)
-                    raise DataError(f"'{key}': {error}{hint}") from None
+                    raise DataError(f"'{each.key}': {error}{hint}") from None
                 if not found and (wrong := taken_for_hub(each.value)):
-                    raise DataError(f"'{key}': {wrong}")
+                    raise DataError(f"'{each.key}': {wrong}")
                 check_rows(each.source, rows)
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from orchestrator.stages.context import StageContext
 
 RESULT = "evaluation.json"
+EVALUATION = "-evaluation"
+"""What the name of a policy's evaluation ends in."""
 
 
 class EvaluationSettings(Settings):
@@ -33,6 +35,12 @@ class EvaluationSettings(Settings):
     samples: int = Field(4, ge=1)
     """Answers a prompt at temperature 1; one more is greedy."""
     max_tokens: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> "EvaluationSettings":
+        if self.prompts is None and self.texts is None:
+            raise ValueError("there is nothing to measure on; set prompts, texts or both")
+        return self
 
 
 class Evaluate(Job):
@@ -47,7 +55,7 @@ class Evaluate(Job):
     preferences_from: Annotated[list[DataSource], Rows("prompts")] = []
     """What preference data is made from: skills that it holds are told apart in the results."""
     measures: Operational[str] = ""
-    """The stage that made the policy: the numbers are shown with it. A recipe sets this."""
+    """The stage that made the policy: the numbers are shown with it. Whoever expands sets this."""
 
     @model_validator(mode="after")
     def _prompts_have_room(self) -> "Evaluate":
@@ -88,3 +96,29 @@ class Evaluate(Job):
         found = Evaluated.model_validate_json(text)
         name = {"stage": context.stage, "policy": self.measures or self.policy}
         context.run.report(found.model_copy(update=name))
+
+
+def evaluation_of(
+    policy: str,
+    on: EvaluationSettings,
+    engine: EngineSettings,
+    *,
+    seed: int,
+    preferences_from: Sequence[DataSource],
+    measures: str = "",
+) -> Evaluate:
+    """The stage that measures a policy; `measures` names the stage that makes it in this run."""
+    return Evaluate(
+        policy=policy,
+        evaluation=on,
+        engine=engine,
+        seed=seed,
+        preferences_from=list(preferences_from),
+        measures=measures,
+    )
+
+
+def place_of(key: str) -> str:
+    """Where a job that is expanded to evaluations holds a key of theirs."""
+    first, dot, rest = key.partition(".")
+    return f"evaluate{dot}{rest}" if first == "evaluation" else key

@@ -64,6 +64,10 @@ class Job(Settings):
         """The stages of a run of this job, by name, in order."""
         return {self.job: self}
 
+    def place(self, stage: str, key: str) -> str:
+        """Where this config holds a key of one of its stages."""
+        return key
+
     def parents(self, lineage: "Lineage") -> "Mapping[str, Parent]":
         """Models that are read beside the named inputs, by role: found through lineage."""
         return {}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
 from orchestrator.checks.training import training_warnings
-from orchestrator.jobs.job import Job, Makes
+from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.jobs.training import train
 from services.learner.jobs.settings import OfflineDPOSettings
 
@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from orchestrator.stages.context import StageContext
 
 
-class OfflineDPO(OfflineDPOSettings, Job):
+class OfflineDPO(OfflineDPOSettings, PolicyJob):
     """DPO on a fixed preference set, against a frozen reference."""
 
-    makes: ClassVar[Makes] = "policy"
     aligns: ClassVar[bool] = True
 
     job: Literal["offline_dpo"] = "offline_dpo"

@@ -14,7 +14,8 @@ from orchestrator.checks.sampling import (
     sampling_warnings,
 )
 from orchestrator.checks.training import episode_warnings
-from orchestrator.jobs.job import Job, Listener, Makes
+from orchestrator.jobs.job import Listener
+from orchestrator.jobs.policy_job import PolicyJob
 from services.admin.settings import AdminSettings
 from services.data.settings import DataSource
 from services.inputs import Rows
@@ -34,10 +35,9 @@ LEDGER = "ledger.jsonl"
 """In the artifact: what happened to every prompt."""
 
 
-class OnlineDPO(OnlineDPOSettings, Job):
+class OnlineDPO(OnlineDPOSettings, PolicyJob):
     """Sample, score, pair, train, publish; episode by episode."""
 
-    makes: ClassVar[Makes] = "policy"
     aligns: ClassVar[bool] = True
     resume: ClassVar[str] = "learner"
 
@@ -47,6 +47,7 @@ class OnlineDPO(OnlineDPOSettings, Job):
     sampling: SamplingSettings = SamplingSettings()
     pairs: PairSettings = PairSettings()
     engine: EngineSettings = EngineSettings()
+    """Samples, and answers the prompts of an evaluation."""
     sync: Operational[SyncSettings] = SyncSettings()
     admin: Operational[AdminSettings] = AdminSettings()
 

@@ -1,10 +1,10 @@
 """Tokenizer and base model from texts."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.checks.training import training_warnings
-from orchestrator.jobs.job import Job, Makes
+from orchestrator.jobs.policy_job import PolicyJob
 from services.data.settings import FilterSettings
 from services.learner.jobs.settings import PretrainSettings
 from services.learner.model.shape import ModelShape
@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from orchestrator.stages.context import StageContext
 
 
-class Pretrain(PretrainSettings, Job):
+class Pretrain(PretrainSettings, PolicyJob):
     """Tokenizer and base model from texts."""
-
-    makes: ClassVar[Makes] = "policy"
 
     job: Literal["pretrain"] = "pretrain"
     filters: FilterSettings = FilterSettings()

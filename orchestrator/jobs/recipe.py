@@ -5,13 +5,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from orchestrator.jobs.evaluate import Evaluate, EvaluationSettings
+from orchestrator.jobs.evaluate import EVALUATION, EvaluationSettings, evaluation_of, place_of
 from orchestrator.jobs.job import Job, Makes
+from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.jobs.registry import Stage
 from services.rollout.settings import EngineSettings
-
-EVALUATION = "-evaluation"
-"""What the name of a policy's evaluation ends in."""
 
 
 class Recipe(Job):
@@ -33,6 +31,11 @@ class Recipe(Job):
                 raise ValueError(f"stages.{key}.name: a stage is named by its key; remove it")
             if isinstance(stage, Recipe):
                 raise ValueError(f"stages.{key}.job: a recipe inside a recipe; write its stages")
+            if isinstance(stage, PolicyJob) and stage.evaluate is not None:
+                raise ValueError(
+                    f"stages.{key}.evaluate: a recipe measures every policy it makes; set"
+                    " `evaluate` of the recipe, and remove this one"
+                )
             if self.evaluate is not None and f"{key}{EVALUATION}" in self.stages:
                 raise ValueError(
                     f"stages.{key}{EVALUATION}: the name of {key}'s evaluation; take another"
@@ -48,15 +51,19 @@ class Recipe(Job):
         for key, job in self.stages.items():
             stages[key] = with_seed(job, self.seed)
             if self.evaluate is not None and job.makes == "policy":
-                stages[f"{key}{EVALUATION}"] = Evaluate(
-                    policy=f"@{key}",
-                    evaluation=self.evaluate,
-                    engine=self.engine,
+                stages[f"{key}{EVALUATION}"] = evaluation_of(
+                    f"@{key}",
+                    self.evaluate,
+                    self.engine,
                     seed=self.seed,
                     preferences_from=sources,
                     measures=key,
                 )
         return stages
+
+    def place(self, stage: str, key: str) -> str:
+        """A stage's keys stand below its name, those of the evaluations under `evaluate`."""
+        return f"stages.{stage}.{key}" if stage in self.stages else place_of(key)
 
 
 def with_seed(job: Job, seed: int) -> Job:

@@ -1,12 +1,12 @@
 """Supervised fine-tuning of a base model on dialogues."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.artifacts.lineage import Lineage
 from orchestrator.checks.models import check_chat
 from orchestrator.checks.training import training_warnings
-from orchestrator.jobs.job import Job, Makes
+from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.jobs.training import train
 from services.learner.jobs.settings import SFTSettings
 
@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     from orchestrator.stages.context import StageContext
 
 
-class SFT(SFTSettings, Job):
+class SFT(SFTSettings, PolicyJob):
     """Supervised fine-tuning on messages; the loss is on the assistant's tokens alone."""
-
-    makes: ClassVar[Makes] = "policy"
 
     job: Literal["sft"] = "sft"
 

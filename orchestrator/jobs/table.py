@@ -4,11 +4,12 @@
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pydantic.fields import FieldInfo
 
 from orchestrator.jobs.job import Job
+from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.jobs.registry import JOBS, job_class
 from services.inputs import Function, Mark, Model, Rows, Tokenizer
 from services.settings import EXTENDABLE, Settings, is_operational, settings_in
@@ -37,12 +38,27 @@ def jobs_page() -> str:
     rows = ["| job | what it does | reads | makes | may wait |", "|---|---|---|---|---|"]
     rows += [_job_row(name, job_class(name)) for name in JOBS]
     shared = dict.fromkeys(_keys(Job, "", operational=False))
+    measured = dict.fromkeys(_keys(PolicyJob, "", operational=False))
     parts = [_HEAD, "\n".join(rows), "\n", _KEYS, "\n".join(shared), "\n"]
+    parts += _section("Every job that makes a policy", (k for k in measured if k not in shared))
     for name in JOBS:
-        own = [row for row in _keys(job_class(name), "", operational=False) if row not in shared]
-        parts += [f"\n### {name}\n\n| key | | default | what it is |\n|---|---|---|---|\n"]
-        parts += ["\n".join(own), "\n"]
+        job = job_class(name)
+        above = shared | measured if issubclass(job, PolicyJob) else shared
+        rows = list(_keys(job, "", operational=False))
+        # A section that differs in one key is written out whole.
+        own = {_top(row) for row in rows if row not in above}
+        parts += _section(name, (row for row in rows if _top(row) in own))
     return "".join(parts)
+
+
+def _top(row: str) -> str:
+    """The first part of a row's key."""
+    return row.split("`")[1].split(".")[0]
+
+
+def _section(title: str, keys: Iterable[str]) -> list[str]:
+    head = f"\n### {title}\n\n| key | | default | what it is |\n|---|---|---|---|\n"
+    return [head, "\n".join(keys), "\n"]
 
 
 def _job_row(name: str, job: type[Job]) -> str:
@@ -66,6 +82,8 @@ def _kind(mark: Mark) -> str:
 def _marks(settings: type[Settings], prefix: str) -> Iterator[tuple[str, Mark]]:
     seen = set()
     for name, field in settings.model_fields.items():
+        if is_operational(field):
+            continue  # what another stage reads: an evaluation
         mark = next((m for m in field.metadata if isinstance(m, Mark)), None)
         found = [(prefix + name, mark)] if mark is not None else _inside(field, prefix + name)
         for key, inner in found:

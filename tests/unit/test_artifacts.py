@@ -167,9 +167,9 @@ def test_links_become_paths_and_defaults_stay_unset() -> None:
 
 def test_a_link_to_no_earlier_stage_names_its_key() -> None:
     job = sft("@pretrain", demonstrations={"path": "@data/x.jsonl"})
-    check_links(job, ["pretrain", "data"], "")
+    check_links(job, ["pretrain", "data"])
     with pytest.raises(
         ConfigError,
         match=r"'stages\.sft\.demonstrations\.path': '@data/x\.jsonl' names no earlier stage",
     ):
-        check_links(job, ["pretrain"], "stages.sft.")
+        check_links(job, ["pretrain"], "stages.sft.{}".format)

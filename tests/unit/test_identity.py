@@ -41,6 +41,8 @@ OPERATIONAL = {
         "keep_every",
     ),
     *("in_flight", "queues", "sync", "admin", "measures"),
+    # Of a job that is measured before and after; an online job's engine samples, and is identity.
+    *("evaluate", "engine"),
 }
 """Every operational key: a new field is identity until it is marked and written here."""
 

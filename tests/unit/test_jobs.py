@@ -163,7 +163,10 @@ def test_an_evaluations_name_is_taken() -> None:
     base = {"job": "pretrain", "texts": {"path": "t.jsonl"}}
     with pytest.raises(ValidationError, match=r"stages\.base-evaluation: the name of base's"):
         job_class("recipe").model_validate(
-            {"stages": {"base": base, "base-evaluation": stage}, "evaluate": {}}
+            {
+                "stages": {"base": base, "base-evaluation": stage},
+                "evaluate": {"texts": base["texts"]},
+            }
         )
 
 
