@@ -24,7 +24,9 @@ def final_table(state: RunState) -> Group:
     parts.append(_stages(state))
     skills = _skills(state)
     if skills is not None:
-        parts += [skills, Text(f"{OUTSIDE} not in the preference data", style="dim")]
+        parts.append(skills)
+        if not all(inside for _, inside in skill_names(state.evaluated())):
+            parts.append(Text(f"{OUTSIDE} not in the preference data", style="dim"))
     parts += [Text(_online_totals(stage)) for stage in state.ordered() if stage.episodes]
     waiting = [stage for stage in state.ordered() if stage.waiting]
     parts += [Text(f"{stage.name} is waiting: {one_line(stage.waiting)}") for stage in waiting]
