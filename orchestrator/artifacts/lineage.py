@@ -8,14 +8,13 @@ A lineage reads finished artifacts and the stages that are still to be made alik
 artifact that stage will be.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from orchestrator.artifacts.begun import read_begun
 from orchestrator.artifacts.inputs import inputs_of
-from orchestrator.artifacts.store import CHECKPOINTS, REPLACED, read_artifact
+from orchestrator.artifacts.store import REPLACED, WORK, kept_by, made_by, mark_of
 from orchestrator.checks.models import check_chat, check_same_shapes, check_same_tokenizer
 from orchestrator.jobs.registry import JOBS, job_class
 from services.errors import ConfigError, LineageError
@@ -133,11 +132,7 @@ class Lineage:
             if stage is None:
                 return None
             return _Made(stage.job, {each.role: each.value for each in inputs_of(stage)})
-        artifact = read_artifact(path)
-        if Path(path).parent.name == CHECKPOINTS:
-            # A model of the way has the parents of the last one, which may be still to come.
-            folder = Path(path).parent.parent
-            artifact = read_artifact(folder) or read_begun(folder)
+        artifact = made_by(path)
         if artifact is None:
             return None
         parents = dict(artifact.parents)
@@ -162,16 +157,25 @@ def check_alignment(policy: str, parents: Mapping[str, Parent]) -> None:
 
 
 def _at(path: str, wanted: str, whose: str) -> str:
-    """The artifact of this fingerprint: at its place, or where a newer one has pushed it to."""
-    place = Path(path)
-    candidates = [place, *sorted((place.parent / REPLACED).glob(f"{place.name}-*"))]
-    for candidate in candidates:
-        artifact = read_artifact(candidate)
-        if artifact is not None and artifact.fingerprint == wanted:
-            return str(candidate)
-    if not place.exists():
+    """The model of this mark: at its place, or where it has gone from there."""
+    place = kept_by(path) or Path(path)
+    rest = Path(path).relative_to(place)
+    for candidate in _places(place):
+        if (candidate / rest).exists() and mark_of(candidate / rest) == wanted:
+            return str(candidate / rest)
+    if not Path(path).exists():
         return path
     raise LineageError(
         f"{whose}: {path} holds another artifact by now (wanted {wanted}); bring the first one"
         " back, or name the model it should be"
     )
+
+
+def _places(place: Path) -> Iterator[Path]:
+    """Where a folder of a run may be by now: finished since, or pushed away by newer work."""
+    finished = place
+    if place.parent.name == WORK:
+        yield place
+        finished = place.parent.parent / place.name.rpartition("-")[0]
+    yield finished
+    yield from sorted((finished.parent / REPLACED).glob(f"{finished.name}-*"))

@@ -2,7 +2,7 @@
 
 An artifact is a folder with `artifact.json`, which is written last: a folder without it is not
 an artifact. Its fingerprint (identity.py) says what was computed, so an artifact with the wanted
-one can be reused, wherever it lies.
+one can be reused, wherever it lies. What is begun has `stage.json` in its scratch folder.
 """
 
 import contextlib
@@ -19,6 +19,10 @@ from services.errors import ArtifactError
 from services.settings import Settings
 
 FILE = "artifact.json"
+RECORD = "stage.json"
+"""In a scratch folder: what artifact.json will say, as far as it is known."""
+WORK = ".work"
+"""Folder of a run: the scratch folders of what is begun, <stage>-<trunk>."""
 REPLACED = ".replaced"
 """Folder of a run: what newer work has pushed from its place."""
 RESUME = "resume"
@@ -52,6 +56,16 @@ class Artifact(Settings):
     code_version: str = CODE
 
 
+class Begun(Artifact):
+    """The content of stage.json: what the artifact will say, as far as it is known."""
+
+    fingerprint: str = ""
+    fresh: bool = False
+    """Begun by --fresh: finished work of the same fingerprint in another run is no match for it."""
+    instead_of: str = ""
+    """The finished artifact of the same fingerprint that it is made beside, if there is one."""
+
+
 A = TypeVar("A", bound=Artifact)
 
 
@@ -72,10 +86,45 @@ def found_parents(artifact: A, folder: Path) -> A:
     """The artifact as read from `folder`, its parents as paths from here: `placed`, undone."""
     there = {role: os.path.normpath(folder / name) for role, name in artifact.parents.items()}
     parents = {
-        role: there[role] if Path(there[role]).exists() else name
+        role: there[role] if name.startswith("..") or Path(there[role]).exists() else name
         for role, name in artifact.parents.items()
     }
     return artifact.model_copy(update={"parents": parents})
+
+
+def read_begun(scratch: str | Path) -> Begun | None:
+    """The record of a scratch folder; None where there is nothing whole."""
+    try:
+        text = (Path(scratch) / RECORD).read_text(encoding="utf-8")
+        return found_parents(Begun.model_validate_json(text), Path(scratch))
+    except (OSError, UnicodeDecodeError, ValidationError):
+        return None
+
+
+def made_by(path: str | Path) -> Artifact | None:
+    """What is recorded of the job that made a model folder; None where nothing is.
+
+    A model of the way has the record of the last one, which may be still to come.
+    """
+    folder = kept_by(path)
+    return read_artifact(path) if folder is None else read_artifact(folder) or read_begun(folder)
+
+
+def kept_by(path: str | Path) -> Path | None:
+    """The artifact's or scratch folder that holds a model of the way; None for another path."""
+    parent = Path(path).parent
+    return parent.parent if parent.name == CHECKPOINTS else None
+
+
+def mark_of(path: str | Path) -> str:
+    """Which work made a model folder, "" where nothing is recorded.
+
+    The fingerprint; of a model of the way the trunk, since the run it is of may become longer.
+    """
+    artifact = made_by(path)
+    if artifact is None:
+        return ""
+    return artifact.fingerprint if kept_by(path) is None else artifact.trunk
 
 
 def artifact_root(path: str) -> str:
@@ -121,16 +170,22 @@ def finish(partial: Path, final: Path, artifact: Artifact) -> None:
 
 def placed(artifact: A, parents: Mapping[str, str], folder: Path) -> A:
     """The artifact as a file in `folder` says it: parents relative to that, and which they are."""
-    marks = {
-        role: parent.fingerprint
-        for role, name in parents.items()
-        if (parent := read_artifact(name)) is not None
-    }
+    marks = {role: mark for role, name in parents.items() if (mark := mark_of(name))}
     there = {
         role: os.path.relpath(name, folder) if Path(name).exists() else name
         for role, name in parents.items()
     }
     return artifact.model_copy(update={"parents": there, "parent_fingerprints": marks})
+
+
+def write_begun(scratch: Path, begun: Begun, parents: Mapping[str, str]) -> None:
+    """Make the scratch folder and record whose it is; what --fresh has recorded there stays."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    before = read_begun(scratch)
+    if before is not None and before.fresh:
+        begun = begun.model_copy(update={"fresh": True, "instead_of": before.instead_of})
+    text = placed(begun, parents, scratch).model_dump_json(indent=1)
+    (scratch / RECORD).write_text(text, encoding="utf-8")
 
 
 def set_aside(path: Path, run: Path, name: str) -> Path:

@@ -19,12 +19,16 @@ def write_answers(path: Path, sampled: Sequence[Rollout], greedy: Sequence[Rollo
 
 
 def answer_rows(sampled: Sequence[Rollout], greedy: Sequence[Rollout]) -> Iterator[dict[str, Any]]:
-    """prompt (messages), metadata, greedy (one answer) and sampled (a list of them)."""
+    """prompt (messages), metadata, greedy (one answer) and sampled (a list of them).
+
+    Every row's metadata has the same names, else `datasets` does not read them as one table.
+    """
+    names = sorted({name for rollout in sampled for name in rollout.prompt.metadata})
     for several, one in zip(sampled, greedy, strict=True):
         prompt = several.prompt
         yield {
             "prompt": [{"role": m.role, "content": m.content} for m in prompt.messages],
-            "metadata": dict(sorted(prompt.metadata.items())),
+            "metadata": {name: prompt.metadata.get(name) for name in names},
             "greedy": _answers(one)[0],
             "sampled": _answers(several),
         }

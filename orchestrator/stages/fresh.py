@@ -8,10 +8,9 @@ bytes: they are reused all the same, since making them anew may take days, and a
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.artifacts.begun import read_begun
 from orchestrator.artifacts.content import same_data
 from orchestrator.artifacts.inputs import inputs_of
-from orchestrator.artifacts.store import shown
+from orchestrator.artifacts.store import read_begun, shown
 from orchestrator.stages.plan import PlannedStage
 
 

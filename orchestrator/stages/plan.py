@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.artifacts.begun import RECORD, Begun, read_begun, write_begun
 from orchestrator.artifacts.content import ContentIndex
 from orchestrator.artifacts.identity import (
     Difference,
@@ -27,12 +26,17 @@ from orchestrator.artifacts.identity import (
 )
 from orchestrator.artifacts.inputs import Input
 from orchestrator.artifacts.store import (
+    RECORD,
     REPLACED,
+    WORK,
     Artifact,
+    Begun,
     finished_artifacts,
     read_artifact,
+    read_begun,
     set_aside,
     shown,
+    write_begun,
 )
 from orchestrator.jobs.job import Job
 from services.errors import ConfigError
@@ -113,7 +117,7 @@ def plan_stages(job: Job, fresh: Collection[str] = ()) -> list[PlannedStage]:
         identity, extent = identity_of(stage, token), extent_of(stage)
         mark, stem = fingerprint(identity), trunk(identity, extent)
         marks[key] = mark
-        scratch = folder / ".work" / f"{key}-{stem}"
+        scratch = folder / WORK / f"{key}-{stem}"
         new = PlannedStage(key, stage, identity, extent, mark, stem, scratch)
         if key in fresh:
             planned.append(_renewed(new, folder / key, everything.get(mark)))

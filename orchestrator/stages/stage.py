@@ -157,7 +157,8 @@ def _linked(folder: Path, to: Path) -> None:
         except OSError:  # a file system without links
             shutil.copy2(source, target)
 
-    shutil.copytree(folder, to, copy_function=link)
+    # What an interrupted write has left beside the whole ones stays behind.
+    shutil.copytree(folder, to, copy_function=link, ignore=shutil.ignore_patterns(".*.tmp"))
 
 
 def _parents(job: Job) -> dict[str, str]:

@@ -17,10 +17,11 @@ from pairloop.data.v1.rollout_pb2 import (
 
 
 def rollout(index: int, *answers: str) -> Rollout:
+    known = {"answer": str(index)} | ({"skill": "say"} if index == 2 else {})
     prompt = Prompt(
         id=f"p{index}",
         messages=[ChatMessage(role="user", content=f"say {index}")],
-        metadata={"answer": str(index)},
+        metadata=known,
     )
     reasons = {True: FINISH_REASON_STOP, False: FINISH_REASON_LENGTH}
     samples = [
@@ -38,7 +39,7 @@ def test_every_answer_is_there_and_told_right_from_wrong(tmp_path: Path) -> None
     first, second = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     assert first == {
         "prompt": [{"role": "user", "content": "say 1"}],
-        "metadata": {"answer": "1"},
+        "metadata": {"answer": "1", "skill": None},
         "greedy": {"text": "x", "right": False, "tokens": 1, "cut": False},
         "sampled": [
             {"text": " 1", "right": True, "tokens": 2, "cut": False},

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import run as command
-from orchestrator.artifacts.begun import read_begun
-from orchestrator.artifacts.store import Artifact, finish
+from orchestrator.artifacts.store import Artifact, finish, read_begun
 from orchestrator.stages.fresh import came_out_otherwise, stood_before
 from orchestrator.stages.outlook import outlook
 from orchestrator.stages.plan import begin, check_stage_names, notices, plan_stages, renew

@@ -1,19 +1,20 @@
 """Models of the way: kept as folders that load, whatever happens to the run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from orchestrator.artifacts.begun import Begun, write_begun
 from orchestrator.artifacts.lineage import Lineage
-from orchestrator.artifacts.store import Artifact, finish
+from orchestrator.artifacts.store import Artifact, Begun, finish, write_begun
 from orchestrator.jobs.job import Job
 from orchestrator.stages.context import KEPT, RunContext, StageContext
 from orchestrator.stages.plan import plan_stages
 from orchestrator.stages.stage import run_stage
+from services.errors import LineageError
 from services.learner.jobs.lm import train_sft
 from services.learner.jobs.settings import OnlineDPOSettings, Place, SFTSettings
 from services.learner.model.load import load_policy
@@ -73,6 +74,7 @@ class Keeps(CountAnswers):
     async def run(self, context: StageContext) -> dict[str, float]:
         (context.scratch / KEPT / "step-000001").mkdir(parents=True)
         (context.scratch / KEPT / "step-000001" / "config.json").write_text("{}")
+        (context.scratch / KEPT / ".step-000002.3f.tmp").mkdir()
         return await super().run(context)
 
 
@@ -87,6 +89,7 @@ async def test_the_artifact_holds_what_was_kept(tmp_path: Path) -> None:
     (stage,) = plan_stages(job)
     made = await run_stage(stage, {}, 1, 1, RunContext("r", tmp_path / "r", lambda _: None))
     assert (made / "checkpoints" / "step-000001" / "config.json").read_text() == "{}"
+    assert [path.name for path in (made / "checkpoints").iterdir()] == ["step-000001"]
 
 
 def test_a_model_of_the_way_has_the_parents_of_the_last_one(tmp_path: Path) -> None:
@@ -108,3 +111,39 @@ def test_a_model_of_the_way_has_the_parents_of_the_last_one(tmp_path: Path) -> N
     (scratch / KEPT / "episode-0001").mkdir(parents=True)
     begun = Lineage().reference(f"{scratch}/{KEPT}/episode-0001", None)
     assert (begun, begun.source) == (sft, "lineage")
+
+
+def test_a_model_of_the_way_is_found_where_it_went(tmp_path: Path) -> None:
+    """The run it is of ends; another one takes its place."""
+
+    def make(name: str, kind: str, mark: str, **parents: str) -> str:
+        (partial := tmp_path / f"{name}.partial").mkdir()
+        artifact = Artifact(kind=kind, fingerprint=mark, trunk=f"t-{mark}", parents=parents)
+        finish(partial, tmp_path / name, artifact)
+        return str(tmp_path / name)
+
+    def keep(folder: Path) -> Path:
+        (kept := folder / KEPT / "step-000002").mkdir(parents=True)
+        return kept
+
+    base = make("base", "pretrain", "1")
+    scratch = tmp_path / ".work" / "sft-3f"
+    write_begun(scratch, Begun(kind="sft", fingerprint="2", trunk="t-2"), {"policy": base})
+    kept = keep(scratch)
+    tuned = make("tuned", "offline_dpo", "9", policy=str(kept))
+    assert Lineage().reference(tuned, None) == str(kept)
+    assert Lineage().base(str(kept), None, "ondare") == base
+    # The run ends: the scratch folder is gone, and the artifact has it.
+    shutil.rmtree(scratch)
+    in_artifact = keep(Path(make("sft", "sft", "2", policy=base)))
+    assert Lineage().reference(tuned, None) == str(in_artifact)
+    # Other work takes the artifact's place.
+    keep(Path(make("sft", "sft", "3", policy=base)))
+    replaced = tmp_path / ".replaced" / "sft-1" / KEPT / "step-000002"
+    assert Lineage().reference(tuned, None) == str(replaced)
+    # A parent that is in an artifact is never taken from another one.
+    later = make("later", "offline_dpo", "8", policy=str(replaced))
+    shutil.rmtree(replaced)
+    keep(Path(make(".replaced/sft-1", "sft", "4", policy=base)))
+    with pytest.raises(LineageError, match=r"later, its policy: .* holds another artifact by now"):
+        Lineage().reference(later, None)

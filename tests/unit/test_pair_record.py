@@ -40,6 +40,7 @@ def test_a_line_holds_the_pair_its_group_and_where_it_came_from() -> None:
 
 def test_episodes_join_in_order_and_read_as_pairs(tmp_path: Path) -> None:
     pairs = [make_pair(rollout(index), SCORES, SELECTION, "s") for index in range(3)]
+    pairs[2].prompt.metadata["pattern"] = "a+"
     write_pairs(tmp_path, 2, pairs[2:])
     write_pairs(tmp_path, 1, pairs[:1])
     write_pairs(tmp_path, 1, pairs[:2])  # trained once more after a crash
@@ -55,7 +56,8 @@ def test_episodes_join_in_order_and_read_as_pairs(tmp_path: Path) -> None:
         "abcd",
         "ab",
     )
-    assert first.metadata["skill"] == "sort"
+    assert (first.metadata["skill"], "pattern" in first.metadata) == ("sort", False)
+    assert [row["metadata"]["pattern"] for row in rows] == [None, None, "a+"]
     loaded = load_dataset(
         "json", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache")
     )

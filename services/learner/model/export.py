@@ -21,9 +21,3 @@ def export_model(model: Any, tokenizer: Any, out: Path) -> None:
     with replaced_folder(out) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-
-
-def keep_model(model: Any, tokenizer: Any, folder: str | None, name: str) -> None:
-    """Export a model of the way under `folder`; nothing without a folder."""
-    if folder is not None:
-        export_model(model, tokenizer, Path(folder) / name)

@@ -28,7 +28,7 @@ from pairloop.data.v1.pair_pb2 import PreferencePair
 from services.data.chat import load_tokenizer
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.losses.objectives import DirectPreference
-from services.learner.model.export import export_model, keep_model
+from services.learner.model.export import export_model
 from services.learner.model.forward import each_row_logprobs
 from services.learner.model.load import load_frozen, load_policy, special_ids
 from services.learner.model.reference import AnswerLogprobs, share_of_logprobs, summed
@@ -52,7 +52,7 @@ from services.learner.train.checkpoint import (
 from services.learner.train.distributed import Worker
 from services.learner.train.encoding import EncodedPair, sampled_pairs
 from services.learner.train.loop import Report, StepReporter, train_phase
-from services.learner.train.offline import prepared, reference_delta
+from services.learner.train.offline import keep_model, prepared, reference_delta
 from services.weights.manifest import changed_values
 
 
@@ -115,7 +115,7 @@ class _Learner:
         worker: Worker,
     ) -> None:
         self._settings, self._place = settings, place
-        self._publish, self._worker = publish, worker
+        self._report, self._publish, self._worker = report, publish, worker
         self._tokenizer = load_tokenizer(settings.policy)
         _, self._pad = special_ids(self._tokenizer)
         self._reference = load_frozen(settings.reference or settings.policy, worker.device)
@@ -183,7 +183,7 @@ class _Learner:
         every = self._settings.episodes.keep_every
         if every and episode % every == 0:
             name = f"episode-{episode:04d}"
-            keep_model(self._model, self._tokenizer, self._place.kept, name)
+            keep_model(self._model, self._tokenizer, self._place, name, self._report)
 
     def _episode(self, episode: int, kept: list[PreferencePair]) -> dict[str, float]:
         train = self._settings.train

@@ -6,7 +6,7 @@ is trained once more after a crash has the same kept pairs, so its file is the s
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,26 @@ def write_pairs(folder: Path, episode: int, pairs: Sequence[PreferencePair]) -> 
 
 
 def join_pairs(folder: Path, episodes: int, out: Path) -> int:
-    """Lay the files of episodes 1 to `episodes` end to end; returns the lines written."""
+    """Lay the files of episodes 1 to `episodes` end to end; returns the lines written.
+
+    Every row's metadata has the same names, else `datasets` does not read them as one table.
+    """
+    names = sorted({name for row in _rows(folder, episodes) for name in row["metadata"]})
     lines = 0
     with out.open("w", encoding="utf-8") as whole:
-        for episode in range(1, episodes + 1):
-            path = _path(folder, episode)
-            if path.is_file():
-                with path.open(encoding="utf-8") as part:
-                    for line in part:
-                        whole.write(line)
-                        lines += 1
+        for row in _rows(folder, episodes):
+            row["metadata"] = {name: row["metadata"].get(name) for name in names}
+            whole.write(json.dumps(row, ensure_ascii=False) + "\n")
+            lines += 1
     return lines
+
+
+def _rows(folder: Path, episodes: int) -> Iterator[dict[str, Any]]:
+    for episode in range(1, episodes + 1):
+        path = _path(folder, episode)
+        if path.is_file():
+            with path.open(encoding="utf-8") as part:
+                yield from map(json.loads, part)
 
 
 def pair_row(pair: PreferencePair) -> dict[str, Any]:

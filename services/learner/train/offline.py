@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from services.errors import DataError
 from services.learner.jobs.settings import Place
 from services.learner.losses.objectives import Objective
-from services.learner.model.export import export_model, keep_model
+from services.learner.model.export import export_model
 from services.learner.model.load import load_frozen
 from services.learner.optim.build import make_optimizer, reference_vector
 from services.learner.optim.schedule import lr_factor
@@ -15,6 +15,7 @@ from services.learner.settings import AdamWSettings, TrainSettings
 from services.learner.train.batches import plan_batches
 from services.learner.train.distributed import Worker
 from services.learner.train.loop import PhaseResult, Report, StepReporter, train_phase
+from services.telemetry.record.events import Note
 
 Example = TypeVar("Example")
 
@@ -54,7 +55,7 @@ def run_offline(
 
     def keep(step: int) -> None:
         if settings.keep_every and step % settings.keep_every == 0 and worker.is_main:
-            keep_model(model, tokenizer, place.kept, f"step-{step:06d}")
+            keep_model(model, tokenizer, place, f"step-{step:06d}", report)
 
     if not examples:
         raise DataError(
@@ -81,6 +82,13 @@ def run_offline(
         reporter=StepReporter(report, place.stage, len(batches)),
         after_step=keep,
     )
+
+
+def keep_model(model: Any, tokenizer: Any, place: Place, name: str, report: Report) -> None:
+    """Export a model of the way, and say where it is while the stage is at work."""
+    if place.kept is not None:
+        export_model(model, tokenizer, Path(place.kept) / name)
+        report(Note(stage=place.stage, text=f"kept a model: {place.kept}/{name}"))
 
 
 def finish(
