@@ -25,6 +25,10 @@ def check_model_folder(path: str, key: str, kind: str = "policy") -> None:
         return
     if not list(Path(found).glob("*.safetensors")):
         raise ArtifactError(f"'{key}': {path} holds no .safetensors weights")
+    try:
+        _check_weights(Path(found))
+    except ArtifactError as error:
+        raise ArtifactError(f"'{key}': {error}") from None
     is_kind = _kind_of(Path(found))
     if is_kind not in ("", kind):
         raise ArtifactError(f"'{key}': {path} is a {is_kind}, and a {kind} belongs here")
@@ -136,14 +140,40 @@ def tensor_shapes(folder: str) -> Shapes:
     """Names and shapes of a model folder's tensors, from the safetensors headers alone."""
     shapes: Shapes = {}
     for path in sorted(Path(folder).glob("*.safetensors")):
-        with path.open("rb") as file:
-            try:
-                (length,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(min(length, 100_000_000)))
-            except (struct.error, ValueError):
-                raise ArtifactError(f"{path}: not a safetensors file, or cut short") from None
-        shapes |= {k: tuple(v["shape"]) for k, v in header.items() if k != "__metadata__"}
+        header, _ = _header(path)
+        shapes |= {k: tuple(v["shape"]) for k, v in header.items()}
     return shapes
+
+
+def _check_weights(folder: Path) -> None:
+    """ArtifactError when a file of weights is missing or not all there, by the headers."""
+    index = _json(folder / "model.safetensors.index.json").get("weight_map", {})
+    for name in sorted(set(index.values())):
+        if not (folder / name).is_file():
+            raise ArtifactError(f"{folder / name} is missing; fetch or copy the model again")
+    for path in sorted(folder.glob("*.safetensors")):
+        header, start = _header(path)
+        wanted = start + max((v["data_offsets"][1] for v in header.values()), default=0)
+        if (size := path.stat().st_size) < wanted:
+            raise ArtifactError(
+                f"{path} is cut short: {size:,} of {wanted:,} bytes; fetch or copy it again"
+            )
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """Every tensor of a safetensors file (dtype, shape, data_offsets), and where the data begin."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start == b"version ":
+            raise ArtifactError(
+                f"{path} is a Git LFS pointer, not the weights; run git lfs pull where it came from"
+            )
+        try:
+            (length,) = struct.unpack("<Q", start)
+            header = json.loads(file.read(min(length, 100_000_000)))
+        except (struct.error, ValueError):
+            raise ArtifactError(f"{path}: not a safetensors file, or cut short") from None
+    return {name: found for name, found in header.items() if name != "__metadata__"}, length + 8
 
 
 def _here(path: str) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from orchestrator.artifacts.inputs import Input, inputs_of
 from orchestrator.artifacts.lineage import Lineage
 from orchestrator.artifacts.links import check_links
+from orchestrator.artifacts.store import FILE
 from orchestrator.checks.addresses import check_addresses
 from orchestrator.checks.folders import meant, taken_for_hub
 from orchestrator.checks.hub import check_hub
@@ -79,6 +80,12 @@ def check_input(each: Input) -> None:
                     raise DataError(f"'{each.key}': {error}{hint}") from None
                 if not found and (wrong := taken_for_hub(each.value)):
                     raise DataError(f"'{each.key}': {wrong}")
+                if len(found) > 1 and (Path(each.value) / FILE).is_file():
+                    names = ", ".join(file.name for file in found)
+                    raise DataError(
+                        f"'{each.key}': {each.value} is an artifact of files for several uses;"
+                        f" name the one that is meant: {names}"
+                    )
                 check_rows(each.source, rows)
 
 

@@ -134,6 +134,8 @@ def _explain(detail: ErrorDetails, data: Any, origin: dict[Key, str], file: str)
         choices = context.get("expected_tags", "")
         inside = ".".join(map(str, (*key, tag)))
         where = origin.get((*key, tag), where)
+        if not choices:
+            return f"{where}: missing key '{inside}' (docs/jobs.md has its values)"
         return f"{where}: '{inside}' must be one of {choices}"
     message = detail["msg"].removeprefix("Value error, ")
     if not key:

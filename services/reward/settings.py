@@ -1,8 +1,9 @@
 """Settings of the reward: a list of parts, each reported on its own, summed by weight."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from services.inputs import Function, RewardModelPath
 from services.settings import Operational, Settings
@@ -14,9 +15,16 @@ TAKEN_NAMES = ("mean", "max", "min")
 class _Part(Settings):
     kind: str
     weight: float = 1.0
-    name: Operational[str] = Field("", pattern=r"^[A-Za-z_][\w.-]*$|^$")
+    name: Operational[str] = ""
     """Of the metric reward_<name> and in the report; by default a function's name, else the
     kind."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_key(cls, name: str) -> str:
+        if name and not re.fullmatch(r"[A-Za-z_][\w.-]*", name):
+            raise ValueError(f"'{name}' is no name of a metric; use letters, digits, _, - and .")
+        return name
 
 
 class ModelReward(_Part):

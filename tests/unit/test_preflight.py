@@ -334,6 +334,35 @@ def test_a_near_name_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
+def test_weights_that_are_not_all_there(tmp_path: Path) -> None:
+    job = online(tmp_path)
+    weights = tmp_path / "policy" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    assert refused(job, ArtifactError) == (
+        f"'policy': {weights} is cut short: {len(whole) - 1} of {len(whole)} bytes; fetch or copy"
+        " it again"
+    )
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n")
+    assert f"'policy': {weights} is a Git LFS pointer" in refused(job, ArtifactError)
+    weights.write_bytes(whole)
+    index = tmp_path / "policy" / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"w": "model-2.safetensors"}}')
+    assert "model-2.safetensors is missing" in refused(job, ArtifactError)
+
+
+def test_an_artifact_of_several_files_is_no_source_of_rows(tmp_path: Path) -> None:
+    for name in ("pairs.jsonl", "heldout.jsonl"):
+        prompts(tmp_path, '{"prompt": "a", "answer": "b"}', name=name)
+    job = online(tmp_path, prompts={"path": str(tmp_path)})
+    (tmp_path / "prompts.jsonl").unlink()
+    check(job)
+    (tmp_path / "artifact.json").write_text("{}")
+    assert refused(job, DataError).endswith(
+        "name the one that is meant: heldout.jsonl, pairs.jsonl"
+    )
+
+
 def test_a_policy_that_cannot_read_messages(tmp_path: Path) -> None:
     job = online(tmp_path)
     config = tmp_path / "policy" / "tokenizer_config.json"
@@ -365,6 +394,10 @@ def test_an_evaluation_without_room_for_prompts() -> None:
     ):
         Evaluate.model_validate(given | {"engine": {"max_model_len": 64}})
     Evaluate.model_validate(given | {"engine": {"max_model_len": 65}})
+    with pytest.raises(
+        ValueError, match="there is nothing to measure on; set prompts, texts or both"
+    ):
+        Evaluate.model_validate({"policy": "a/b", "evaluation": {}})
 
 
 def test_a_pattern_that_is_none(tmp_path: Path) -> None:

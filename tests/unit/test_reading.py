@@ -65,6 +65,7 @@ def test_the_resolved_config_reads_back_as_itself(tmp_path: Path) -> None:
         (("weight: 2", "wieght: 2"), "line 6: unknown key 'reward.parts.0.wieght'; did you mean"),
         (("reserve: 0.1", "reserve: 2"), "line 10: 'train.optimizer.reserve'"),
         (("kind: ondare", "kind: sgd"), "line 9: 'train.optimizer.kind' must be one of 'adamw'"),
+        (("kind: ondare\n    ", ""), "line 8: missing key 'train.optimizer.kind'"),
         (("job: online_dpo", "job: onlin"), "line 1: 'job' must be one of"),
         (("policy: some/model\n", ""), "missing key 'policy'"),
         (("policy: some/model", "policy: [a"), "line 3: not valid YAML"),

@@ -210,6 +210,8 @@ def test_parts_are_told_apart_by_name() -> None:
     assert part_names(settings(one, one)) == ["reward_of_a_test.score", "reward_of_a_test.score_2"]
     checkers = [{"kind": "checker"}, {"kind": "checker", "name": "checker_2"}, {"kind": "checker"}]
     assert part_names(settings(*checkers)) == ["checker", "checker_2", "checker_3"]
+    with pytest.raises(ValueError, match="'a b' is no name of a metric"):
+        settings({"kind": "checker", "name": "a b"})
     with pytest.raises(ValueError, match="two parts are named 'exact'"):
         settings({"kind": "checker", "name": "exact"}, {"kind": "length", "name": "exact"})
     with pytest.raises(ValueError, match="a part named 'max': reward_max is of the whole sum"):
