@@ -84,6 +84,8 @@ def read_artifact(folder: str | Path) -> Artifact | None:
 
 def found_parents(artifact: A, folder: Path) -> A:
     """The artifact as read from `folder`, its parents as paths from here: `placed`, undone."""
+    if folder.is_symlink():
+        folder = folder.resolve()  # ".." is where the folder lies, not where the link does
     there = {role: os.path.normpath(folder / name) for role, name in artifact.parents.items()}
     parents = {
         role: there[role] if name.startswith("..") or Path(there[role]).exists() else name

@@ -28,12 +28,6 @@ IMPATIENT = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_ba
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
-@pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all tests here: later ones reuse the stages that the first has made."""
-    return tmp_path_factory.mktemp("runs")
-
-
 def start(output: Path, port: int, *overrides: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "orchestrator/run.py", "tests/e2e/tiny.yaml", *overrides]
     command += [f"output={output}", f"stages.online_dpo.admin.port={port}"]

@@ -150,6 +150,16 @@ def test_lineage_survives_a_move_of_the_whole_run(tmp_path: Path) -> None:
     }
 
 
+def test_the_parents_of_a_folder_behind_a_link_are_those_beside_the_folder(tmp_path: Path) -> None:
+    base = make(tmp_path / "runs" / "pretrain", "pretrain", "a")
+    make(tmp_path / "runs" / "sft", "sft", "b", policy=base)
+    make(tmp_path / "pretrain", "pretrain", "another")
+    (tmp_path / "policy").symlink_to(tmp_path / "runs" / "sft")
+    linked = read_artifact(tmp_path / "policy")
+    assert linked is not None
+    assert linked.parents == {"policy": base}
+
+
 def test_a_damaged_artifact_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "artifact.json").write_text("{")
     with pytest.raises(ArtifactError, match=r"artifact\.json is damaged"):

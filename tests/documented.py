@@ -1,0 +1,93 @@
+"""The commands of README.md and the tutorial, and which of them the tests run.
+
+A command is a line of a fenced block marked sh, a line after "$ " in one marked console, and a
+span of code in the text that begins like one. Every one is in RUN or in NOT_RUN.
+"""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "docs/tutorial.md")
+
+RUN = ".venv/bin/python orchestrator/run.py configs/online_dpo.yaml"
+ADMIN = ".venv/bin/python -m services.admin.client"
+
+DRY_RUN = f"{RUN} policy=... base=... --dry-run"
+MISTAKE = f"{RUN} prompts.path=prompts.jsonl"
+ONLINE = f"{RUN} policy=/path/to/sft base=/path/to/base prompts.path=prompts.jsonl"
+FIRST = f"{RUN} policy=... base=... name=first"
+LOOKS = (
+    f'{ADMIN} pause --reason "looking at the pairs"',
+    f"{ADMIN} resume",
+    f'{ADMIN} pause --reason "a look at the pairs"',
+    f"{ADMIN} list",
+)
+"""While a run is on, in this order; then `resume` again."""
+WATCH = f"{ADMIN} watch"
+STOP_RAY = "make stop-ray"
+
+TESTED = (DRY_RUN, MISTAKE, ONLINE, FIRST, *LOOKS, WATCH, STOP_RAY)
+"""By tests/e2e/test_documented.py, small and with what is said in place of `...`."""
+
+NOT_TESTED = {
+    "make demo": "takes minutes; tests/e2e/tiny.yaml is the same recipe",
+    "make test": "runs this test",
+    "pip install -e": "needs GPUs",
+    "ray job submit": "needs a cluster",
+    "ray job stop": "needs a cluster",
+    "kubectl port-forward": "needs a cluster",
+}
+"""By how they begin; and why."""
+
+_FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SPAN = re.compile(r"`([^`]+)`")
+_FIRST_WORDS = (
+    *("make", "python", "pip", "ray", "kubectl", "docker", "git", "bash", "sh", "uv", "curl"),
+    *("grpcurl", "cd", "export", "ssh", "redis-cli", "huggingface-cli", "hf", "vllm", "pytest"),
+)
+_NOT_SHELL = ("python", "yaml", "json")
+
+
+def commands(page: str) -> list[str]:
+    """In order, as one line each, comments left out."""
+    found = []
+    for language, text in _FENCED.findall(page):
+        lines = [" ".join(line.split()) for line in text.replace("\\\n", " ").splitlines()]
+        if language == "console":
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        elif language != "sh":
+            continue
+        found += [line.split(" #")[0].strip() for line in lines if line]
+    text = _FENCED.sub("", page)
+    spans = (" ".join(span.split()) for span in _SPAN.findall(text))
+    return found + [span for span in spans if looks_like_one(span) and " " in span]
+
+
+def unmarked(page: str) -> list[str]:
+    """Lines that look like commands, in blocks that are not marked as holding some."""
+    return [
+        line
+        for language, text in _FENCED.findall(page)
+        if language not in ("sh", "console", *_NOT_SHELL)
+        for line in text.splitlines()
+        if looks_like_one(line.removeprefix("$ "))
+    ]
+
+
+def looks_like_one(text: str) -> bool:
+    """Whether the first word is a program's, by its name or its path."""
+    first = text.strip().split(" ")[0]
+    return first in _FIRST_WORDS or first.endswith(("bin/python", "bin/pytest"))
+
+
+def block(page: str, language: str, containing: str) -> str:
+    """The one fenced block of a language that holds this text."""
+    (found,) = [
+        text for name, text in _FENCED.findall(page) if name == language and containing in text
+    ]
+    return str(found)
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
