@@ -17,6 +17,7 @@ from services.inputs import ModelPath, Rows
 from services.pairs.settings import PairSettings
 from services.reward.settings import RewardSettings
 from services.rollout.settings import EngineSettings, SamplingSettings
+from services.settings import Operational
 
 if TYPE_CHECKING:
     from orchestrator.stages.context import StageContext
@@ -37,6 +38,9 @@ class Preferences(Job):
     """1: best against worst. More: that many distinct pairs above the margin, drawn by seed."""
     heldout: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of the prompts whose pairs go to heldout.jsonl instead of pairs.jsonl."""
+    max_failed: Operational[float] = Field(0.1, ge=0.0, le=1.0)
+    """Share of the prompts that may be lost to errors of the reward: above it, or when all are
+    lost, the job fails; fewer are a warning."""
     engine: EngineSettings = EngineSettings()
 
     @model_validator(mode="after")

@@ -5,12 +5,10 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import ray
-
+from orchestrator.jobs.preference_scores import score, told_lost
 from orchestrator.jobs.preferences import Preferences
 from orchestrator.online.prompts import make_prompt
 from orchestrator.stages.context import StageContext
@@ -20,8 +18,8 @@ from services.data.rows import read_prompts
 from services.errors import DataError
 from services.pairs.sampled_examples import about
 from services.pairs.select import Selection, all_pairs, select
-from services.reward.settings import RewardSettings
-from services.telemetry.record.events import PairExample
+from services.telemetry.format import reasons
+from services.telemetry.record.events import Note, PairExample
 
 _EXAMPLES = 6
 
@@ -45,32 +43,17 @@ async def make_preferences(job: Preferences, context: StageContext) -> dict[str,
         for index, (row, text_and_ids) in enumerate(zip(rows, rendered, strict=True))
     ]
     rollouts = await context.run.engines.generate(workers, prompts)
-    scores = await _score(job.reward, rollouts)
+    scores = await score(job.reward, rollouts)
+    if lost := told_lost(rollouts, scores, job.max_failed):
+        context.run.report(Note(stage=context.stage, text=lost, level="warning"))
     return await asyncio.to_thread(_write, job, context, rollouts, scores)
 
 
-async def _score(reward: RewardSettings, rollouts: Sequence[Rollout]) -> list[list[Score]]:
-    """Scores of every sample, from one Ray task: a set that is scored once needs no service."""
-    payload = [rollout.SerializeToString() for rollout in rollouts]
-    task = ray.remote(num_cpus=reward.num_cpus, num_gpus=reward.num_gpus)(score_rollouts)
-    answer: list[list[bytes]] = await task.remote(reward, str(Path.cwd()), payload)
-    return [[Score.FromString(one) for one in group] for group in answer]
-
-
-def score_rollouts(reward: RewardSettings, folder: str, rollouts: list[bytes]) -> list[list[bytes]]:
-    """Serialized Score of every sample of serialized rollouts."""
-    from services.reward.composite import build
-
-    composite = build(reward, folder)
-    groups = (Rollout.FromString(payload) for payload in rollouts)
-    return [
-        [score.SerializeToString() for score in composite.score(group.prompt, group.samples)]
-        for group in groups
-    ]
-
-
 def _write(
-    job: Preferences, context: StageContext, rollouts: list[Rollout], scores: list[list[Score]]
+    job: Preferences,
+    context: StageContext,
+    rollouts: Sequence[Rollout],
+    scores: Sequence[list[Score] | str],
 ) -> dict[str, float]:
     counts: Counter[str] = Counter()
     held = set(random.Random(f"held/{job.seed}").sample(
@@ -82,6 +65,9 @@ def _write(
         (context.out / "heldout.jsonl").open("w", encoding="utf-8") as heldout,
     ):
         for index, (rollout, group) in enumerate(zip(rollouts, scores, strict=True)):
+            if isinstance(group, str):
+                counts["dropped_error"] += 1
+                continue
             for selection in _select(job, rollout, group, index, counts):
                 row = _row(rollout, group, selection)
                 file, name = (heldout, "heldout_pairs") if index in held else (train, "pairs")
@@ -90,11 +76,12 @@ def _write(
                     context.run.report(_example(context.stage, rollout, group, selection))
                 counts[name] += 1
     if not counts["pairs"]:
+        why = reasons({name.removeprefix("dropped_"): n for name, n in counts.items()})
         raise DataError(
-            f"{context.stage}: none of the {len(rollouts)} prompts gave a pair"
-            f" ({dict(counts)}); the policy's answers may all be alike: see sampling and pairs"
+            f"{context.stage}: none of the {len(rollouts)} prompts gave a pair to train on ({why});"
+            " see sampling, pairs and heldout"
         )
-    totals = [score.total for group in scores for score in group]
+    totals = [one.total for group in scores if not isinstance(group, str) for one in group]
     counted = {key: float(count) for key, count in counts.items()}
     return counted | {"prompts": float(len(rollouts)), "reward_mean": fmean(totals)}
 
@@ -106,9 +93,11 @@ def _select(
     answers = [sample.text for sample in rollout.samples]
     margin, seed = job.pairs.min_margin, job.seed + index
     if job.pairs_per_prompt > 1:
-        yield from all_pairs(totals, answers, margin, job.pairs_per_prompt, seed)
-        return
-    choice = select(totals, answers, margin, seed)
+        found = all_pairs(totals, answers, margin, job.pairs_per_prompt, seed)
+        if found:
+            yield from found
+            return
+    choice = select(totals, answers, margin, seed)  # without any pair: why there is none
     if isinstance(choice, Selection):
         yield choice
     else:

@@ -20,12 +20,12 @@ from orchestrator.online.services import Services, start_services, watched
 from orchestrator.online.supervision import supervise
 from orchestrator.stages.context import StageContext
 from pairloop.data.v1.rollout_pb2 import Prompt
+from services.causes import causes
 from services.data.rows import read_prompts
 from services.errors import DataError, StallError, WorkerError
 from services.learner.online.pair_record import join_pairs
 from services.pairs.stats import merge
 from services.queues.address import redis_address
-from services.queues.items import causes
 from services.queues.ledger import LedgerEvent, ledger_audit
 from services.weights.broadcaster import broadcast
 
@@ -118,7 +118,7 @@ async def _loop(job: OnlineDPO, context: StageContext, ids: str, services: Servi
 
     async def failures(episode: int) -> str:
         letters = await services.queues.dead_letters()
-        return causes(letter for letter in letters if letter.episode == episode)
+        return causes([(x.prompt_id, x.error) for x in letters if x.episode == episode])
 
     ports = LoopPorts(
         stage=context.stage,

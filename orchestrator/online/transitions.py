@@ -46,8 +46,11 @@ async def fail_if_too_many_failed(
     lost = episode.dropped.get("DEAD_LETTER", 0)
     if lost <= settings.max_failed * episode.prompts and lost < max(1, episode.prompts):
         return
-    which = "every prompt was" if lost >= episode.prompts else f"{_lost(episode)} were"
-    reason = f"{which} lost to an error: {await ports.failures(episode.number)}"
+    reason = "every prompt was lost to an error"
+    if lost < episode.prompts:
+        allowed = f"(episodes.max_failed allows {settings.max_failed:.0%})"
+        reason = f"{_lost(episode)} were lost to an error {allowed}"
+    reason += f": {await ports.failures(episode.number)}"
     change = Change(actor="the loop", reason=reason)
     failed = await ports.episodes.move(episode.number, State.FAILED, change)
     ports.report(episode_event(failed, settings.count, ports.stage))

@@ -1,12 +1,7 @@
 """What goes in and out of the queues."""
 
-import re
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
-
-_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 StreamName = Literal["prompts", "rollouts"]
 
@@ -44,19 +39,3 @@ class DeadLetter:
     deliveries: int
     error: str
     payload: bytes
-
-
-def causes(letters: Iterable[DeadLetter]) -> str:
-    """Their errors and how often each, the most frequent first: "30 x ..., 2 x ..." ("" for none).
-
-    The prompt and the numbers that an error names do not make it another error; the first of its
-    kind is shown.
-    """
-    counts: Counter[str] = Counter()
-    shown: dict[str, str] = {}
-    for letter in letters:
-        error = letter.error.replace(letter.prompt_id, "a prompt")
-        kind = _NUMBER.sub("#", error)
-        counts[kind] += 1
-        shown.setdefault(kind, error)
-    return ", ".join(f"{count} x {shown[kind]}" for kind, count in counts.most_common())

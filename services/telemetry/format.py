@@ -70,8 +70,12 @@ def reasons(dropped: dict[str, int]) -> str:
 
 
 def reason_name(reason: str) -> str:
-    """ "DROP_REASON_SINGLE_ANSWER" and "single_answer" both read "single answer"."""
-    return reason.removeprefix("DROP_REASON_").replace("_", " ").lower()
+    """ "DROP_REASON_SINGLE_ANSWER" and "single_answer" both read "single answer".
+
+    What went to the dead letters is an "error".
+    """
+    name = reason.removeprefix("DROP_REASON_").replace("_", " ").lower()
+    return "error" if name == "dead letter" else name
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:

@@ -20,10 +20,10 @@ from pairloop.admin.v1.admin_pb2 import Change
 from pairloop.data.v1.pair_pb2 import Score
 from pairloop.data.v1.rollout_pb2 import Prompt, Sample, SamplingSettings
 from pairloop.data.v1.weights_pb2 import Canary
+from services.causes import causes
 from services.errors import AttestationError
 from services.pairs.settings import PairSettings
 from services.pairs.worker import PairWorker
-from services.queues.items import causes
 from services.queues.ledger import ledger_audit
 from services.queues.queues import RunQueues
 from services.queues.settings import EpisodeSettings, QueueSettings
@@ -151,7 +151,8 @@ class World:
             return pairing.stats(episode)
 
         async def failures(episode: int) -> str:
-            return causes(each for each in await self.queues.dead_letters())
+            letters = await self.queues.dead_letters()
+            return causes([(each.prompt_id, each.error) for each in letters])
 
         ports = LoopPorts(
             stage="online",

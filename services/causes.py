@@ -1,0 +1,32 @@
+"""Why some of many prompts failed: equal causes are counted together, whatever they name."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from services.errors import CAUSE_CHARACTERS, shortened
+
+_SHOWN = 3
+"""Causes that are written out."""
+_NUMBERS = re.compile(r"\b0x[0-9a-f]+\b|\b[0-9a-f]{8}[0-9a-f-]*\b|\d+(\.\d+)?")
+"""Addresses, hashes, numbers."""
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+
+
+def causes(failures: Sequence[tuple[str, str]]) -> str:
+    """(prompt ID, its error) as "30 x ..., 2 x ...", the most frequent first; "" for none.
+
+    The prompt and the numbers that an error names do not make it another error, nor do the texts
+    it quotes when that would leave more than three; the first of a kind is shown. What is rarer
+    than three others is only counted.
+    """
+    errors = [error.replace(id, "a prompt") if id else error for id, error in failures]
+    kinds = [_NUMBERS.sub("#", error) for error in errors]
+    if len(set(kinds)) > _SHOWN:
+        kinds = [_QUOTED.sub("#", kind) for kind in kinds]
+    first = dict(zip(reversed(kinds), reversed(errors), strict=True))
+    counted = Counter(kinds).most_common()
+    told = [f"{n} x {shortened(first[kind], CAUSE_CHARACTERS)}" for kind, n in counted[:_SHOWN]]
+    if others := [n for _, n in counted[_SHOWN:]]:
+        told.append(f"{sum(others)} x {len(others)} other errors")
+    return ", ".join(told)

@@ -1,0 +1,44 @@
+"""Why prompts were lost, as a person reads it."""
+
+from services.causes import causes
+
+
+def _failure(number: int, error: str) -> tuple[str, str]:
+    prompt = f"demo.online/e1/p{number}"
+    return prompt, error.format(prompt)
+
+
+def test_causes_are_counted_whichever_prompt_and_number_they_name() -> None:
+    failures = [
+        _failure(1, "DataError: {} has 300 tokens, the engine holds 128"),
+        _failure(2, "WorkerError: reward function my:score gave NoneType for {}, not a number"),
+        _failure(3, "DataError: {} has 512 tokens, the engine holds 128"),
+        _failure(4, "DataError: {} has 129 tokens, the engine holds 128"),
+    ]
+    assert causes(failures) == (
+        "3 x DataError: a prompt has 300 tokens, the engine holds 128,"
+        " 1 x WorkerError: reward function my:score gave NoneType for a prompt, not a number"
+    )
+    assert causes([]) == ""
+    assert causes([("", "no name"), ("", "no name")]) == "2 x no name"
+
+
+def test_an_error_that_quotes_what_it_read_is_one_cause() -> None:
+    failures = [_failure(n, f"ValueError: cannot read {chr(97 + n)!r}") for n in range(20)]
+    assert causes(failures) == "20 x ValueError: cannot read 'a'"
+    addresses = [("", f"TypeError: <object at 0x7fa{n}be> on 3f2a9c{n}0-11") for n in (0, 1)]
+    assert causes(addresses) == "2 x TypeError: <object at 0x7fa0be> on 3f2a9c00-11"
+
+
+def test_few_causes_that_differ_in_what_they_quote_stand_apart() -> None:
+    failures = [_failure(1, "KeyError: 'skill'"), _failure(2, "KeyError: 'answer'")]
+    assert causes(failures) == "1 x KeyError: 'skill', 1 x KeyError: 'answer'"
+
+
+def test_many_causes_and_long_ones_are_cut() -> None:
+    names = ("oh", "no", "my", "us", "we")
+    failures = [_failure(n, names[n % 5] * 200) for n in range(12)]
+    told = causes(failures)
+    assert told.startswith("3 x ohoh")
+    assert told.endswith(", 4 x 2 other errors")
+    assert len(told) < 4 * 175
