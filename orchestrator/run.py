@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 # As a script, Python puts orchestrator/ on the path and not the root.
@@ -89,5 +90,15 @@ def _split(words: list[str]) -> tuple[Path, list[str]]:
     return ROOT / "configs" / "demo.yaml", words
 
 
+def _end(status: int) -> NoReturn:
+    """End the process; without Ray's handlers of the end where it is still connected."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _end(main(sys.argv[1:]))

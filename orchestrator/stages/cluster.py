@@ -104,7 +104,12 @@ def _connected(address: str, options: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        if address == "local":
+            ray.shutdown()
+        # A cluster that lives on still sends while Ray takes the connection down, and now and then
+        # ends this process by a segmentation fault after all is done (Ray 2.60: boost's scheduler
+        # is used after it was freed). It lets go of what was ours when the process ends
+        # (orchestrator/run.py).
 
 
 def _quiet(address: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """The command's last line, and which error it is of."""
 
+import subprocess
+import sys
+
 import pytest
 from ray.exceptions import ActorDiedError
 
@@ -51,3 +54,22 @@ def test_a_death_is_one_for_lack_of_memory_when_the_machine_was_full() -> None:
 def test_rays_own_error_that_nobody_unwrapped_is_a_death_too() -> None:
     found = known_error(ActorDiedError(), MemoryWatch(), "error.log")
     assert type(found) is WorkerDiedError
+
+
+@pytest.mark.parametrize(("connected", "status"), [(True, 3), (False, 139)])
+def test_a_process_that_is_still_connected_ends_without_rays_handlers(
+    connected: bool, status: int
+) -> None:
+    program = f"""
+import atexit, os, sys, types
+from orchestrator.run import _end
+sys.modules["ray"] = ray = types.ModuleType("ray")
+ray.is_initialized = lambda: {connected}
+atexit.register(os._exit, 139)  # as a crash in one of them would
+print("all is said", end="")
+_end(3)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (status, "all is said")
