@@ -13,10 +13,10 @@ PAGES = ("README.md", "docs/tutorial.md")
 RUN = ".venv/bin/python orchestrator/run.py configs/online_dpo.yaml"
 ADMIN = ".venv/bin/python -m services.admin.client"
 
-DRY_RUN = f"{RUN} policy=... base=... --dry-run"
+DRY_RUN = f"{RUN} policy=... base=... prompts.path=prompts.jsonl --dry-run"
 MISTAKE = f"{RUN} prompts.path=prompts.jsonl"
 ONLINE = f"{RUN} policy=/path/to/sft base=/path/to/base prompts.path=prompts.jsonl"
-FIRST = f"{RUN} policy=... base=... name=first"
+FIRST = f"{RUN} policy=... base=... prompts.path=prompts.jsonl name=first"
 LOOKS = (
     f'{ADMIN} pause --reason "looking at the pairs"',
     f"{ADMIN} resume",
