@@ -98,6 +98,17 @@ def test_a_long_resume_command_is_shown_whole() -> None:
     assert f"{ADMIN} resume" in " ".join(stream.getvalue().split())
 
 
+def test_a_long_note_is_shown_whole() -> None:
+    state = _until("TRAINING")
+    text = (
+        "stopping: " + "the run's processes end; " * 6 + "the same command goes on where it stood"
+    )
+    apply(state, Note(text=text), state.last_at)
+    lines = _drawn(state, 60)
+    assert max(len(line) for line in lines) <= 60
+    assert text in " ".join(" ".join(lines).split())
+
+
 def test_the_last_lines_to_give_way_are_those_of_a_pause() -> None:
     text = "\n".join(_drawn(_until("PAUSED"), 80, 6))
     assert "PAUSED" in text

@@ -123,7 +123,7 @@ def draw(shown: Screen, now: float, width: int, name: str, ended: bool = False) 
         rows += [(5, Text()), *_loop(shown.loop, now, width)]
     if shown.notes:
         rows.append((5, Text()))
-        rows += [(3, _note(level, text)) for level, text in shown.notes]
+        rows += [(3, line) for note in shown.notes for line in _note(*note, width)]
     return rows
 
 
@@ -227,8 +227,17 @@ def _episode(episode: EpisodeLine, now: float, width: int) -> list[Row]:
     return [(1, line)]
 
 
-def _note(level: str, text: str) -> Text:
-    return Text(f" ! {text}", "yellow") if level == "warning" else Text(f"   {text}", "dim")
+def _note(level: str, text: str, width: int) -> list[Text]:
+    """A note in as many lines as it takes: its end says what to do."""
+    warning = level == "warning"
+    lines = textwrap.wrap(
+        text,
+        max(8, width - 1),
+        initial_indent=" ! " if warning else "   ",
+        subsequent_indent="   ",
+        break_on_hyphens=False,
+    )
+    return [Text(line, "yellow" if warning else "dim") for line in lines]
 
 
 def _spin(now: float) -> str:
