@@ -114,17 +114,24 @@ class Lineage:
 
     def new_shape(self, path: str) -> tuple[str, ModelShape] | None:
         """The stage that will make this model from nothing, and its shape; None for others."""
+        first = self.first(path)
+        stage = self._stages.get(first[1:]) if first.startswith("@") else None
+        shape = None if stage is None else stage.new_shape()
+        return None if shape is None else (first[1:], shape)
+
+    def first(self, path: str) -> str:
+        """What a model is made from by training stages of this run, and shares its shape with.
+
+        A folder or hub name, or the "@stage" that begins from no policy; other paths as they are.
+        """
         seen: set[str] = set()
         while path.startswith("@") and path not in seen:
             seen.add(path)
-            stage = self._stages.get(path[1:])
-            if stage is None:
-                return None
-            if (shape := stage.new_shape()) is not None:
-                return path[1:], shape
             made = self._made(path)
-            path = made.parents.get("policy", "") if made else ""
-        return None
+            if made is None or "policy" not in made.parents:
+                break
+            path = made.parents["policy"]
+        return path
 
     def _made(self, path: str) -> _Made | None:
         if path.startswith("@"):

@@ -5,6 +5,7 @@ mark says (services/inputs.py); what a job asks for beside that, the job itself.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from orchestrator.checks.memory import check_kv_cache
 from orchestrator.checks.models import check_model_folder, check_tokenizer_folder
 from orchestrator.checks.reward import check_function
 from orchestrator.jobs.job import Job
-from services.errors import ConfigError, DataError
+from services.errors import ConfigError, DataError, PairloopError
 from services.inputs import Function, Model, Rows, Tokenizer
 
 
@@ -38,16 +39,31 @@ def check(job: Job, *, addresses: bool = True) -> None:
         for each in inputs_of(stage):
             placed = replace(each, key=place(each.key))
             if not each.linked:
+                _check_no_stage_is_meant(placed, earlier)
                 check_input(placed)
             elif isinstance(each.mark, Model):
                 check_made_kind(placed, each.mark.kind, stages[each.linked])
-        stage.check(lineage)
+        try:
+            stage.check(lineage)
+        except PairloopError as error:
+            # Its keys are the stage's own.
+            raise type(error)(f"{key}: {error}" if len(stages) > 1 else str(error)) from None
         earlier.append(key)
     if addresses:
         check_addresses(job.ray, list(stages.values()))
         if not (job.ray.address or os.environ.get("RAY_ADDRESS")):
             check_kv_cache([engine for stage in stages.values() for engine in stage.engines()])
         check_hub(stages, lineage)
+
+
+def _check_no_stage_is_meant(each: Input, earlier: Sequence[str]) -> None:
+    """ConfigError for the bare name of an earlier stage where no such folder is."""
+    name = each.value.split("/")[0]
+    if name in earlier and not isinstance(each.mark, Function) and not Path(name).exists():
+        raise ConfigError(
+            f"'{each.key}': there is no {each.value}; what stage {name} makes is written"
+            f" '@{each.value}'"
+        )
 
 
 def check_made_kind(each: Input, kind: str, maker: Job) -> None:

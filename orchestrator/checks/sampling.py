@@ -22,16 +22,16 @@ def check_sampling(sampling: SamplingSettings, engine: EngineSettings) -> None:
         raise ValueError("sampling.n is 1: a pair needs two answers to choose from")
     if sampling.temperature == 0:
         raise ValueError("sampling.temperature is 0: every answer to a prompt would be the same")
-    check_room(sampling.max_tokens, engine, "sampling.max_tokens")
+    if wrong := no_room(sampling.max_tokens, engine, "sampling.max_tokens"):
+        raise ValueError(wrong)
 
 
-def check_room(max_tokens: int, engine: EngineSettings, key: str) -> None:
-    """ValueError when an answer of `max_tokens` leaves no room for a prompt."""
-    if max_tokens >= engine.max_model_len:
-        raise ValueError(
-            f"{key} {max_tokens} leaves no room for a prompt in engine.max_model_len"
-            f" {engine.max_model_len}"
-        )
+def no_room(max_tokens: int, engine: EngineSettings, key: str) -> str:
+    """What is said when an answer of `max_tokens` leaves no room for a prompt, or ""."""
+    if max_tokens < engine.max_model_len:
+        return ""
+    limit = f"engine.max_model_len {engine.max_model_len}"
+    return f"{key} {max_tokens} leaves no room for a prompt in {limit}"
 
 
 def check_sampled_policy(
@@ -45,15 +45,16 @@ def check_sampled_policy(
     """The policy fits its engine, reward models read its tokens, the checker finds its answers,
     functions can be called, and prompts leave room for an answer."""
     check_engine(policy, engine, lineage)
-    check_prompt_lengths(policy, prompts, engine.max_model_len - sampling.max_tokens)
+    first = lineage.first(policy)
+    check_prompt_lengths(first, prompts, engine.max_model_len - sampling.max_tokens)
     for at, part in enumerate(reward.parts):
         key = f"reward.parts.{at}.path"
         if isinstance(part, ModelReward):
-            check_same_tokenizer(policy, part.path, key)
+            check_same_tokenizer(first, part.path, key)
         elif isinstance(part, CheckerReward):
             check_answers(prompts)
         elif isinstance(part, FunctionReward):
-            chatml = lineage.new_shape(policy) is not None or reads_chatml(policy)
+            chatml = lineage.new_shape(policy) is not None or reads_chatml(first)
             check_calls(part.path, key, prompts, chatml=chatml)
 
 
@@ -74,13 +75,13 @@ def sampling_warnings(
 
 def check_engine(policy: str, engine: EngineSettings, lineage: Lineage) -> None:
     """A policy, made already or by an earlier stage, against the engine that is to hold it."""
-    made = lineage.new_shape(policy)
-    check_chat(policy, "policy")
-    positions = positions_of(policy) if made is None else made[1].max_positions
+    made, first = lineage.new_shape(policy), lineage.first(policy)
+    check_chat(first, "policy")
+    positions = positions_of(first) if made is None else made[1].max_positions
     if positions is not None:
-        check_positions(policy, positions, engine.max_model_len, "engine.max_model_len")
+        check_positions(first, positions, engine.max_model_len, "engine.max_model_len")
     if made is None:
-        check_fit(policy, engine)
+        check_fit(first, engine)
     elif not engine.num_gpus:
         stage, shape = made
         check_head_size(f"'stages.{stage}.model'", shape.hidden_size // shape.heads)

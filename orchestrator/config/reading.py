@@ -75,7 +75,8 @@ def _override(data: dict[str, Any], override: str) -> Key:
     if not equals or not all(keys):
         raise ConfigError(f"override '{override}': write it as key=value, e.g. train.batch_size=8")
     try:
-        value = yaml.safe_load(text)
+        # YAML wants "@stage" in quotes, which a shell takes off.
+        value = text if text.startswith("@") else yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"override '{override}': the value is not valid YAML") from None
     place: Any = data

@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 from orchestrator.artifacts.lineage import Lineage
 from orchestrator.checks.prompt_lengths import check_prompt_lengths, prompt_length_warnings
 from orchestrator.checks.reward import check_answers
-from orchestrator.checks.sampling import check_engine, check_room
+from orchestrator.checks.sampling import check_engine, no_room
 from orchestrator.jobs.job import Job, Makes
 from services.data.settings import DataSource
+from services.errors import ConfigError
 from services.inputs import ModelPath, Rows
 from services.rollout.settings import EngineSettings
 from services.settings import Operational, Settings
@@ -57,19 +58,16 @@ class Evaluate(Job):
     measures: Operational[str] = ""
     """The stage that made the policy: the numbers are shown with it. Whoever expands sets this."""
 
-    @model_validator(mode="after")
-    def _prompts_have_room(self) -> "Evaluate":
-        if self.evaluation.prompts is not None:
-            check_room(self.evaluation.max_tokens, self.engine, "evaluation.max_tokens")
-        return self
-
     def check(self, lineage: Lineage) -> None:
         """The policy must fit its engine, and every prompt name what is right."""
         if self.evaluation.prompts is None:
             return
+        if wrong := no_room(self.evaluation.max_tokens, self.engine, "evaluation.max_tokens"):
+            raise ConfigError(wrong)
         check_answers(self.evaluation.prompts)
         check_engine(self.policy, self.engine, lineage)
-        check_prompt_lengths(self.policy, self.evaluation.prompts, self._room())
+        first = lineage.first(self.policy)
+        check_prompt_lengths(first, self.evaluation.prompts, self._room())
 
     def warnings(self) -> Sequence[str]:
         """Of prompts that are too long."""

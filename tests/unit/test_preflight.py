@@ -387,13 +387,15 @@ def test_answers_that_are_no_list(tmp_path: Path) -> None:
     assert said == f"{path}: prompt 2: 'answers' must be a list that is not empty"
 
 
-def test_an_evaluation_without_room_for_prompts() -> None:
-    given = {"policy": "a/b", "evaluation": {"prompts": {"path": "p.jsonl"}, "max_tokens": 64}}
-    with pytest.raises(
-        ValueError, match=r"evaluation\.max_tokens 64 leaves no room for a prompt in"
-    ):
-        Evaluate.model_validate(given | {"engine": {"max_model_len": 64}})
-    Evaluate.model_validate(given | {"engine": {"max_model_len": 65}})
+def test_an_evaluation_without_room_for_prompts(tmp_path: Path) -> None:
+    asked = {"path": prompts(tmp_path, '{"prompt": "a", "answer": "b"}')}
+    given = {"policy": "a/b", "evaluation": {"prompts": asked, "max_tokens": 64}}
+    with pytest.raises(ConfigError, match=r"evaluation\.max_tokens 64 leaves no room for a prompt"):
+        check(Evaluate.model_validate(given | {"engine": {"max_model_len": 64}}), addresses=False)
+    check(Evaluate.model_validate(given | {"engine": {"max_model_len": 65}}), addresses=False)
+
+
+def test_an_evaluation_of_nothing() -> None:
     with pytest.raises(
         ValueError, match="there is nothing to measure on; set prompts, texts or both"
     ):
@@ -476,9 +478,39 @@ def test_a_new_model_that_no_engine_could_evaluate(tmp_path: Path) -> None:
     recipe = {"stages": stages, "evaluate": {"texts": texts, "prompts": asked}}
     said = refused(Recipe.model_validate(recipe), ArtifactError)
     assert said.startswith(
-        "'stages.pretrain.model': vLLM's CPU attention has no kernel for heads of 16"
+        "pretrain-evaluation: 'stages.pretrain.model': vLLM's CPU attention has no kernel for heads"
+        " of 16"
     )
     check(Recipe.model_validate(recipe | {"engine": {"num_gpus": 1}}))
+
+
+def test_what_a_stage_will_make_is_known_by_what_it_is_made_from(tmp_path: Path) -> None:
+    pairs = prompts(tmp_path, '{"prompt": "a", "chosen": "b", "rejected": "c"}', name="pairs.jsonl")
+    train = {"optimizer": {"kind": "adamw"}}
+    offline = {"job": "offline_dpo", "policy": model(tmp_path / "policy"), "train": train}
+    further = {
+        "job": "online_dpo",
+        "policy": "@offline",
+        "train": train,
+        "prompts": {"path": prompts(tmp_path, '{"prompt": "hello", "answer": "hi"}')},
+        "reward": {"parts": [{"kind": "checker"}]},
+        "admin": {"port": 0},
+    }
+
+    def recipe(**changes: object) -> Recipe:
+        stages = {"offline": offline | {"pairs": {"path": pairs}}, "online": further | changes}
+        return Recipe.model_validate({"stages": stages})
+
+    check(recipe())
+    (tmp_path / "policy" / "config.json").write_text('{"max_position_embeddings": 512}')
+    assert refused(recipe(), ConfigError).startswith(
+        "online: 'engine.max_model_len': 2048 tokens are more than the 512 positions of"
+    )
+    check(recipe(engine={"max_model_len": 512}, sampling={"max_tokens": 64}))
+    assert refused(recipe(policy="offline"), ConfigError) == (
+        "'stages.online.policy': there is no offline; what stage offline makes is written"
+        " '@offline'"
+    )
 
 
 def test_a_stage_that_refers_to_a_later_one() -> None:

@@ -87,6 +87,12 @@ def test_a_wrong_override_is_named_itself(tmp_path: Path) -> None:
     assert "override 'tarin.lr=1': unknown key 'tarin'" in refused(path, "tarin.lr=1")
 
 
+def test_a_link_needs_no_quotes_in_an_override(tmp_path: Path) -> None:
+    job = read_config(write(tmp_path), ["prompts.path=@data/prompts.jsonl"])
+    assert isinstance(job, OnlineDPO)
+    assert job.prompts.path == "@data/prompts.jsonl"
+
+
 def test_what_is_wrong_inside_an_override_is_the_overrides(tmp_path: Path) -> None:
     override = "reward.parts=[{kind: magic}]"
     said = refused(write(tmp_path), override)

@@ -50,8 +50,9 @@ def warmup_warnings(train: TrainSettings, examples: int | None, rounds: int = 1)
     if steps is None or 2 * warmup <= steps * rounds:
         return []
     steps *= rounds
+    plural = "s" if steps > 1 else ""
     end = f", which ends at {steps / warmup:.0%} of the learning rate" if steps < warmup else ""
     return [
-        f"train.schedule.warmup_steps {warmup} is more than half of the run's {steps} steps{end}:"
-        " lower it, or set train.schedule.warmup_ratio=0.1 instead"
+        f"train.schedule.warmup_steps {warmup} is more than half of the run's {steps}"
+        f" step{plural}{end}: lower it, or set train.schedule.warmup_ratio=0.1 instead"
     ]
