@@ -94,6 +94,56 @@ def test_what_noise_or_length_explains_is_no_doubt(episode: EpisodeFinished) -> 
     assert doubts(_state(episode)) == []
 
 
+def test_a_policy_that_starts_far_from_its_reference_is_no_fault_of_the_learning_rate() -> None:
+    (found,) = doubts(_state(_episode(1, kl=95.6), _episode(2, kl=109.0)))
+    assert found.text.startswith("KL to the reference is 95.6 nats an answer before the first")
+    assert "lr" not in found.text
+
+
+def test_few_groups_may_have_less_reward_by_their_prompts_alone() -> None:
+    falling = [_episode(n, reward_mean=0.45 - 0.05 * n, groups=12.0) for n in range(1, 7)]
+    assert doubts(_state(*falling)) == []
+    many = [_episode(n, reward_mean=0.45 - 0.05 * n, groups=512.0) for n in range(1, 7)]
+    (found,) = doubts(_state(*many))
+    assert found.text == "the mean reward fell: 0.375 in the first episodes, 0.175 in the last"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        ({"heldout_dpo_margin": 0.1, "heldout_loss": 0.9}, "the DPO loss on held-out pairs is 0.9"),
+        ({"heldout_dpo_margin": 0.1, "heldout_loss": 0.7}, ""),
+        ({"heldout_margin": 0.1, "heldout_accuracy": 0.55}, "it orders 55% of 104 held-out pairs"),
+        ({"heldout_margin": 0.1, "heldout_accuracy": 0.65}, ""),
+        ({"heldout_margin": 0.1, "heldout_accuracy": 0.4, "heldout_pairs": 6.0}, ""),
+    ],
+)
+def test_what_held_out_pairs_say(metrics: dict[str, float], words: str) -> None:
+    state = RunState()
+    finished = StageFinished(
+        stage="training",
+        job="offline_dpo",
+        seconds=1.0,
+        reused=False,
+        folder="x",
+        metrics={"heldout_pairs": 104.0} | metrics,
+    )
+    apply(state, finished)
+    assert [found.text[: len(words)] for found in doubts(state)] == ([words] if words else [])
+
+
+def test_a_number_that_is_not_finite_is_a_doubt_once_also_after_a_restart(tmp_path: Path) -> None:
+    for number in (1, 2):
+        with Recorder(tmp_path) as record:
+            record(_episode(number, kl=float("inf")))
+            found = summary(record.state, {})["run"]
+    assert found["doubts"] == [
+        {"stage": "online_dpo", "kind": "not finite: kl", "text": "kl is not finite"}
+    ]
+    assert found["warnings"] == ["online_dpo: kl is not finite"]
+    assert found["verdict"].startswith("Doubtful: online_dpo: kl is not finite.")
+
+
 def test_offline_dpo_above_ln_2_at_its_end_is_doubted() -> None:
     state = RunState()
     for step in range(1, 9):

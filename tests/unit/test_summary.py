@@ -5,11 +5,12 @@ import json
 
 import pytest
 
-from services.telemetry.format import count, duration, number, size, sparkline
+from services.telemetry.format import count, duration, number, one_line, size, sparkline
 from services.telemetry.record.changes import interval
 from services.telemetry.record.events import (
     EpisodeFinished,
     Evaluated,
+    Note,
     StageFinished,
     StageStarted,
     StageWaiting,
@@ -87,7 +88,7 @@ def test_verdict_credits_each_stage_with_what_it_changed_itself(whole: RunState)
     online = next(line for line in lines if line.startswith("online_dpo"))
     # From offline DPO's 0.41, not from SFT's 0.31.
     assert online.startswith("online_dpo gained sampled accuracy 0.41 to 0.49; no clear change of ")
-    assert "held-out loss 2.32 to 2.32 nats a token" in online
+    assert "held-out loss 2.32 nats a token" in online  # nothing moved: one number
     assert online.endswith("; mean reward -0.151 in episode 1 to 0.820 in episode 10.")
 
 
@@ -148,10 +149,15 @@ def test_verdict_of_training_alone_is_its_reward_or_its_loss() -> None:
     trained = RunState()
     for step, loss in ((1, 2.5), (10, 1.25)):
         progress = TrainProgress(
-            stage="sft", step=step, steps=10, tokens=0, seconds=1.0, metrics={"loss": loss}
+            stage="sft",
+            step=step,
+            steps=10,
+            tokens=200 * step,
+            seconds=1.0,
+            metrics={"loss": loss},
         )
         apply(trained, progress)
-    assert verdict(trained) == ["sft: training loss 2.50 to 1.25 in 10 steps."]
+    assert verdict(trained) == ["sft: training loss 2.50 to 1.25 in 10 steps and 2k tokens."]
     for episode, reward in ((1, 0.5), (2, 0.75)):
         finished = EpisodeFinished(
             stage="online",
@@ -169,18 +175,22 @@ def test_verdict_of_training_alone_is_its_reward_or_its_loss() -> None:
 def test_verdict_of_stages_without_evaluation_is_what_they_made() -> None:
     state = RunState()
     made = {
+        "data": {"texts": 69.0, "heldout_prompts": 1024.0},
+        "sft": {"loss": 1.25, "steps": 30.0, "tokens": 4000.0, "seconds": 1.5},
         "preferences": {"pairs": 1432.0, "heldout_pairs": 104.0, "prompts": 768.0}
         | {"dropped_margin": 30.0, "dropped_tie": 2.0, "reward_mean": 0.2},
         "reward_model": {"trained_pairs": 1430.0, "too_long": 2.0, "heldout_pairs": 104.0}
         | {"heldout_accuracy": 0.755, "heldout_loss": 0.512},
     }
     for index, (name, metrics) in enumerate(made.items(), start=1):
-        apply(state, StageStarted(stage=name, job=name, index=index, total=2))
+        apply(state, StageStarted(stage=name, job=name, index=index, total=4))
         finished = StageFinished(
             stage=name, job=name, seconds=1.0, reused=False, folder=name, metrics=metrics
         )
         apply(state, finished)
     assert verdict(state) == [
+        "data: 69 texts, 1,024 heldout prompts.",
+        "sft: training loss 1.25 at the end of 30 steps.",
         "preferences: 1,432 pairs and 104 held out from 768 prompts, without a pair: margin 30,"
         " tie 2.",
         "reward_model: orders 76% of held-out pairs rightly (n=104), held-out loss 0.512, 1.43k"
@@ -203,16 +213,36 @@ def test_a_stage_that_waits_says_so_and_why() -> None:
     assert lines[-1] == "labels is waiting: 12 of 200 pairs are annotated"
 
 
-def test_the_final_table_on_a_terminal_has_its_width() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def test_the_final_table_on_a_terminal_has_its_width() -> None:
     stream = Terminal()
     state = _evaluated(("sft", "", 0.31, 100))
     write_final_table(state, stream)
     assert "sampled acc" in stream.getvalue()
     assert "held-out loss" not in stream.getvalue()  # no stage has a number there
+
+
+def test_warnings_stand_whole_at_the_end_on_a_terminal_once_each() -> None:
+    state = _evaluated(("dpo", "", 0.31, 100))
+    lost = "episode 2: 2 of 32 prompts were lost to an error: 2 x " + "a long cause " * 12
+    for text in ("an old one", *(f"warning {n}" for n in range(4)), lost, lost):
+        apply(state, Note(stage="dpo", text=text, level="warning"))
+    apply(state, Note(stage="dpo", text="KL blew up", level="warning", doubt="kl"))
+    apply(state, Note(stage="dpo", text="only a word"))
+    stream = Terminal()
+    write_final_table(state, stream)
+    words = one_line(stream.getvalue())
+    assert words.count(f"warning: dpo: {lost.strip()}") == 1
+    assert words.count("warning: dpo:") == 6
+    assert "KL blew up" not in words
+    assert "only a word" not in words
+    plain = io.StringIO()  # there every warning had its own line when it came
+    write_final_table(state, plain)
+    assert "warning" not in plain.getvalue()
 
 
 def test_verdict_of_one_policy_and_of_none() -> None:

@@ -28,7 +28,8 @@ class Change:
 
     def __str__(self) -> str:
         digits = 2 if max(self.before, self.after) < 10 else 1
-        text = f"{self.name} {self.before:.{digits}f} to {self.after:.{digits}f}"
+        before, after = f"{self.before:.{digits}f}", f"{self.after:.{digits}f}"
+        text = f"{self.name} {before}" + (f" to {after}" if after != before else "")
         return f"{text} {self.unit}" if self.unit else text
 
 

@@ -11,7 +11,7 @@ from typing import IO, Any, Protocol, Self
 from pydantic import ValidationError
 
 from services.telemetry.format import redact
-from services.telemetry.record.doubts import doubts
+from services.telemetry.record.doubts import NOT_FINITE, Doubt, doubts
 from services.telemetry.record.events import (
     EVENT,
     EpisodeChanged,
@@ -45,8 +45,8 @@ class Recorder:
     A folder that holds a metrics.jsonl is a run that goes on: its events are replayed into
     `state` first, without the listeners. A last line torn by a crash is cut off; lines that
     are no events, or those of an older version, are skipped and said so in one note. Numbers that
-    are not finite are left out of the record, with a warning naming them once; what is doubtful in
-    the numbers (record/doubts.py) is warned of once as well.
+    are not finite are left out of the record. Of these, and of what else is doubtful in the numbers
+    (record/doubts.py), a warning is recorded once.
     """
 
     def __init__(
@@ -61,7 +61,6 @@ class Recorder:
         self._started: list[Listener] = []
         self._clock = clock
         self._file: IO[str] | None = None
-        self._warned: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Self:
         self.start()
@@ -95,12 +94,10 @@ class Recorder:
         clean, lost = _finite(event)
         self._take(_hide_passwords(clean), file)
         for name in lost:
-            if (event.stage, name) not in self._warned:
-                self._warned.add((event.stage, name))
-                text = f"{name} is not finite"
-                self._take(Note(stage=event.stage, text=text, level="warning"), file)
+            self._warn_once(Doubt(event.stage, NOT_FINITE + name, f"{name} is not finite"), file)
         if isinstance(event, EpisodeFinished | Evaluated | StageFinished):
-            self._tell_doubts(file)
+            for each in doubts(self.state):
+                self._warn_once(each, file)
 
     def stop(self) -> None:
         """Stop the listeners, close the file. May be called twice."""
@@ -110,13 +107,11 @@ class Recorder:
             self._file.close()
             self._file = None
 
-    def _tell_doubts(self, file: IO[str]) -> None:
-        """A warning for each doubt, once a stage; a run that goes on does not tell it again."""
-        told = {(note.stage, note.doubt) for note in self.state.notes}
-        for each in doubts(self.state):
-            if (each.stage, each.kind) not in told:
-                note = Note(stage=each.stage, text=each.text, level="warning", doubt=each.kind)
-                self._take(note, file)
+    def _warn_once(self, doubt: Doubt, file: IO[str]) -> None:
+        """A warning, once a stage; a run that goes on does not tell it again."""
+        if all((note.stage, note.doubt) != (doubt.stage, doubt.kind) for note in self.state.notes):
+            text, kind = doubt.text, doubt.kind
+            self._take(Note(stage=doubt.stage, text=text, level="warning", doubt=kind), file)
 
     def _take(self, event: Event, file: IO[str]) -> None:
         now = round(self._clock(), 3)

@@ -13,8 +13,12 @@ from services.telemetry.record.state import RunState, Stage
 
 def verdict(state: RunState) -> list[str]:
     """What is doubtful, then `stage_lines`; empty when there is nothing to say."""
-    doubtful = [f"Doubtful: {doubt.stage}: {doubt.text}." for doubt in doubts(state)]
-    return doubtful + stage_lines(state)
+    return doubtful(state) + stage_lines(state)
+
+
+def doubtful(state: RunState) -> list[str]:
+    """A line a doubt."""
+    return [f"Doubtful: {doubt.stage}: {doubt.text}." for doubt in doubts(state)]
 
 
 def stage_lines(state: RunState) -> list[str]:
@@ -82,15 +86,34 @@ def _made(stage: Stage) -> str:
         parts.append(f"orders {metrics['heldout_accuracy']:.0%} of held-out pairs rightly{n}")
     if "heldout_loss" in metrics:
         parts.append(f"held-out loss {number(metrics['heldout_loss'])}")
-    losses = [point for point in stage.curve if "loss" in point.metrics]
-    if len(losses) > 1:
-        went = [number(point.metrics["loss"]) for point in (losses[0], losses[-1])]
-        parts.append(f"training loss {went[0]} to {went[1]} in {losses[-1].step} steps")
+    if trained := _training(stage):
+        parts.append(trained)
     if "trained_pairs" in metrics:
         parts.append(f"{count(metrics['trained_pairs'])} pairs")
         if metrics.get("too_long"):
             parts.append(f"{count(metrics['too_long'])} more were longer than max_length")
-    return ", ".join(parts)
+    return ", ".join(parts) or _counts(metrics)
+
+
+def _training(stage: Stage) -> str:
+    """How the loss went; its end alone where the record of the steps is another run's."""
+    losses = [point for point in stage.curve if "loss" in point.metrics]
+    if len(losses) > 1:
+        first, last = losses[0], losses[-1]
+        went = f"{number(first.metrics['loss'])} to {number(last.metrics['loss'])}"
+        tokens = f" and {count(last.tokens)} tokens" if last.tokens else ""
+        return f"training loss {went} in {last.step} steps{tokens}"
+    if {"loss", "steps"} <= stage.metrics.keys():
+        loss, steps = number(stage.metrics["loss"]), stage.metrics["steps"]
+        return f"training loss {loss} at the end of {steps:.0f} steps"
+    return ""
+
+
+def _counts(metrics: dict[str, float]) -> str:
+    """Of a job that only made data."""
+    if any(value != int(value) for value in metrics.values()):
+        return ""
+    return ", ".join(f"{value:,.0f} {name.replace('_', ' ')}" for name, value in metrics.items())
 
 
 def _pairs(metrics: dict[str, float]) -> str:

@@ -1,7 +1,9 @@
 """runs/<name>/summary.json: the run in numbers, for scripts."""
 
+from dataclasses import asdict
 from typing import Any, TypedDict
 
+from services.telemetry.record.doubts import doubts
 from services.telemetry.record.state import Episode, RunState, Stage, total_drops
 from services.telemetry.record.verdict import verdict
 
@@ -28,6 +30,7 @@ def summary(state: RunState, extra: Extra) -> dict[str, Any]:
         "run": {
             "name": extra.get("name", ""),
             "verdict": " ".join(verdict(state)),
+            "doubts": [asdict(doubt) for doubt in doubts(state)],
             "under_way": extra.get("under_way", False),
             "seconds": round(state.worked, 3),
             "paused_seconds": round(state.paused, 3),

@@ -12,15 +12,17 @@ from services.telemetry.format import count, one_line, reasons, share
 from services.telemetry.record.events import SkillAccuracy
 from services.telemetry.record.stage_rows import columns_of, stage_rows
 from services.telemetry.record.state import RunState, Stage, skill_names, total_drops
-from services.telemetry.record.verdict import verdict
+from services.telemetry.record.verdict import doubtful, stage_lines
 
 OUTSIDE = "*"
 """Marks a skill the preference data does not hold."""
+_WARNINGS = 6
 
 
 def final_table(state: RunState) -> Group:
     """The verdict, the stages, the skills, a line on each online loop and on each wait."""
-    parts: list[RenderableType] = [Text(sentence) for sentence in verdict(state)]
+    parts: list[RenderableType] = [Text(line, style="bold yellow") for line in doubtful(state)]
+    parts += [Text(line) for line in stage_lines(state)]
     parts.append(_stages(state))
     skills = _skills(state)
     if skills is not None:
@@ -36,13 +38,21 @@ def final_table(state: RunState) -> Group:
 def write_final_table(state: RunState, stream: IO[str]) -> None:
     """Print it: as wide as the terminal, or plain and 100 columns wide where there is none."""
     if stream.isatty():
-        Console(file=stream).print(final_table(state))
+        # The live view has cut them to its width, and kept the last ones alone.
+        warned = [Text(f"warning: {line}", style="yellow") for line in _warnings(state)]
+        Console(file=stream).print(Group(*warned, final_table(state)))
         return
     buffer = io.StringIO()
     console = Console(file=buffer, width=100, force_terminal=False, color_system=None)
     console.print(final_table(state))
     stream.write("\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n")
     stream.flush()
+
+
+def _warnings(state: RunState) -> list[str]:
+    """The last ones, each once; what is doubtful stands in the verdict."""
+    lines = [note.line for note in state.notes if note.level == "warning" and not note.doubt]
+    return [one_line(line) for line in dict.fromkeys(lines)][-_WARNINGS:]
 
 
 def _stages(state: RunState) -> Table:
@@ -84,12 +94,17 @@ def _online_totals(stage: Stage) -> str:
     """What the loop of a stage did in all, as one sentence."""
     done = stage.finished_episodes()
     dropped = total_drops(stage.episodes.values())
+    why = reasons(dropped)
     weights = stage.weights.values()
     parts = [
-        f"{len(done)} episodes",
+        _many(len(done), "episode"),
         f"{count(sum(e.paired for e in done))} pairs trained",
-        f"{sum(dropped.values())} groups dropped" + (f" ({reasons(dropped)})" if dropped else ""),
+        _many(sum(dropped.values()), "group") + " dropped" + (f" ({why})" if why else ""),
         f"{len(weights)} weight versions, {sum(w.workers for w in weights)} attestations, "
         f"{sum(w.repaired for w in weights)} repaired",
     ]
     return f"{stage.name}: " + "; ".join(parts)
+
+
+def _many(n: int, thing: str) -> str:
+    return f"{n} {thing}" + ("" if n == 1 else "s")
