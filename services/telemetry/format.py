@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]+")
+_CONTROL = re.compile(r"(?:\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f])+")
 _PASSWORD = re.compile(r"(\w://[^:/@\s]*):[^@/\s]+@")
 _SPARKS = "▁▂▃▄▅▆▇█"
 
