@@ -1,6 +1,6 @@
 """What Ctrl-C and SIGTERM do to the command.
 
-Before a run has begun there is nothing to end: the process ends. After that the first stops the run
+Before a run has begun there is little to end: the process ends. After that the first stops the run
 in order, which takes seconds: its parts end, Ray too, the report is written. A second one ends the
 process at once, and what it started: the local Ray is killed, the embedded Redis ends as its pipe
 closes, processes on a cluster as their driver is gone. The same command goes on after either.
@@ -31,12 +31,13 @@ class Interrupts:
         self._say: Callable[[str], None] | None = None
         self._cancel: Callable[[], None] | None = None
         self._asked = False
+        self._begun = False
         self._held = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals; whoever had them before gets them back."""
-        self._asked = False
+        self._asked = self._begun = False
         before = [signal.signal(number, self._handle) for number in _SIGNALS]
         try:
             yield
@@ -51,7 +52,7 @@ class Interrupts:
         `say` shows the user a line; `terminal` is the descriptor for the last words of a process
         that is ended at once.
         """
-        self._say, self._terminal = say, terminal
+        self._say, self._terminal, self._begun = say, terminal, True
         try:
             yield
         finally:
@@ -117,11 +118,12 @@ class Interrupts:
             if self._asked and os.isatty(self._terminal):
                 os.write(self._terminal, _SHOW_CURSOR + b"\r\n")
             os.write(self._terminal, INTERRUPTED.encode() + b"\n")
-        if self._asked:
+        try:
             from orchestrator.stages.children import kill_children
 
-            kill_children()
-        os._exit(EXIT_CODE)
+            kill_children(other_sessions=not self._begun)  # the trial call of a reward function
+        finally:  # whatever the signal came in the middle of
+            os._exit(EXIT_CODE)
 
 
 interrupts = Interrupts()

@@ -103,8 +103,11 @@ def test_the_handlers_are_given_back() -> None:
 
 
 BEFORE = """
-import signal
+import signal, subprocess
 from orchestrator.interrupts import interrupts
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+child = subprocess.Popen(["sleep", "600"], start_new_session=True, **quiet)
+print(child.pid, flush=True)
 with interrupts.listening():
     try:
         signal.raise_signal(signal.SIGINT)
@@ -134,9 +137,17 @@ def run(script: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+def gone(pid: int) -> None:
+    """Wait until it is."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(30)
+
+
 def test_before_a_run_the_process_ends_with_one_line() -> None:
     done = run(BEFORE)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", INTERRUPTED + "\n")
+    assert (done.returncode, done.stderr) == (130, INTERRUPTED + "\n")
+    (pid,) = done.stdout.splitlines()
+    gone(int(pid))
 
 
 def test_the_second_ends_the_process_and_what_it_started() -> None:
@@ -144,8 +155,7 @@ def test_the_second_ends_the_process_and_what_it_started() -> None:
     pids, *lines = done.stdout.splitlines()
     assert (done.returncode, lines, done.stderr) == (130, [STOPPING], INTERRUPTED + "\n")
     child, guarded = map(int, pids.split())
-    with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(child).wait(30)
+    gone(child)
     command = Path(f"/proc/{guarded}/cmdline").read_text()
     subprocess.run(["kill", str(guarded)], check=True)
     assert command.split("\0")[:2] == ["sleep", "600"], "a session of its own ends by itself"
