@@ -1,6 +1,5 @@
 """What end-to-end tests share: one output folder, and the tiny recipe made once in it."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,9 +27,3 @@ def recipe(output: Path) -> Path:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return output / "shared"
-
-
-@pytest.fixture(scope="session")
-def environment() -> dict[str, str]:
-    """Of a command: as here, on a machine whose hub cannot be reached."""
-    return os.environ | {"HF_HUB_OFFLINE": "1"}
