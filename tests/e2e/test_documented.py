@@ -57,18 +57,18 @@ EPISODES = ("episodes={count: 1, prompts: 6}", "pairs.min_margin=0", "admin.port
 SCHEDULE = ("train.optimizer.lr=1.0e-5", "train.schedule={kind: cosine, warmup_steps: 0}")
 
 
-def recipe_of(policy: str) -> tuple[str, ...]:
-    """The whole recipes for GPU clusters, on a CPU and local files."""
+def recipe_of(beta: float) -> tuple[str, ...]:
+    """The whole recipes for GPU clusters, on a CPU and local files; each with its online stage."""
     stages = {
         "reward_model": (
-            f"policy={policy}",
+            "policy=policy",
             "pairs={path: data/pairs.jsonl, limit: 16}",
             "heldout={path: data/pairs.jsonl, limit: 8}",
             *SMALL_TRAIN,
             *SCHEDULE,
         ),
         "offline_dpo": (
-            f"policy={policy}",
+            "policy=policy",
             "pairs={path: data/pairs.jsonl, limit: 16}",
             *SMALL_TRAIN,
             *SCHEDULE,
@@ -77,6 +77,7 @@ def recipe_of(policy: str) -> tuple[str, ...]:
             "prompts={path: data/prompts.jsonl, limit: 12}",
             "reward.num_gpus=0",
             "reward.host=127.0.0.1",
+            f"dpo.beta={beta}",
             *EPISODES,
             *ANSWERS,
             *SMALL_TRAIN,
@@ -110,8 +111,8 @@ SMALL: Mapping[str, tuple[str, ...]] = {
         "train.max_length=64",
         "train.max_steps=2",
     ),
-    "qwen2-0.5b": recipe_of("policy"),
-    "qwen2-7b": recipe_of("policy"),
+    "qwen2-0.5b": recipe_of(beta=0.1),
+    "qwen2-7b": recipe_of(beta=0.2),
     "reward_model": ("pairs.limit=16", *SMALL_TRAIN),
     "sft": ("demonstrations.limit=16", *SMALL_TRAIN),
 }
