@@ -11,17 +11,18 @@ _SHOWN = 3
 _NUMBERS = re.compile(r"\b0x[0-9a-f]+\b|\b[0-9a-f]{8}[0-9a-f-]*\b|\d+(\.\d+)?")
 """Addresses, hashes, numbers."""
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_QUOTED_BUT_KEYS = re.compile(r"(?<!KeyError: )(?:" + _QUOTED.pattern + ")")
 
 
 def causes(failures: Sequence[tuple[str, str]]) -> str:
     """(prompt ID, its error) as "30 x ..., 2 x ...", the most frequent first; "" for none.
 
-    The prompt and the numbers that an error names do not make it another error, nor do the texts
-    it quotes when that would leave more than three; the first of a kind is shown. What is rarer
-    than three others is only counted.
+    The prompt, the numbers and the texts that an error names do not make it another error; the key
+    of a KeyError does, unless that makes more than three. The first of a kind is shown; what is
+    rarer than three others is only counted.
     """
     errors = [error.replace(id, "a prompt") if id else error for id, error in failures]
-    kinds = [_NUMBERS.sub("#", error) for error in errors]
+    kinds = [_QUOTED_BUT_KEYS.sub("#", _NUMBERS.sub("#", error)) for error in errors]
     if len(set(kinds)) > _SHOWN:
         kinds = [_QUOTED.sub("#", kind) for kind in kinds]
     first = dict(zip(reversed(kinds), reversed(errors), strict=True))
