@@ -12,7 +12,7 @@ there, 130 interrupted.
 import argparse
 import getpass
 import os
-import queue
+import socket
 import sys
 import uuid
 
@@ -29,6 +29,12 @@ _CONNECT_S = 3.0
 _ANSWER_S = 10.0
 _WATCH_S = 60.0
 """One call of a watch. Each begins with the episodes as they are: one without any had no answer."""
+_REFUSED = (
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.INVALID_ARGUMENT,
+)
+"""The run's own words, and the user's to mend."""
 _OPTIONS = [("grpc.enable_http_proxy", 0)]
 
 
@@ -48,7 +54,7 @@ def main(arguments: list[str], watch_s: float = _WATCH_S) -> int:
 def _carried_out(channel: grpc.Channel, options: argparse.Namespace, watch_s: float) -> str:
     """Make the call; returns what went wrong, "" when nothing did."""
     at = options.address
-    if not _connected(channel):
+    if not _listens(at):
         return (
             f"no online run listens at {at}; a run prints the address of its admin API when its"
             " online stage starts: give it as --address HOST:PORT"
@@ -60,28 +66,25 @@ def _carried_out(channel: grpc.Channel, options: argparse.Namespace, watch_s: fl
         else:
             _call(stub, options)
     except grpc.RpcError as error:
+        if error.code() in _REFUSED:
+            return str(error.details())
         if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
             return f"the run at {at} does not answer; look whether it still works, then try again"
         if error.code() == grpc.StatusCode.UNIMPLEMENTED:
             return f"what listens at {at} is no admin API of a run; see the address the run printed"
-        if error.code() == grpc.StatusCode.UNAVAILABLE and not _connected(channel):
-            return f"the run at {at} is gone; started again, the same command goes on"
-        return str(error.details())
+        if not _listens(at):
+            return f"the run at {at} is gone; started again, its command goes on where it stood"
+        return f"the run at {at} cannot answer: {error.details()}"
     return ""
 
 
-def _connected(channel: grpc.Channel) -> bool:
-    """Whether somebody answers there. gRPC tells so a subscriber, and no call in plain words."""
-    states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
-    channel.subscribe(states.put, try_to_connect=True)
+def _listens(address: str) -> bool:
+    """Whether anybody listens there; gRPC says it in no plain words."""
+    host, _, port = address.rpartition(":")
     try:
-        while (state := states.get(timeout=_CONNECT_S)) != grpc.ChannelConnectivity.READY:
-            if state == grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                return False
-    except queue.Empty:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
+    except (OSError, ValueError, OverflowError):
         return False
-    finally:
-        channel.unsubscribe(states.put)
     return True
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -177,6 +178,43 @@ async def test_a_run_that_says_nothing_is_one_line(
     )
     await server.stop(grace_s=0.0)
     await store.close()
+
+
+SERVER = """
+import asyncio
+from orchestrator.episodes import EpisodeStore
+from services.admin.server import AdminServer
+from services.admin.settings import AdminSettings
+
+async def main():
+    store = await EpisodeStore.open(URL, RUN, 5.0)
+    await store.create(2, 4)
+    server = AdminServer()
+    print(await server.start(AdminSettings(port=0), store), flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_run_that_was_killed_is_gone(
+    redis_url: str, run_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = f"URL, RUN = {redis_url!r}, {run_name!r}\n{SERVER}"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        address = killed.stdout.readline().strip()
+        watching = asyncio.create_task(call(address, "watch"))
+        try:
+            await shown(capsys, [], "episode   2")
+        finally:
+            killed.kill()
+        assert await watching == 1
+    assert capsys.readouterr().err == (
+        f"pairloop: the run at {address} is gone; started again, its command goes on where it"
+        " stood\n"
+    )
 
 
 def test_the_command_is_as_its_user_would_type_it(
