@@ -169,6 +169,8 @@ def test_verdict_of_training_alone_is_its_reward_or_its_loss() -> None:
             metrics={"reward_mean": reward},
         )
         apply(trained, finished)
+        if episode == 1:
+            assert verdict(trained)[1] == "online: mean reward 0.500 in episode 1."
     assert verdict(trained)[1] == ("online: mean reward 0.500 in episode 1 to 0.750 in episode 2.")
 
 

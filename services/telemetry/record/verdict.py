@@ -63,13 +63,12 @@ def _evaluated(found: Evaluated) -> str:
 
 def _reward(stage: Stage) -> str:
     done = [e for e in stage.finished_episodes() if "reward_mean" in e.metrics]
-    if len(done) < 2:
+    if not done:
         return ""
-    a, b = done[0], done[-1]
-    return (
-        f"mean reward {number(a.metrics['reward_mean'])} in episode {a.number} to"
-        f" {number(b.metrics['reward_mean'])} in episode {b.number}"
-    )
+    told = [
+        f"{number(e.metrics['reward_mean'])} in episode {e.number}" for e in (done[0], done[-1])
+    ]
+    return "mean reward " + " to ".join(dict.fromkeys(told))
 
 
 def _made(stage: Stage) -> str:
