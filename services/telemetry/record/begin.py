@@ -1,6 +1,7 @@
 """Where a run's record begins when some of its stages are computed anew: one run, one record."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ def begin_record(folder: Path, anew: set[str]) -> None:
     number = sum(1 for _ in keep.glob("metrics-*.jsonl")) + 1
     partial = folder / "metrics.jsonl.partial"
     partial.write_text("".join(kept), encoding="utf-8")
-    path.rename(keep / f"metrics-{number}.jsonl")
-    partial.rename(path)
+    # A copy: a crash before the last step must not leave the run without a record.
+    shutil.copyfile(path, keep / f"metrics-{number}.jsonl")
+    partial.replace(path)
 
 
 def _stays(row: dict[str, Any], anew: set[str]) -> bool:
