@@ -4,6 +4,8 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
 from orchestrator.loop import sample_episode
 from services.queues.settings import EpisodeSettings
 from services.states import State, message_state
@@ -240,3 +242,13 @@ def test_writing_takes_a_small_share_of_a_long_run(tmp_path: Path) -> None:
             record(done(number, 1.0))
     # The first took 10 s, so the next is due 500 s later.
     assert written == [True, False, False, False, False]
+
+
+def test_a_page_that_cannot_be_written_ends_no_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "results").write_text("no folder")
+    with Recorder(tmp_path, [LiveResults(tmp_path / "results", {})]) as record:
+        record(done(1, 1.0))
+        assert 1 in record.state.stages["online_dpo"].episodes
+    assert "report.html and summary.json were not written" in caplog.text

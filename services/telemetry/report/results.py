@@ -1,6 +1,7 @@
 """The two files a run leaves for readers, summary.json and report.html: also while it goes on."""
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,7 @@ class LiveResults:
         self._extra: Extra = {**extra, "under_way": True}
         self._clock = clock
         self._next = clock()
+        self._log = logging.getLogger(__name__)
         self._seen: tuple[str, int, State] | None = None
 
     def start(self) -> None:
@@ -49,14 +51,16 @@ class LiveResults:
         """The last ones are written by who knows how the run ended."""
 
     def handle(self, event: Event, state: RunState) -> None:
-        """Write when there is something new to read. A full disk is no end of the run here."""
+        """Write when there is something new to read. A failure is no end of the run here."""
         if not self._worth(event, state):
             return
         started = self._clock()
         try:
             write_results(self._folder, state, self._extra)
-        except OSError:
-            return  # the run's own files will say
+        except Exception:  # noqa: BLE001 - a page that cannot be made is no end of the run
+            # It is tried again, and the last try says what was wrong.
+            self._log.warning("report.html and summary.json were not written", exc_info=True)
+            return
         self._next = self._clock() + (self._clock() - started) / _SHARE
 
     def _worth(self, event: Event, state: RunState) -> bool:
