@@ -95,7 +95,8 @@ def _end(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
+    # After Ctrl-C threads may wait for a Ray that is gone, which ends with a status of its own.
+    if ray is not None and (status == 130 or ray.is_initialized()):
         os._exit(status)
     sys.exit(status)
 
