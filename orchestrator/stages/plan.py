@@ -42,6 +42,7 @@ from orchestrator.jobs.job import Job
 from services.errors import ConfigError
 
 _SHOWN = 6
+_GO_ON = "to go on after an interruption leave --fresh out"
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ def _renewed(stage: PlannedStage, final: Path, found: Path | None) -> PlannedSta
         said.append(f"{shown(found)} is not reused")
     if not said:
         return replace(stage, outlook="will be made (there is nothing yet that it could reuse)")
-    return replace(stage, renewed=True, outlook=f"begins anew, as --fresh asks: {', '.join(said)}")
+    words = f"begins anew, as --fresh asks: {', '.join(said)}; {_GO_ON}"
+    return replace(stage, renewed=True, outlook=words)
 
 
 def _with_outlook(stage: PlannedStage, final: Path, finished: Mapping[str, Path]) -> PlannedStage:

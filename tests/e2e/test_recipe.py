@@ -138,12 +138,19 @@ def test_the_recipe_runs_whole_holds_when_paused_and_repeats(output: Path) -> No
     assert "http://" not in report.replace("http://www.w3.org", "")
     assert "<svg" in report
 
-    # What is finished is reused. What was removed is made anew, not gone on with; and the same
+    # Every version was kept as a model of its own; the last one is the artifact's.
+    kept = artifact / "checkpoints"
+    assert sorted(path.name for path in kept.iterdir()) == ["episode-0001", "episode-0002"]
+    assert (kept / "episode-0002" / WEIGHTS).read_bytes() == (artifact / WEIGHTS).read_bytes()
+    AutoModelForCausalLM.from_pretrained(kept / "episode-0001")
+
+    # What is finished is reused. What is to be fresh is made anew, not gone on with; and the same
     # seed gives the same weights and ids.
-    first = output / "first"
-    artifact.rename(first)
-    again = finish(start(output, port))
+    again = finish(start(output, port, "--fresh", "online_dpo"))
+    first = folder / ".replaced" / "online_dpo-1"
     assert again.count(": reused") == 10  # all but one, the evaluations of equal policies too
+    assert f"online_dpo begins anew, as --fresh asks: {artifact} moves to .replaced/" in again
+    assert "came out other than" not in again
     assert "episode 2/2: done" in again
     assert (artifact / WEIGHTS).read_bytes() == (first / WEIGHTS).read_bytes()
     assert sorted(trained(artifact)) == sorted(trained(first))

@@ -13,6 +13,8 @@ from orchestrator.stages.plan import begin, check_stage_names, notices, plan_sta
 from services.errors import ConfigError
 from tests.unit.test_plan import made, recipe
 
+GO_ON = "to go on after an interruption leave --fresh out"
+
 
 def run_of(tmp_path: Path) -> Path:
     """A finished run; its folder."""
@@ -29,7 +31,7 @@ def test_a_dry_run_says_what_moves_and_moves_nothing(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     before = tree(run)
     lines = outlook(recipe(tmp_path), ["sft"]).splitlines()
-    said = f"begins anew, as --fresh asks: {run / 'sft'} moves to .replaced/"
+    said = f"begins anew, as --fresh asks: {run / 'sft'} moves to .replaced/; {GO_ON}"
     assert lines[2:5] == [
         f"#  1 pretrain: is reused from {run / 'pretrain'}",
         f"#  2 sft: {said}",
@@ -47,7 +49,8 @@ def test_finished_and_begun_work_moves_and_an_interruption_goes_on_without_the_f
     (scratch / "train").mkdir(parents=True)
     planned = plan_stages(recipe(tmp_path), ["sft"])
     assert planned[1].outlook == (
-        f"begins anew, as --fresh asks: {run / 'sft'} and what was begun move to .replaced/"
+        f"begins anew, as --fresh asks: {run / 'sft'} and what was begun move to .replaced/;"
+        f" {GO_ON}"
     )
     renew(planned)
     assert not (run / "sft").exists()
@@ -72,7 +75,8 @@ def test_what_another_run_has_made_is_not_taken_for_it(tmp_path: Path) -> None:
     other = recipe(tmp_path).model_copy(update={"name": "other"})
     assert plan_stages(other)[1].found == run / "sft"
     fresh = plan_stages(other, ["sft"])
-    assert fresh[1].outlook == f"begins anew, as --fresh asks: {run / 'sft'} is not reused"
+    said = f"begins anew, as --fresh asks: {run / 'sft'} is not reused; {GO_ON}"
+    assert fresh[1].outlook == said
     renew(fresh)
     again = plan_stages(other)
     assert [stage.found for stage in again] == [run / "pretrain", None, run / "online_dpo"]
