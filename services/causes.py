@@ -4,13 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from services.errors import CAUSE_CHARACTERS, shortened
+from services.errors import CAUSE_CHARACTERS, GAP, shortened
 
 _SHOWN = 3
 """Causes that are written out."""
 _NUMBERS = re.compile(r"\b0x[0-9a-f]+\b|\b[0-9a-f]{8}[0-9a-f-]*\b|\d+(\.\d+)?")
 """Addresses, hashes, numbers."""
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_QUOTED = re.compile(r"(?<!\w)'[^']*(?:'|$)|\"[^\"]*(?:\"|$)")
+"""What follows a gap that `shortened` has left is cut off before: a quote may be open then."""
 _QUOTED_BUT_KEYS = re.compile(r"(?<!KeyError: )(?:" + _QUOTED.pattern + ")")
 
 
@@ -22,7 +23,8 @@ def causes(failures: Sequence[tuple[str, str]]) -> str:
     rarer than three others is only counted.
     """
     errors = [error.replace(id, "a prompt") if id else error for id, error in failures]
-    kinds = [_QUOTED_BUT_KEYS.sub("#", _NUMBERS.sub("#", error)) for error in errors]
+    heads = [error.partition(GAP)[0] for error in errors]
+    kinds = [_QUOTED_BUT_KEYS.sub("#", _NUMBERS.sub("#", head)) for head in heads]
     if len(set(kinds)) > _SHOWN:
         kinds = [_QUOTED.sub("#", kind) for kind in kinds]
     first = dict(zip(reversed(kinds), reversed(errors), strict=True))

@@ -120,11 +120,11 @@ def shortened(text: str, limit: int) -> str:
     """`text`, or its beginning and its end in `limit` characters."""
     if len(text) <= limit:
         return text
-    room = limit - len(_GAP)
+    room = limit - len(GAP)
     if room <= 0:
         return text[:limit]
     end = room // 3
-    return text[: room - end] + _GAP + text[len(text) - end :]
+    return text[: room - end] + GAP + text[len(text) - end :]
 
 
 def fitted(message: str, limit: int) -> str:
@@ -140,6 +140,7 @@ def fitted(message: str, limit: int) -> str:
     return shortened(cause, room) + mark + advice
 
 
-_GAP = " ... "
+GAP = " ... "
+"""What `shortened` leaves in place of the middle."""
 _LEAST_CAUSE = 40
 """With less of the cause than this the advice is shortened too."""

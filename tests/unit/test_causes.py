@@ -26,6 +26,12 @@ def test_causes_are_counted_whichever_prompt_and_number_they_name() -> None:
 def test_an_error_that_quotes_what_it_read_is_one_cause() -> None:
     failures = [_failure(n, f"ValueError: cannot read {chr(97 + n)!r}") for n in range(2)]
     assert causes(failures) == "2 x ValueError: cannot read 'a'"
+    cut = [
+        _failure(n, f"ValueError: cannot read '{'xyz'[n]} of ... {n} of a row") for n in range(2)
+    ]
+    assert causes(cut) == "2 x ValueError: cannot read 'x of ... 0 of a row"
+    apostrophes = [_failure(1, "can't add"), _failure(2, "can't sort")]
+    assert causes(apostrophes) == "1 x can't add, 1 x can't sort"
     addresses = [("", f"TypeError: <object at 0x7fa{n}be> on 3f2a9c{n}0-11") for n in (0, 1)]
     assert causes(addresses) == "2 x TypeError: <object at 0x7fa0be> on 3f2a9c00-11"
 
