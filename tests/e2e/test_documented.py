@@ -5,6 +5,7 @@ configs name, and in one local Ray that stays from run to run.
 """
 
 import json
+import os
 import re
 import shlex
 import socket
@@ -131,6 +132,10 @@ SAID = {
 """In place of what a page or a config leaves to its reader."""
 
 
+# `make` in a test that `make` started would tell of the folders it enters.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+
+
 @pytest.fixture(scope="module")
 def place(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder like a clone's, with models and data of the tiny recipe."""
@@ -163,7 +168,12 @@ def words(command: str, *more: str) -> list[str]:
 
 def run(place: Path, command: str, *more: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        words(command, *more), cwd=place, capture_output=True, text=True, timeout=300
+        words(command, *more),
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=ENVIRONMENT,
     )
 
 
@@ -241,6 +251,7 @@ def test_the_online_run_of_the_pages_paused_looked_at_and_resumed(place: Path) -
     online = subprocess.Popen(
         words(ONLINE, *small),
         cwd=place,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
