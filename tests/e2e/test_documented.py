@@ -292,8 +292,7 @@ def test_the_online_run_of_the_pages_paused_looked_at_and_resumed(place: Path) -
     assert "online_dpo: reused" in again.stdout
     assert "runs/my-online-dpo/online_dpo" in again.stdout
 
-
-def test_the_kept_ray_is_ended_by_its_command(place: Path) -> None:
+    # Kept for the next run, until its command ends it.
     assert STOP_RAY in commands(text_of(TUTORIAL))
     assert run(place, STOP_RAY).stdout == "ended the Ray kept under runs\n"
     assert run(place, STOP_RAY).stdout == "no Ray is kept under runs\n"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from services.learner.jobs.settings import Place
 from services.learner.losses.objectives import DirectPreference, LanguageModelling
 from services.learner.model.load import new_model, special_ids
 from services.learner.optim.merging import mask_seed, random_mask
@@ -42,6 +43,7 @@ def train(kind: str, worker: Worker) -> tuple[dict[str, torch.Tensor], dict[str,
     tau = {name: torch.full_like(p, 0.5) for name, p in model.named_parameters()}
     result = run_offline(
         model,
+        held,
         objective,
         examples,
         TrainSettings(
@@ -51,8 +53,7 @@ def train(kind: str, worker: Worker) -> tuple[dict[str, torch.Tensor], dict[str,
             batch_size=1 if kind == "lone" else 5,
             max_steps=6,
         ),
-        stage="x",
-        seed=1,
+        Place(stage="x", seed=1, out=""),
         tau=tau,
         worker=worker,
         report=lambda _: None,
