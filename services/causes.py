@@ -33,3 +33,16 @@ def causes(failures: Sequence[tuple[str, str]]) -> str:
     if others := [n for _, n in counted[_SHOWN:]]:
         told.append(f"{sum(others)} x {len(others)} other errors")
     return ", ".join(told)
+
+
+def too_many_lost(lost: int, of: int, allowed: float) -> bool:
+    """Whether more than the share `allowed`, or every one, of so many prompts were lost."""
+    return lost > allowed * of or lost >= max(1, of)
+
+
+def lost_to_errors(lost: int, of: int, why: str, budget: str = "") -> str:
+    """ "3 of 20 prompts were lost to an error (<budget>): <why>"; no budget is named for all."""
+    if lost >= of:
+        return f"every prompt was lost to an error: {why}"
+    allowed = f" ({budget})" if budget else ""
+    return f"{lost} of {of} prompts were lost to an error{allowed}: {why}"

@@ -40,6 +40,11 @@ def inputs_of(settings: Settings, prefix: str = "") -> Iterator[Input]:
             yield from _inputs(f"{prefix}{name}", value, mark)
 
 
+def policy_of(settings: Settings) -> Input | None:
+    """The model that a job starts from, where it starts from one."""
+    return next((each for each in inputs_of(settings) if each.key == "policy"), None)
+
+
 def _inputs(key: str, value: Any, mark: Mark | None) -> Iterator[Input]:
     if isinstance(value, DataSource) and mark is not None:
         yield Input(f"{key}.path", mark, value.path, value)

@@ -29,7 +29,7 @@ RESUME = "resume"
 """Folder in an artifact: what a larger extent goes on from."""
 
 CHECKPOINTS = "checkpoints"
-"""Folder in an artifact: models of the way, a folder each."""
+"""Folder in an artifact, and in a scratch folder before: models of the way, a folder each."""
 
 
 class Artifact(Settings):

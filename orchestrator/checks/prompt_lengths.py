@@ -1,5 +1,6 @@
 """Prompts that leave no room for an answer in the engine, found before it starts."""
 
+import functools
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -45,9 +46,16 @@ def _lengths(policy: str, prompts: DataSource) -> list[int]:
 
     Empty where policy or prompts are still to be made or on the hub.
     """
-    tokenizer = Path(policy) / "tokenizer.json"
-    if not (tokenizer.is_file() and Path(prompts.path).exists()):
+    tokenizer, rows = Path(policy) / "tokenizer.json", Path(prompts.path)
+    if not (tokenizer.is_file() and rows.exists()):
         return []
+    return _counted(
+        tokenizer, prompts, tuple(each.stat().st_mtime_ns for each in (tokenizer, rows))
+    )
+
+
+@functools.cache  # asked for errors, for warnings, and when the job begins
+def _counted(tokenizer: Path, prompts: DataSource, written: tuple[int, ...]) -> list[int]:
     # Imported here: most configs are refused without it.
     from tokenizers import Tokenizer
 

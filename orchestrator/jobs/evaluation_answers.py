@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pairloop.data.v1.rollout_pb2 import FINISH_REASON_LENGTH, Rollout
+from services.data.messages import plain_messages
 from services.reward.rules import checker
 
 ANSWERS = "answers.jsonl"
@@ -27,7 +28,7 @@ def answer_rows(sampled: Sequence[Rollout], greedy: Sequence[Rollout]) -> Iterat
     for several, one in zip(sampled, greedy, strict=True):
         prompt = several.prompt
         yield {
-            "prompt": [{"role": m.role, "content": m.content} for m in prompt.messages],
+            "prompt": plain_messages(prompt),
             "metadata": {name: prompt.metadata.get(name) for name in names},
             "greedy": _answers(one)[0],
             "sampled": _answers(several),

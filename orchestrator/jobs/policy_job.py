@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from orchestrator.artifacts.inputs import inputs_of
+from orchestrator.artifacts.inputs import policy_of
 from orchestrator.jobs.evaluate import EVALUATION, EvaluationSettings, evaluation_of, place_of
 from orchestrator.jobs.job import Job, Makes
 from services.rollout.settings import EngineSettings
@@ -41,10 +41,10 @@ class PolicyJob(Job):
         """The job, between two evaluations where it has `evaluate`."""
         if self.evaluate is None:
             return super().expand()
-        policy = next((each.value for each in inputs_of(self) if each.key == "policy"), "")
+        policy = policy_of(self)
         stages: dict[str, Job] = {}
-        if policy:
-            stages[f"policy{EVALUATION}"] = self._measured(self.evaluate, policy)
+        if policy is not None:
+            stages[f"policy{EVALUATION}"] = self._measured(self.evaluate, policy.value)
         stages[self.job] = self
         after = self._measured(self.evaluate, f"@{self.job}", measures=self.job)
         return stages | {f"{self.job}{EVALUATION}": after}

@@ -7,7 +7,7 @@ import ray
 
 from pairloop.data.v1.pair_pb2 import Score
 from pairloop.data.v1.rollout_pb2 import Rollout
-from services.causes import causes
+from services.causes import causes, lost_to_errors, too_many_lost
 from services.errors import DataError, WorkerError, one_line
 from services.reward.settings import RewardSettings
 
@@ -63,12 +63,8 @@ def told_lost(
     ]
     if not lost:
         return ""
-    count = len(rollouts)
-    which = f"{len(lost)} of {count} prompts were" if len(lost) < count else "every prompt was"
-    if len(lost) == count or len(lost) > max_failed * count:
-        allowed = f" (max_failed allows {max_failed:.0%})" if len(lost) < count else ""
-        raise WorkerError(
-            f"{which} lost to an error{allowed}: {causes(lost)}; mend the cause and run the same"
-            " command again"
-        )
-    return f"{which} lost to an error: {causes(lost)}"
+    count, why = len(rollouts), causes(lost)
+    if too_many_lost(len(lost), count, max_failed):
+        said = lost_to_errors(len(lost), count, why, f"max_failed allows {max_failed:.0%}")
+        raise WorkerError(f"{said}; mend the cause and run the same command again")
+    return lost_to_errors(len(lost), count, why)

@@ -14,6 +14,7 @@ from orchestrator.online.prompts import make_prompt
 from orchestrator.stages.context import StageContext
 from pairloop.data.v1.pair_pb2 import DropReason, Score
 from pairloop.data.v1.rollout_pb2 import Rollout
+from services.data.messages import plain_messages
 from services.data.rows import read_prompts
 from services.errors import DataError
 from services.pairs.sampled_examples import about
@@ -108,7 +109,7 @@ def _row(rollout: Rollout, scores: list[Score], selection: Selection) -> dict[st
     """In the form that read_pairs reads."""
     prompt = rollout.prompt
     return {
-        "prompt": [{"role": m.role, "content": m.content} for m in prompt.messages],
+        "prompt": plain_messages(prompt),
         "chosen": rollout.samples[selection.chosen].text,
         "rejected": rollout.samples[selection.rejected].text,
         "chosen_score": scores[selection.chosen].total,
@@ -126,7 +127,7 @@ def _example(
         episode=0,
         id=f"{rollout.prompt.id}/{selection.chosen}-{selection.rejected}",
         prompt=rollout.prompt.messages[-1].content,
-        messages=[{"role": m.role, "content": m.content} for m in rollout.prompt.messages],
+        messages=plain_messages(rollout.prompt),
         chosen=rollout.samples[selection.chosen].text,
         rejected=rollout.samples[selection.rejected].text,
         chosen_about=about(rollout.samples[selection.chosen]),

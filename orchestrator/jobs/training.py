@@ -3,6 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from orchestrator.artifacts.store import CHECKPOINTS
 from services.learner.jobs.settings import Place
 from services.learner.settings import TrainSettings
 from services.settings import Settings
@@ -21,7 +22,6 @@ async def train(
     `task` is "module:function", imported where it runs; it is given the part of the job's settings
     that is `kind`. Raises WorkerError with the cause.
     """
-    from orchestrator.stages.context import KEPT
     from services.learner.train.background import start
     from services.telemetry.record.sink import Reporter
 
@@ -34,7 +34,7 @@ async def train(
         stage=context.stage,
         seed=context.seed,
         out=str(context.out),
-        kept=str(context.scratch / KEPT),
+        kept=str(context.scratch / CHECKPOINTS),
     )
     # Not asyncio.to_thread: an interrupted run would wait for the job's end before it exits.
     future = start(

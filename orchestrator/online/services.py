@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
+from orchestrator.artifacts.store import CHECKPOINTS
 from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.jobs.training import part_of
 from orchestrator.online.publishing import StorePublisher
 from orchestrator.online.supervision import heartbeat, together
-from orchestrator.stages.context import KEPT, StageContext
+from orchestrator.stages.context import StageContext
 from services.admin.command import command_for
 from services.admin.server import AdminServer
 from services.errors import PairloopError, WorkerError
@@ -177,7 +178,7 @@ def _start_learner(
         stage=context.stage,
         seed=job.seed,
         out=str(context.out),
-        kept=str(context.scratch / KEPT),
+        kept=str(context.scratch / CHECKPOINTS),
         run=name,
         redis_url=SecretStr(url),
         folder=str(context.scratch / "learner"),

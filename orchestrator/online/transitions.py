@@ -2,6 +2,7 @@
 
 from orchestrator.online.ports import Episodes, LoopPorts
 from pairloop.admin.v1.admin_pb2 import Change, Episode
+from services.causes import lost_to_errors, too_many_lost
 from services.errors import StallError, StateError, WorkerError
 from services.queues.settings import EpisodeSettings
 from services.states import ABORTED, HELD, SAMPLED, State, state_of
@@ -44,13 +45,10 @@ async def fail_if_too_many_failed(
     like are the policy's doing: the next episode goes on. Raises WorkerError with the causes.
     """
     lost = episode.dropped.get("DEAD_LETTER", 0)
-    if lost <= settings.max_failed * episode.prompts and lost < max(1, episode.prompts):
+    if not too_many_lost(lost, episode.prompts, settings.max_failed):
         return
-    reason = "every prompt was lost to an error"
-    if lost < episode.prompts:
-        allowed = f"(episodes.max_failed allows {settings.max_failed:.0%})"
-        reason = f"{_lost(episode)} were lost to an error {allowed}"
-    reason += f": {await ports.failures(episode.number)}"
+    budget = f"episodes.max_failed allows {settings.max_failed:.0%}"
+    reason = lost_to_errors(lost, episode.prompts, await ports.failures(episode.number), budget)
     change = Change(actor="the loop", reason=reason)
     failed = await ports.episodes.move(episode.number, State.FAILED, change)
     ports.report(episode_event(failed, settings.count, ports.stage))
@@ -59,16 +57,10 @@ async def fail_if_too_many_failed(
 
 async def tell_failures(ports: LoopPorts, episode: Episode) -> None:
     """A warning with the causes when an episode lost some of its prompts to errors."""
-    if episode.dropped.get("DEAD_LETTER", 0):
-        text = (
-            f"episode {episode.number}: {_lost(episode)} were lost to an error:"
-            f" {await ports.failures(episode.number)}"
-        )
+    if lost := episode.dropped.get("DEAD_LETTER", 0):
+        said = lost_to_errors(lost, episode.prompts, await ports.failures(episode.number))
+        text = f"episode {episode.number}: {said}"
         ports.report(Note(stage=ports.stage, text=text, level="warning"))
-
-
-def _lost(episode: Episode) -> str:
-    return f"{episode.dropped['DEAD_LETTER']} of {episode.prompts} prompts"
 
 
 class ChangeWatch:

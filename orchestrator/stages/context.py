@@ -11,9 +11,6 @@ from services.telemetry.record.state import RunState
 if TYPE_CHECKING:
     from orchestrator.stages.engines import EnginePool
 
-KEPT = "checkpoints"
-"""Folder in a stage's scratch: models of the way, which the artifact has as `checkpoints/`."""
-
 
 @dataclass(frozen=True)
 class RunContext:

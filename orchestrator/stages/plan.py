@@ -104,8 +104,11 @@ def plan_stages(job: Job, fresh: Collection[str] = ()) -> list[PlannedStage]:
     folder = run_folder(job)
     content = ContentIndex(folder.parent / ".inputs.json")
     everything = finished_artifacts(folder.parent, folder)
-    # What moves from its place is found there by no other stage either.
-    finished = finished_artifacts(folder.parent, folder, without=[folder / key for key in fresh])
+    finished = everything
+    if fresh:
+        # What moves from its place is found there by no other stage either.
+        aside = [folder / key for key in fresh]
+        finished = finished_artifacts(folder.parent, folder, without=aside)
     marks: dict[str, str] = {}
 
     def token(each: Input) -> str:
@@ -223,7 +226,7 @@ def _made_nothing(stage: PlannedStage, folder: Path) -> bool:
 def _compared(stage: PlannedStage, final: Path, there: Artifact | None) -> PlannedStage:
     """Against what stands in its place: the finished artifact, else other unfinished work."""
     if there is not None:
-        before, kept = there.identity, f"{shown(final)} moves to .replaced/ when it is done"
+        before, kept = there.identity, f"{shown(final)} moves to {REPLACED}/ when it is done"
     else:
         others = sorted(
             stage.scratch.parent.glob(f"{stage.key}-*"), key=lambda path: path.stat().st_mtime

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.artifacts.inputs import inputs_of
+from orchestrator.artifacts.inputs import inputs_of, policy_of
 from orchestrator.artifacts.lineage import Lineage
 from orchestrator.artifacts.links import resolve
 from orchestrator.artifacts.store import (
@@ -20,7 +20,7 @@ from orchestrator.artifacts.store import (
 )
 from orchestrator.checks.preflight import check_made
 from orchestrator.jobs.job import Job
-from orchestrator.stages.context import KEPT, RunContext, StageContext
+from orchestrator.stages.context import RunContext, StageContext
 from orchestrator.stages.plan import PlannedStage, begin
 from services.errors import ArtifactError, Waiting, WorkerError
 from services.inputs import Function
@@ -73,8 +73,8 @@ async def run_stage(
         raise WorkerError(f"{planned.key}: job {job.job} ended and left nothing in its folder")
     if job.resume:
         _linked(context.scratch / job.resume, context.out / RESUME)
-    if (context.scratch / KEPT).is_dir():
-        _linked(context.scratch / KEPT, context.out / CHECKPOINTS)
+    if (context.scratch / CHECKPOINTS).is_dir():
+        _linked(context.scratch / CHECKPOINTS, context.out / CHECKPOINTS)
     artifact = Artifact(
         kind=job.job,
         fingerprint=planned.fingerprint,
@@ -104,10 +104,8 @@ def _worked(run: RunContext, stage: str, seconds: float) -> float:
 
 def _trained_further(job: Job) -> str:
     """The policy a training stage starts from: the stage that made it, else as it is written."""
-    if job.makes != "policy":
-        return ""
-    policies = [each for each in inputs_of(job) if each.key == "policy"]
-    return next((each.linked or each.value for each in policies), "")
+    policy = policy_of(job) if job.makes == "policy" else None
+    return "" if policy is None else policy.linked or policy.value
 
 
 def _context(
@@ -133,7 +131,7 @@ def _prepare(planned: PlannedStage, context: StageContext, parents: Mapping[str,
     resume = planned.job.resume
     if planned.extends is None or not resume or (context.scratch / resume).exists():
         return
-    partial, kept = context.scratch / f"{resume}.partial", context.scratch / KEPT
+    partial, kept = context.scratch / f"{resume}.partial", context.scratch / CHECKPOINTS
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(kept, ignore_errors=True)
     try:

@@ -4,6 +4,7 @@ from heapq import nsmallest
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
 from pairloop.data.v1.rollout_pb2 import FINISH_REASON_LENGTH, Sample
+from services.data.messages import plain_messages
 from services.telemetry.record.events import PairExample
 
 SHOWN = 6
@@ -50,7 +51,7 @@ def _example(stage: str, pair: PreferencePair) -> PairExample:
         episode=pair.prompt.episode,
         id=pair.id,
         prompt=messages[-1].content if messages else pair.prompt.text,
-        messages=[{"role": m.role, "content": m.content} for m in messages],
+        messages=plain_messages(pair.prompt),
         chosen=pair.chosen.text,
         rejected=pair.rejected.text,
         chosen_about=about(pair.chosen),

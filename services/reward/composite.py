@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pairloop.data.v1.pair_pb2 import Score
 from pairloop.data.v1.rollout_pb2 import FINISH_REASON_LENGTH, Prompt, Sample
+from services.data.messages import plain_messages
 from services.errors import LineageError, WorkerError
 from services.hub import find_model
 from services.reward import rules
@@ -167,10 +168,6 @@ def _rule(part: Rule, folder: str) -> ScoreGroup:
         ]
     function = load_function(part.path, folder)
     return lambda prompt, samples: [
-        function(prompt.id, prompt.text, sample.text, prompt.metadata, _messages(prompt))
+        function(prompt.id, prompt.text, sample.text, prompt.metadata, plain_messages(prompt))
         for sample in samples
     ]
-
-
-def _messages(prompt: Prompt) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in prompt.messages]

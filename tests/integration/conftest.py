@@ -1,11 +1,16 @@
-"""What integration tests share: one real Redis server, and a run name nobody else uses."""
+"""What integration tests share: one real Redis server, a run name nobody else uses, and an admin
+API on a run of two episodes.
+"""
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from orchestrator.episodes import EpisodeStore
+from services.admin.server import AdminServer
+from services.admin.settings import AdminSettings
 from services.queues.embedded import EmbeddedRedis
 
 
@@ -22,3 +27,19 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def run_name() -> str:
     return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def store(redis_url: str, run_name: str) -> AsyncIterator[EpisodeStore]:
+    store = await EpisodeStore.open(redis_url, run_name, 5.0)
+    await store.create(2, 4)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def server(store: EpisodeStore) -> AsyncIterator[tuple[AdminServer, str]]:
+    server = AdminServer()
+    address = await server.start(AdminSettings(port=0), store)
+    yield server, address
+    await server.stop()

@@ -24,22 +24,6 @@ NAME = "pairloop.admin.v1.AdminService"
 
 
 @pytest.fixture
-async def store(redis_url: str, run_name: str) -> AsyncIterator[EpisodeStore]:
-    store = await EpisodeStore.open(redis_url, run_name, 5.0)
-    await store.create(2, 4)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def server(store: EpisodeStore) -> AsyncIterator[tuple[AdminServer, str]]:
-    server = AdminServer()
-    address = await server.start(FREE, store)
-    yield server, address
-    await server.stop()
-
-
-@pytest.fixture
 async def channel(server: tuple[AdminServer, str]) -> AsyncIterator[grpc.aio.Channel]:
     async with grpc.aio.insecure_channel(server[1]) as channel:
         yield channel

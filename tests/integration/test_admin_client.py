@@ -4,7 +4,6 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,22 +14,6 @@ from services.admin.client import main
 from services.admin.command import command_for
 from services.admin.server import AdminServer
 from services.admin.settings import AdminSettings
-
-
-@pytest.fixture
-async def store(redis_url: str, run_name: str) -> AsyncIterator[EpisodeStore]:
-    store = await EpisodeStore.open(redis_url, run_name, 5.0)
-    await store.create(2, 4)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def server(store: EpisodeStore) -> AsyncIterator[tuple[AdminServer, str]]:
-    server = AdminServer()
-    address = await server.start(AdminSettings(port=0), store)
-    yield server, address
-    await server.stop()
 
 
 async def call(address: str, *arguments: str, watch_s: float = 60.0) -> int:

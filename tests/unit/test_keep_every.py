@@ -9,9 +9,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from orchestrator.artifacts.lineage import Lineage
-from orchestrator.artifacts.store import Artifact, Begun, finish, write_begun
+from orchestrator.artifacts.store import CHECKPOINTS, Artifact, Begun, finish, write_begun
 from orchestrator.jobs.job import Job
-from orchestrator.stages.context import KEPT, RunContext, StageContext
+from orchestrator.stages.context import RunContext, StageContext
 from orchestrator.stages.plan import plan_stages
 from orchestrator.stages.stage import run_stage
 from services.errors import LineageError
@@ -72,9 +72,9 @@ class Keeps(CountAnswers):
     """Leaves a model of the way in its scratch."""
 
     async def run(self, context: StageContext) -> dict[str, float]:
-        (context.scratch / KEPT / "step-000001").mkdir(parents=True)
-        (context.scratch / KEPT / "step-000001" / "config.json").write_text("{}")
-        (context.scratch / KEPT / ".step-000002.3f.tmp").mkdir()
+        (context.scratch / CHECKPOINTS / "step-000001").mkdir(parents=True)
+        (context.scratch / CHECKPOINTS / "step-000001" / "config.json").write_text("{}")
+        (context.scratch / CHECKPOINTS / ".step-000002.3f.tmp").mkdir()
         return await super().run(context)
 
 
@@ -108,8 +108,8 @@ def test_a_model_of_the_way_has_the_parents_of_the_last_one(tmp_path: Path) -> N
     assert Lineage().base(reference, None, "ondare") == str(tmp_path / "base")
     scratch = tmp_path / ".work" / "online_dpo-1"
     write_begun(scratch, Begun(kind="online_dpo"), {"policy": sft})
-    (scratch / KEPT / "episode-0001").mkdir(parents=True)
-    begun = Lineage().reference(f"{scratch}/{KEPT}/episode-0001", None)
+    (scratch / CHECKPOINTS / "episode-0001").mkdir(parents=True)
+    begun = Lineage().reference(f"{scratch}/{CHECKPOINTS}/episode-0001", None)
     assert (begun, begun.source) == (sft, "lineage")
 
 
@@ -123,7 +123,7 @@ def test_a_model_of_the_way_is_found_where_it_went(tmp_path: Path) -> None:
         return str(tmp_path / name)
 
     def keep(folder: Path) -> Path:
-        (kept := folder / KEPT / "step-000002").mkdir(parents=True)
+        (kept := folder / CHECKPOINTS / "step-000002").mkdir(parents=True)
         return kept
 
     base = make("base", "pretrain", "1")
@@ -139,7 +139,7 @@ def test_a_model_of_the_way_is_found_where_it_went(tmp_path: Path) -> None:
     assert Lineage().reference(tuned, None) == str(in_artifact)
     # Other work takes the artifact's place.
     keep(Path(make("sft", "sft", "3", policy=base)))
-    replaced = tmp_path / ".replaced" / "sft-1" / KEPT / "step-000002"
+    replaced = tmp_path / ".replaced" / "sft-1" / CHECKPOINTS / "step-000002"
     assert Lineage().reference(tuned, None) == str(replaced)
     # A parent that is in an artifact is never taken from another one.
     later = make("later", "offline_dpo", "8", policy=str(replaced))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pairloop.data.v1.pair_pb2 import PreferencePair, Score
+from services.data.messages import plain_messages
 
 _FOLDER = "pairs"
 
@@ -61,7 +62,7 @@ def pair_row(pair: PreferencePair) -> dict[str, Any]:
         "episode": prompt.episode,
         "index": prompt.index,
         "id": pair.id,
-        "prompt": [{"role": m.role, "content": m.content} for m in prompt.messages],
+        "prompt": plain_messages(prompt),
         "chosen": pair.chosen.text,
         "rejected": pair.rejected.text,
         "chosen_score": pair.chosen_score.total,
