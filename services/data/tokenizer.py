@@ -55,10 +55,11 @@ def train_tokenizer(
     )
     backend.train_from_iterator(_some(texts), trainer)
     model = json.loads(backend.to_str())["model"]
-    return _wrap(model["vocab"], model["merges"], max_length)
+    return wrap(model["vocab"], model["merges"], max_length)
 
 
-def _wrap(vocab: dict[str, int], merges: list[list[str]], max_length: int) -> Any:
+def wrap(vocab: dict[str, int], merges: list[list[str]], max_length: int) -> Any:
+    """The transformers tokenizer of byte-level BPE entries and merges; control tokens come last."""
     from transformers import AddedToken, Qwen2Tokenizer
 
     size = len(vocab)
