@@ -1,4 +1,5 @@
-"""What a setting can name that a job reads: the marks of models, tokenizers, rows and functions.
+"""What a setting can name that a job reads: the marks of models, tokenizers, rows, rollouts and
+functions.
 
     policy: ModelPath                                   a model folder, hub name or "@stage"
     pairs: Annotated[DataSource, Rows("pairs")]         rows of one kind
@@ -33,11 +34,16 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Rollouts:
+    """What an online run recorded: its artifact, or the folder rollouts/ in it."""
+
+
+@dataclass(frozen=True)
 class Function:
     """A Python function by its import path, "package.module:function"."""
 
 
-Mark = Model | Tokenizer | Rows | Function
+Mark = Model | Tokenizer | Rows | Rollouts | Function
 
 ModelPath = Annotated[str, Model()]
 RewardModelPath = Annotated[str, Model("reward model")]

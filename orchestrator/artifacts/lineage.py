@@ -112,6 +112,11 @@ class Lineage:
             " train.optimizer.kind to adamw"
         )
 
+    def parents_of(self, path: str) -> Mapping[str, str]:
+        """Where each parent of a model is by now, by its role; none of what has no record."""
+        made = self._made(path)
+        return {} if made is None else made.parents
+
     def new_shape(self, path: str) -> tuple[str, ModelShape] | None:
         """The stage that will make this model from nothing, and its shape; None for others."""
         first = self.first(path)

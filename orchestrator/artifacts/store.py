@@ -202,3 +202,16 @@ def shown(folder: Path) -> str:
     """As a user would write it: relative inside the current folder, whole outside of it."""
     place = folder.resolve()
     return str(place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place)
+
+
+def linked(folder: Path, to: Path) -> None:
+    """The same files under another folder too; a crash leaves the first as it was."""
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:  # a file system without links
+            shutil.copy2(source, target)
+
+    # What an interrupted write has left beside the whole ones stays behind.
+    shutil.copytree(folder, to, copy_function=link, ignore=shutil.ignore_patterns(".*.tmp"))

@@ -20,9 +20,10 @@ from orchestrator.checks.hub import check_hub
 from orchestrator.checks.memory import check_kv_cache
 from orchestrator.checks.models import check_model_folder, check_tokenizer_folder
 from orchestrator.checks.reward import check_function
+from orchestrator.checks.rollouts import check_rollouts
 from orchestrator.jobs.job import Job
 from services.errors import ConfigError, DataError, PairloopError
-from services.inputs import Function, Model, Rows, Tokenizer
+from services.inputs import Function, Model, Rollouts, Rows, Tokenizer
 
 
 def check(job: Job, *, addresses: bool = True) -> None:
@@ -43,6 +44,8 @@ def check(job: Job, *, addresses: bool = True) -> None:
                 check_input(placed)
             elif isinstance(each.mark, Model):
                 check_made_kind(placed, each.mark.kind, stages[each.linked])
+            elif isinstance(each.mark, Rollouts):
+                check_records(placed, stages[each.linked])
         try:
             stage.check(lineage)
         except PairloopError as error:
@@ -74,6 +77,15 @@ def check_made_kind(each: Input, kind: str, maker: Job) -> None:
         )
 
 
+def check_records(each: Input, maker: Job) -> None:
+    """ConfigError when the stage that is linked to records no rollouts."""
+    if not maker.records():
+        raise ConfigError(
+            f"'{each.key}': {each.linked} records no rollouts; link to an online stage, and set"
+            " record=true there"
+        )
+
+
 def check_input(each: Input) -> None:
     """One input, by its mark."""
     match each.mark:
@@ -81,6 +93,8 @@ def check_input(each: Input) -> None:
             check_model_folder(each.value, each.key, kind)
         case Tokenizer():
             check_tokenizer_folder(each.value, each.key)
+        case Rollouts():
+            check_rollouts(each.value, each.key)
         case Function():
             check_function(each.value, each.key)
         case Rows(kind=rows):

@@ -95,6 +95,10 @@ class Job(Settings):
         """Of the model it makes from nothing, if it does."""
         return None
 
+    def records(self) -> bool:
+        """Whether its artifact holds the rollouts it was trained on."""
+        return False
+
     def preference_prompts(self) -> Sequence[DataSource]:
         """The prompts that it makes preference data from."""
         return []

@@ -100,6 +100,10 @@ class OnlineDPO(OnlineDPOSettings, PolicyJob):
         """Every stream and every episode is there."""
         return self.queues
 
+    def records(self) -> bool:
+        """When asked to."""
+        return self.record
+
     def preference_prompts(self) -> Sequence[DataSource]:
         """All."""
         return [self.prompts]

@@ -16,6 +16,7 @@ JOBS: dict[str, str] = {
     "reward_model": "orchestrator.jobs.reward_model:RewardModel",
     "offline_dpo": "orchestrator.jobs.offline_dpo:OfflineDPO",
     "online_dpo": "orchestrator.jobs.online_dpo:OnlineDPO",
+    "replay_dpo": "orchestrator.jobs.replay_dpo:ReplayDPO",
     "evaluate": "orchestrator.jobs.evaluate:Evaluate",
     "recipe": "orchestrator.jobs.recipe:Recipe",
 }

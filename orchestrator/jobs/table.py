@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from orchestrator.jobs.job import Job
 from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.jobs.registry import JOBS, job_class
-from services.inputs import Function, Mark, Model, Rows, Tokenizer
+from services.inputs import Function, Mark, Model, Rollouts, Rows, Tokenizer
 from services.settings import EXTENDABLE, Settings, is_operational, settings_in
 
 _HEAD = """\
@@ -75,6 +75,8 @@ def _kind(mark: Mark) -> str:
             return "model"
         case Tokenizer():
             return "tokenizer"
+        case Rollouts():
+            return "recorded rollouts"
         case Function():
             return "function"
 

@@ -35,6 +35,7 @@ async def train(
         seed=context.seed,
         out=str(context.out),
         kept=str(context.scratch / CHECKPOINTS),
+        folder=str(context.scratch / "learner"),
     )
     # Not asyncio.to_thread: an interrupted run would wait for the job's end before it exits.
     future = start(

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.artifacts.store import read_artifact
+from orchestrator.artifacts.store import linked, read_artifact
 from orchestrator.jobs.online_dpo import LEDGER, OnlineDPO
 from orchestrator.loop import run_episodes
 from orchestrator.online.ports import LoopPorts, Weights
@@ -24,6 +24,7 @@ from services.causes import causes
 from services.data.rows import read_prompts
 from services.errors import DataError, StallError, WorkerError
 from services.learner.online.pair_record import join_pairs
+from services.learner.online.rollouts import ROLLOUTS
 from services.pairs.stats import merge
 from services.queues.address import redis_address
 from services.queues.ledger import LedgerEvent, ledger_audit
@@ -47,6 +48,8 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
         await services.queues.expire(_KEPT_S)
     _write_ledger(context, [asdict(event) for event in ledger])
     join_pairs(context.scratch / job.resume, job.episodes.count, context.out / "pairs.jsonl")
+    if (recorded := context.scratch / job.resume / ROLLOUTS).is_dir():
+        linked(recorded, context.out / ROLLOUTS)
     problems = ledger_audit(ledger)
     if problems:
         raise WorkerError(

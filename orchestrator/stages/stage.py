@@ -1,6 +1,5 @@
 """One stage: reuse its finished artifact, or run its job."""
 
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from orchestrator.artifacts.store import (
     Artifact,
     artifact_root,
     finish,
+    linked,
     read_artifact,
     shown,
 )
@@ -72,9 +72,9 @@ async def run_stage(
     if not context.out.is_dir():
         raise WorkerError(f"{planned.key}: job {job.job} ended and left nothing in its folder")
     if job.resume:
-        _linked(context.scratch / job.resume, context.out / RESUME)
+        linked(context.scratch / job.resume, context.out / RESUME)
     if (context.scratch / CHECKPOINTS).is_dir():
-        _linked(context.scratch / CHECKPOINTS, context.out / CHECKPOINTS)
+        linked(context.scratch / CHECKPOINTS, context.out / CHECKPOINTS)
     artifact = Artifact(
         kind=job.job,
         fingerprint=planned.fingerprint,
@@ -136,27 +136,14 @@ def _prepare(planned: PlannedStage, context: StageContext, parents: Mapping[str,
     shutil.rmtree(kept, ignore_errors=True)
     try:
         if (planned.extends / CHECKPOINTS).is_dir():
-            _linked(planned.extends / CHECKPOINTS, kept)
-        _linked(planned.extends / RESUME, partial)
+            linked(planned.extends / CHECKPOINTS, kept)
+        linked(planned.extends / RESUME, partial)
     except OSError as error:
         raise ArtifactError(
             f"{planned.extends} cannot be gone on from: {error.strerror or error}; begin the stage"
             f" anew: --fresh {planned.key}"
         ) from None
     partial.rename(context.scratch / resume)
-
-
-def _linked(folder: Path, to: Path) -> None:
-    """The same files under another folder too; a crash leaves the first as it was."""
-
-    def link(source: str, target: str) -> None:
-        try:
-            os.link(source, target)
-        except OSError:  # a file system without links
-            shutil.copy2(source, target)
-
-    # What an interrupted write has left beside the whole ones stays behind.
-    shutil.copytree(folder, to, copy_function=link, ignore=shutil.ignore_patterns(".*.tmp"))
 
 
 def _parents(job: Job) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, model_validator
 
 from services.data.settings import DataSource, TokenizerSettings
-from services.inputs import ModelPath, OptionalModelPath, Rows, Tokenizer
+from services.inputs import ModelPath, OptionalModelPath, Rollouts, Rows, Tokenizer
 from services.learner.model.shape import ModelShape
 from services.learner.settings import AdamWSettings, DPOSettings, TrainSettings
 from services.queues.settings import EpisodeSettings, QueueSettings
@@ -91,15 +91,38 @@ class OnlineDPOSettings(Settings):
     dpo: DPOSettings = DPOSettings()
     train: TrainSettings = TrainSettings()
     """`epochs` is passes over each episode's pairs."""
+    record: Operational[bool] = False
+    """Keep each episode's pairs, exactly as they are trained, in the artifact's rollouts/: job
+    replay_dpo trains on them again."""
     queues: Operational[QueueSettings] = QueueSettings()
 
     @model_validator(mode="after")
     def _keeps_by_episode(self) -> "OnlineDPOSettings":
-        if self.train.keep_every:
-            raise ValueError(
-                "train.keep_every counts the steps of jobs that are not online; set"
-                " episodes.keep_every"
-            )
+        require_keeping_by_episode(self.train)
+        return self
+
+
+class ReplayDPOSettings(Settings):
+    """DPO on the rollouts that an online run recorded."""
+
+    rollouts: Annotated[str, Rollouts()]
+    """The artifact of an online run with `record`, or the rollouts/ in it."""
+    policy: ModelPath
+    """As the run starts. Left out: that of the recorded run, and with it whatever else of
+    reference, base, episodes, dpo, train and seed is not set."""
+    reference: OptionalModelPath = None
+    """Frozen; by default the policy as it was before any training on preferences, by lineage."""
+    base: OptionalModelPath = None
+    """For OMO: tau_r = reference - base; by default what the reference was fine-tuned from."""
+    episodes: EpisodeSettings = EpisodeSettings()
+    """`count` of the recorded ones are trained; what is said of sampling has no meaning here."""
+    dpo: DPOSettings = DPOSettings()
+    train: TrainSettings = TrainSettings()
+    """`epochs` is passes over each episode's pairs."""
+
+    @model_validator(mode="after")
+    def _keeps_by_episode(self) -> "ReplayDPOSettings":
+        require_keeping_by_episode(self.train)
         return self
 
 
@@ -113,6 +136,8 @@ class Place(Settings):
     """Folder the model is written to."""
     kept: str | None = None
     """Folder for the models that keep_every asks for; on storage every rank sees."""
+    folder: str | None = None
+    """Of what an interrupted job goes on from; on storage every rank sees."""
 
 
 class OnlinePlace(Place):
@@ -129,6 +154,14 @@ class OnlinePlace(Place):
     """A fixed text; its log-probabilities go out with every version."""
     canary_tolerance: float = Field(5e-4, gt=0.0)
     """Nats."""
+
+
+def require_keeping_by_episode(train: TrainSettings) -> None:
+    """ValueError for models kept by steps in a job that goes by episodes."""
+    if train.keep_every:
+        raise ValueError(
+            "train.keep_every counts the steps of jobs that are not online; set episodes.keep_every"
+        )
 
 
 def require_no_reference(train: TrainSettings) -> None:

@@ -37,6 +37,7 @@ from services.learner.online.episode_wait import EpisodeQueues
 from services.learner.online.metrics import divergence, sampler_gap
 from services.learner.online.pair_record import write_pairs
 from services.learner.online.ports import Connect, Publisher, WeightVersion
+from services.learner.online.rollouts import write_rollouts
 from services.learner.optim.build import make_optimizer
 from services.learner.optim.schedule import lr_factor
 from services.learner.train.batches import plan_batches
@@ -145,6 +146,8 @@ class _Learner:
         self.version = episode
         if self._worker.is_main:
             write_pairs(Path(self._place.folder), episode, pairs)
+            if self._settings.record:
+                write_rollouts(Path(self._place.folder), episode, pairs)
             self._keep(episode)
             self._save([pair.id for pair in pairs])
         self._worker.barrier()

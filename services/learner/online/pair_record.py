@@ -5,28 +5,22 @@ is trained once more after a crash has the same kept pairs, so its file is the s
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pairloop.data.v1.pair_pb2 import PreferencePair, Score
 from services.data.messages import plain_messages
+from services.learner.train.durable import replaced_file
 
 _FOLDER = "pairs"
 
 
 def write_pairs(folder: Path, episode: int, pairs: Sequence[PreferencePair]) -> None:
     """One episode's file, whole or not at all: its pairs in canonical order."""
-    path = _path(folder, episode)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replaced_file(_path(folder, episode)) as file:
         for pair in pairs:
-            file.write(json.dumps(pair_row(pair), ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
+            file.write((json.dumps(pair_row(pair), ensure_ascii=False) + "\n").encode())
 
 
 def join_pairs(folder: Path, episodes: int, out: Path) -> int:

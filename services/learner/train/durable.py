@@ -1,4 +1,4 @@
-"""Folders that are complete or absent: written beside, flushed to disk, renamed."""
+"""Files and folders that are complete or absent: written beside, flushed to disk, renamed."""
 
 import os
 import shutil
@@ -6,6 +6,22 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replaced_file(target: Path) -> Iterator[BinaryIO]:
+    """A file to fill, which becomes `target` when the block ends well; its folder is made.
+
+    An interrupted write leaves "<stem>.partial" beside it, which the next one overwrites.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".partial")
+    with partial.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(target)
 
 
 @contextmanager
