@@ -27,7 +27,8 @@ REPLACED = ".replaced"
 """Folder of a run: what newer work has pushed from its place."""
 RESUME = "resume"
 """Folder in an artifact: what a larger extent goes on from."""
-
+LEARNER = "learner"
+"""Folder in a scratch folder: what an interrupted training goes on from."""
 CHECKPOINTS = "checkpoints"
 """Folder in an artifact, and in a scratch folder before: models of the way, a folder each."""
 

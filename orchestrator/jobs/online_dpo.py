@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import model_validator
 
 from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
+from orchestrator.artifacts.store import LEARNER
 from orchestrator.checks.sampling import (
     check_sampled_policy,
     check_sampling,
@@ -39,7 +40,7 @@ class OnlineDPO(OnlineDPOSettings, PolicyJob):
     """Sample, score, pair, train, publish; episode by episode."""
 
     aligns: ClassVar[bool] = True
-    resume: ClassVar[str] = "learner"
+    resume: ClassVar[str] = LEARNER
 
     job: Literal["online_dpo"] = "online_dpo"
     prompts: Annotated[DataSource, Rows("prompts")]

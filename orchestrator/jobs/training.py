@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from orchestrator.artifacts.store import CHECKPOINTS
+from orchestrator.artifacts.store import CHECKPOINTS, LEARNER
 from services.learner.jobs.settings import Place
 from services.learner.settings import TrainSettings
 from services.settings import Settings
@@ -35,7 +35,7 @@ async def train(
         seed=context.seed,
         out=str(context.out),
         kept=str(context.scratch / CHECKPOINTS),
-        folder=str(context.scratch / "learner"),
+        folder=str(context.scratch / LEARNER),
     )
     # Not asyncio.to_thread: an interrupted run would wait for the job's end before it exits.
     future = start(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
-from orchestrator.artifacts.store import CHECKPOINTS
+from orchestrator.artifacts.store import CHECKPOINTS, LEARNER
 from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.jobs.training import part_of
@@ -181,7 +181,7 @@ def _start_learner(
         kept=str(context.scratch / CHECKPOINTS),
         run=name,
         redis_url=SecretStr(url),
-        folder=str(context.scratch / "learner"),
+        folder=str(context.scratch / LEARNER),
         engine_dtype=job.engine.dtype,
         canary_tokens=canary_tokens(vocabulary_size(job.policy), job.seed),
         canary_tolerance=job.sync.canary_tolerance or default_tolerance(job.engine.dtype),

@@ -91,6 +91,10 @@ class TrainSettings(Settings):
     keep_every: Operational[int] = Field(0, ge=0)
     """Keep the model of every so many steps as a model folder, checkpoints/step-<number> of the
     artifact; 0: the last one alone. An online run keeps by episodes.keep_every."""
+    checkpoint_minutes: Operational[float] = Field(1.0, ge=0.0)
+    """Minutes between the checkpoints that an interrupted offline job goes on from. Writing them
+    takes a twentieth of the time at most: where one takes long they are rarer. 0: every step. An
+    online run writes one an episode."""
     max_length: int = Field(2048, ge=16)
     """Longest example in tokens; what is longer is cut, or for pairs dropped and counted."""
     clip_norm: float = Field(1.0, gt=0.0)

@@ -1,6 +1,7 @@
 """Two gloo processes against one: the same weights, the same masks."""
 
 import multiprocessing
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,13 @@ from services.learner.train.offline import run_offline
 from tests.unit import learner_parts as parts
 
 
-def train(kind: str, worker: Worker) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
-    """The weights after six steps, and the metrics of the last one."""
+def train(
+    kind: str, worker: Worker, folder: str | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """The weights after six steps, and the metrics of the last one.
+
+    With a folder every step leaves its checkpoint there.
+    """
     torch.set_num_threads(1)
     held = parts.tokenizer()
     pad = special_ids(held)[1]
@@ -52,8 +58,9 @@ def train(kind: str, worker: Worker) -> tuple[dict[str, torch.Tensor], dict[str,
             # Alone in its batch, an example leaves the second worker without a share.
             batch_size=1 if kind == "lone" else 5,
             max_steps=6,
+            checkpoint_minutes=0,
         ),
-        Place(stage="x", seed=1, out=""),
+        Place(stage="x", seed=1, out="", folder=folder),
         tau=tau,
         worker=worker,
         report=lambda _: None,
@@ -83,7 +90,13 @@ def run_rank(rank: int, world: int, port: int, kind: str, out: str) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world
     )
-    torch.save(train(kind, Worker.current(0)), f"{out}/{rank}.pt")
+    worker = Worker.current(0)
+    torch.save(train(kind, worker, out), f"{out}/{rank}.pt")
+    if worker.is_main:
+        # As if they had been killed while the last checkpoint was written.
+        shutil.rmtree(Path(out, "checkpoints", "step-000000006"))
+    worker.barrier()
+    torch.save(train(kind, worker, out), f"{out}/{rank}-again.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -105,6 +118,10 @@ def test_two_workers_train_the_weights_of_one(kind: str, tmp_path: Path) -> None
     (first, metrics), (second, of_second) = (
         torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)
     )
+    for rank, expected in enumerate([metrics, of_second]):
+        again, of_again = torch.load(tmp_path / f"{rank}-again.pt", weights_only=True)
+        assert all(torch.equal(first[name], value) for name, value in again.items())
+        assert of_again == expected
     held = parts.tokenizer()
     start = dict(new_model(parts.SHAPE, held, 4).named_parameters())
     alone, expected = train(kind, Worker())

@@ -137,7 +137,8 @@ class Place(Settings):
     kept: str | None = None
     """Folder for the models that keep_every asks for; on storage every rank sees."""
     folder: str | None = None
-    """Of what an interrupted job goes on from; on storage every rank sees."""
+    """What an interrupted job goes on from is kept here: checkpoints in <folder>/checkpoints. On
+    storage every rank sees; without it the job begins at its beginning."""
 
 
 class OnlinePlace(Place):
@@ -147,7 +148,6 @@ class OnlinePlace(Place):
     redis_url: SecretStr
     """May hold a password: shown nowhere."""
     folder: str
-    """Checkpoints are kept in <folder>/checkpoints; on storage every rank sees."""
     engine_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What every version is rounded to, and described as."""
     canary_tokens: list[int]

@@ -43,7 +43,7 @@ def save_checkpoint(
     state: Mapping[str, Any],
 ) -> Path:
     """Write checkpoint `number` under `folder`, then remove all but the newest `_KEPT`."""
-    target = folder / f"step-{number:09d}"
+    target = place_of(folder, number)
     with replaced_folder(target) as fresh:
         for file, named in tensors.items():
             held = {name: value.detach().cpu().contiguous() for name, value in named.items()}
@@ -54,6 +54,16 @@ def save_checkpoint(
     for old in _found(folder)[:-_KEPT]:
         shutil.rmtree(old)
     return target
+
+
+def place_of(folder: Path, number: int) -> Path:
+    """Where checkpoint `number` under `folder` is."""
+    return folder / f"step-{number:09d}"
+
+
+def number_of(checkpoint: Path) -> int:
+    """The opposite of `place_of`."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def latest(folder: Path) -> Path | None:

@@ -96,20 +96,23 @@ def train_phase(
     worker: Worker,
     reporter: StepReporter,
     after_step: Callable[[int], None] = lambda step: None,
+    first: int = 0,
+    result: PhaseResult | None = None,
 ) -> PhaseResult:
     """Take one optimizer step a batch; `batches` index `examples`, the same on every worker.
 
     The gradient is that of (sum of losses over the batch) / (the batch's weight), whatever the
     number of workers and micro-batches. `lr_at` gives the learning rate of the i-th batch;
-    `after_step` is called on every worker with the number of each step, from 1. Raises
-    WorkerError naming step and examples when the loss or the gradient is not finite.
+    `after_step` is called on every worker with the number of each step, from 1. A phase that goes
+    on leaves its `first` batches out and adds to their `result`. Raises WorkerError naming step
+    and examples when the loss or the gradient is not finite.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     lengths = [objective.length(example) for example in examples]
-    result = PhaseResult()
-    started = time.monotonic()
+    result = PhaseResult() if result is None else result
+    started = time.monotonic() - result.seconds
     model.train()
-    for at, batch in enumerate(batches):
+    for at, batch in enumerate(batches[first:], start=first):
         due = worker.is_main and (reporter.due or at + 1 == len(batches))
         if isinstance(optimizer, OnlineMerging):
             optimizer.count_changes = due
@@ -132,9 +135,9 @@ def train_phase(
         result.steps.append(metrics)
         result.weights.append(weight)
         result.tokens += tokens
+        result.seconds = time.monotonic() - started
         after_step(at + 1)
     model.eval()
-    result.seconds = time.monotonic() - started
     return result
 
 

@@ -15,6 +15,7 @@ from services.learner.settings import AdamWSettings, TrainSettings
 from services.learner.train.batches import plan_batches
 from services.learner.train.distributed import Worker
 from services.learner.train.loop import PhaseResult, Report, StepReporter, train_phase
+from services.learner.train.resume import StepCheckpoints
 from services.telemetry.record.events import Note
 
 Example = TypeVar("Example")
@@ -51,12 +52,8 @@ def run_offline(
     worker: Worker,
     report: Report,
 ) -> PhaseResult:
-    """All steps of an offline job. Raises DataError when there is no example."""
-
-    def keep(step: int) -> None:
-        if settings.keep_every and step % settings.keep_every == 0 and worker.is_main:
-            keep_model(model, tokenizer, place, f"step-{step:06d}", report)
-
+    """All steps of an offline job; those that a checkpoint in `place.folder` holds are not taken
+    again. Raises DataError when there is no example."""
     if not examples:
         raise DataError(
             f"{place.stage}: no example is left to train on; see max_length and the data"
@@ -69,6 +66,23 @@ def run_offline(
         max_steps=settings.max_steps,
     )
     optimizer = make_optimizer(model, settings.optimizer, tau=tau, seed=place.seed)
+    checkpoints = StepCheckpoints(
+        Path(place.folder) / "checkpoints" if place.folder else None,
+        batches,
+        settings.checkpoint_minutes,
+        worker,
+    )
+    done, result = checkpoints.restore(model, optimizer)
+    if done and worker.is_main:
+        text = f"goes on from step {done:,} of {len(batches):,}"
+        report(Note(stage=place.stage, text=text))
+
+    def after_step(step: int) -> None:
+        # A crash in between keeps the same model once more.
+        if settings.keep_every and step % settings.keep_every == 0 and worker.is_main:
+            keep_model(model, tokenizer, place, f"step-{step:06d}", report)
+        checkpoints.after_step(step, model, optimizer, result)
+
     peak = settings.optimizer.lr
     return train_phase(
         model,
@@ -79,8 +93,10 @@ def run_offline(
         settings,
         lr_at=lambda step: peak * lr_factor(settings.schedule, step, len(batches)),
         worker=worker,
-        reporter=StepReporter(report, place.stage, len(batches)),
-        after_step=keep,
+        reporter=StepReporter(report, place.stage, len(batches), done),
+        after_step=after_step,
+        first=done,
+        result=result,
     )
 
 
