@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import model_validator
 
 from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
-from orchestrator.artifacts.store import artifact_root, read_artifact
+from orchestrator.artifacts.store import LEARNER, artifact_root, read_artifact
 from orchestrator.checks.models import check_same_tokenizer
 from orchestrator.checks.rollouts import check_recorded
 from orchestrator.jobs.policy_job import PolicyJob
@@ -26,7 +26,7 @@ class ReplayDPO(ReplayDPOSettings, PolicyJob):
     """DPO on the rollouts that an online run recorded, episode by episode; nothing is sampled."""
 
     aligns: ClassVar[bool] = True
-    resume: ClassVar[str] = "learner"
+    resume: ClassVar[str] = LEARNER
 
     job: Literal["replay_dpo"] = "replay_dpo"
 

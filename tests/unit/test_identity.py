@@ -39,6 +39,8 @@ OPERATIONAL = {
         "port",
         "max_failed",
         "keep_every",
+        "checkpoint_minutes",
+        "record",
     ),
     *("in_flight", "queues", "sync", "admin", "measures"),
     # Of a job that is measured before and after; an online job's engine samples, and is identity.
