@@ -1,6 +1,6 @@
 # make demo | test | check: each sets up .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast check mutants format protos lock stop-ray clean
+.PHONY: help setup demo test fast check mutants format protos lock stop-ray bench-setup clean
 
 help:
 	@echo "make demo     set up and run the whole recipe in miniature (configs/demo.yaml)"
@@ -12,7 +12,8 @@ help:
 	@echo "make protos   generate code from protos/"
 	@echo "make lock     resolve pyproject.toml into requirements/cpu.lock"
 	@echo "make stop-ray end the local Ray that ray.keep left under OUTPUT (runs)"
-	@echo "make clean    remove .venv and caches (runs/ stays)"
+	@echo "make bench-setup  TRL in an environment of its own, .venv-trl, for bench/*_vs_trl.py"
+	@echo "make clean    remove .venv, .venv-trl and caches (runs/ stays)"
 
 setup:
 	@scripts/setup.sh
@@ -50,5 +51,8 @@ lock: setup
 stop-ray:
 	@.venv/bin/python -m orchestrator.stages.kept $(or $(OUTPUT),runs)
 
+bench-setup: setup
+	@scripts/bench_setup.sh
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage mutants
+	rm -rf .venv .venv-trl .mypy_cache .ruff_cache .pytest_cache .coverage mutants

@@ -1,0 +1,166 @@
+"""One online DPO run of ours and one of TRL's, on the same model, prompts and reward."""
+
+import json
+import random
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench import measure, models
+
+FOLDER = measure.ROOT / "runs" / "bench"
+PROMPT_DIGITS = (12, 28)
+"""Shortest and longest; a digit is a token, and the chat template adds its own."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What both sides do: `episodes` times sample `samples` answers a prompt, and train a step."""
+
+    policy: Path
+    base: Path
+    prompts: Path
+    reward: str
+    """A function of bench/rewards.py."""
+    max_tokens: int
+    max_length: int
+    episodes: int
+    batch: int = 16
+    """Prompts an episode, pairs a step."""
+    samples: int = 2
+    lr: float = 1e-6
+    beta: float = 0.1
+    dtype: str = "float32"
+    seed: int = 0
+    kept: bool = False
+    """Whether every episode's model is kept, and where it lies is told."""
+
+
+def task(shape: str, max_tokens: int, episodes: int) -> Task:
+    """A shape of bench/models.py with random weights, and prompts of random digits."""
+    folder = FOLDER / shape
+    made = models.make(folder, shape)
+    prompts = folder / "prompts.jsonl"
+    draw, (least, most) = random.Random(0), PROMPT_DIGITS
+    rows = [
+        {"prompt": "".join(draw.choices("0123456789", k=least + at % (most - least + 1)))}
+        for at in range(64)
+    ]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return Task(made["policy"], made["base"], prompts, "score", max_tokens, 256, episodes)
+
+
+def run_ours(
+    task: Task, more: Mapping[str, Any] | None = None, train: Mapping[str, Any] | None = None
+) -> measure.Outcome:
+    """As a user runs it, with OMO; `more` replaces keys of the job, `train` keys of its training.
+
+    `seconds` of an episode: from one's end to the next one's.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="ours-", dir=FOLDER) as name:
+        folder = Path(name)
+        config = folder / "job.yaml"
+        job = _job(task, folder)
+        job["train"] |= train or {}
+        config.write_text(yaml.safe_dump(job | (more or {})), encoding="utf-8")
+        run = [measure.OURS, measure.ROOT / "orchestrator" / "run.py", config]
+        outcome = measure.run_arm(run)
+        events = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").open()]
+        return replace(outcome, result=_recorded(events, folder if task.kept else None))
+
+
+def run_theirs(task: Task, *options: str) -> measure.Outcome:
+    """TRL's OnlineDPOTrainer, with AdamW; one step is one episode, and takes its two samples."""
+    command: list[str | Path] = [measure.THEIRS, "bench/trl_online.py"]
+    words = {
+        "policy": task.policy, "prompts": task.prompts, "reward": task.reward,
+        "dtype": task.dtype, "steps": task.episodes, "batch": task.batch, "lr": task.lr,
+        "max-tokens": task.max_tokens, "max-length": task.max_length, "beta": task.beta,
+        "seed": task.seed,
+    }  # fmt: skip
+    for name, value in words.items():
+        command += [f"--{name}", str(value)]
+    return measure.run_arm([*command, *options], {"TRL_EXPERIMENTAL_SILENCE": "1"})
+
+
+def new_folder(prefix: str) -> Path:
+    """A folder for models of the way."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=FOLDER))
+
+
+def _job(task: Task, folder: Path) -> dict[str, Any]:
+    optimizer = {"kind": "ondare", "lr": task.lr, "reserve": 0.1, "rescale": True, "alpha": 1e-6}
+    return {
+        "job": "online_dpo",
+        "name": "run",
+        "output": str(folder),
+        "seed": task.seed,
+        "policy": str(task.policy),
+        "reference": str(task.policy),
+        "base": str(task.base),
+        "prompts": {"path": str(task.prompts)},
+        "reward": {"parts": [{"kind": "function", "path": f"bench.rewards:{task.reward}"}]},
+        "episodes": {
+            "count": task.episodes,
+            "prompts": task.batch,
+            "timeout_s": 1800,
+            "keep_every": int(task.kept),
+        },
+        "sampling": {"n": task.samples, "temperature": 1.0, "max_tokens": task.max_tokens},
+        "dpo": {"beta": task.beta},
+        "train": {
+            "optimizer": optimizer | {"tau_dtype": "bfloat16"},
+            "schedule": {"kind": "constant"},
+            "batch_size": task.batch,
+            "max_length": task.max_length,
+            "dtype": task.dtype,
+        },
+        "engine": {
+            "dtype": task.dtype,
+            "max_model_len": task.max_length,
+            "max_num_seqs": 256,
+            "kv_cache_gib": 0.5,
+        },
+        "admin": {"port": 0},
+    }
+
+
+def _recorded(events: Sequence[Mapping[str, Any]], keep: Path | None) -> dict[str, Any]:
+    """Steps as TRL's child prints them, from a run's own record."""
+    began = events[0]["time"]
+    finished = [event for event in events if event["kind"] == "episode_finished"]
+    started = next(event["time"] for event in events if event["kind"] == "weights_published")
+    steps = []
+    for before, event in zip([started, *(one["time"] for one in finished)], finished, strict=False):
+        metrics = event["metrics"]
+        parts = {name: value for name, value in metrics.items() if name.endswith("_seconds")}
+        whole = event["time"] - before
+        waiting = whole - sum(
+            metrics[name] for name in ("sample_seconds", "train_seconds", "sync_seconds")
+        )
+        steps.append(
+            {"seconds": whole, "waiting_seconds": waiting, "step_seconds": metrics["seconds"]}
+            | parts
+        )
+    result: dict[str, Any] = {
+        "start_seconds": started - began,
+        "steps": steps,
+        "pairs_per_step": finished[-1]["metrics"]["trained_pairs"],
+    }
+    if keep:
+        result["models"] = _moved_models(keep)
+    return result
+
+
+def _moved_models(folder: Path) -> list[str]:
+    """Take the kept models out of a folder that is about to go."""
+    kept = new_folder("models-")
+    found = sorted(path.parent for path in folder.glob("**/episode-*/config.json"))
+    return [str(shutil.move(path, kept / path.name)) for path in found]

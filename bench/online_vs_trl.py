@@ -1,0 +1,114 @@
+"""Online DPO, ours against TRL's OnlineDPOTrainer, in one run, alternating.
+
+    make bench-setup
+    .venv/bin/python bench/online_vs_trl.py --case a|b|c [--dtype float32 bfloat16] [--repeats 3]
+
+  a  4M parameters, 16 prompts x 2 samples x 128 tokens an episode, 16 pairs a step
+  b  Qwen2-0.5B's shape and vocabulary, 16 prompts x 2 samples x 64 tokens
+  c  the demo's task from its SFT model (--sft, else runs/demo/sft): wall time to a held-out reward,
+     eight samples and best-worst pairs against TRL's two
+
+Ours is `orchestrator/run.py`, everything real, with OMO; theirs samples with transformers'
+generate and trains with AdamW, gradient_checkpointing=False, bf16 as autocast over float32. A
+figure of a run is the median over its episodes but the first, its spread is over the runs. The
+last line is one JSON object.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import measure, online_arms, time_to_reward
+
+CASES = {"a": ("4m", 128, 8), "b": ("qwen2-0.5b", 64, 3)}
+"""Shape, longest answer, episodes a run."""
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", choices=("a", "b", "c"), default="a")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), nargs="+")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--episodes", type=int, help="a run, the first left out")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of case c")
+    parser.add_argument("--sft", type=Path, default=measure.ROOT / "runs" / "demo" / "sft")
+    parser.add_argument("--data", type=Path, default=measure.ROOT / "runs" / "demo" / "data")
+    options = parser.parse_args()
+    if not measure.THEIRS.is_file():
+        raise SystemExit("TRL is not set up; run make bench-setup")
+    if options.case == "c":
+        time_to_reward.measure_all(
+            options.sft, options.data, options.seeds, options.episodes or time_to_reward.EPISODES
+        )
+        return
+    shape, max_tokens, episodes = CASES[options.case]
+    work = online_arms.task(shape, max_tokens, options.episodes or episodes)
+    lines, found = "", {}
+    for dtype in options.dtype or ("float32", "bfloat16"):
+        this = online_arms.replace(work, dtype=dtype)
+        arms = {
+            "ours": lambda _, this=this: online_arms.run_ours(this),
+            "trl": lambda _, this=this: online_arms.run_theirs(this),
+        }
+        runs = measure.alternate(arms, options.repeats)
+        found[dtype] = compared(runs["ours"], runs["trl"])
+        lines += readable(f"case {options.case}, {dtype}", found[dtype])
+    measure.finish(lines, {"case": options.case, "repeats": options.repeats, "dtypes": found})
+
+
+def compared(ours: Sequence[measure.Outcome], trl: Sequence[measure.Outcome]) -> dict[str, Any]:
+    """Figures of both sides and their ratios."""
+    sides = {"ours": ours, "trl": trl}
+    speeds = {name: [pairs_per_second(run) for run in runs] for name, runs in sides.items()}
+    peaks = {name: [run.peak_pss_bytes for run in runs] for name, runs in sides.items()}
+    return {
+        name: {
+            "pairs_per_second": measure.spread(speeds[name]),
+            "episode_seconds": [step["seconds"] for run in runs for step in run.result["steps"]],
+            "parts": {
+                part: measure.spread([steady(run).get(part, 0.0) for run in runs])
+                for part in steady(runs[0])
+            },
+            "start_seconds": measure.spread([run.result["start_seconds"] for run in runs]),
+            "peak_gib": measure.spread([measure.gib(peak) for peak in peaks[name]]),
+            "processes_gib": {
+                title: round(measure.gib(size), 3)
+                for title, size in max(runs, key=lambda run: run.peak_pss_bytes).processes.items()
+            },
+        }
+        for name, runs in sides.items()
+    } | {
+        "times_the_pairs_per_second": measure.ratios(speeds["ours"], speeds["trl"]),
+        "times_the_memory": measure.ratios(peaks["ours"], peaks["trl"]),
+    }
+
+
+def steady(run: measure.Outcome) -> dict[str, float]:
+    """Median seconds of an episode and of its parts, the first episode left out."""
+    return measure.medians(run.result["steps"][1:])
+
+
+def pairs_per_second(run: measure.Outcome) -> float:
+    """Over the steady episodes."""
+    return float(run.result["pairs_per_step"] / steady(run)["seconds"])
+
+
+def readable(title: str, found: dict[str, Any]) -> str:
+    """A table of both sides, and of where the time goes in each."""
+    rows: list[Sequence[object]] = [
+        [name, found["ours"][name], found["trl"][name]]
+        for name in ("pairs_per_second", "peak_gib", "start_seconds")
+    ]
+    lines = measure.table([title, "ours", "trl"], rows)
+    for ratio in ("times_the_pairs_per_second", "times_the_memory"):
+        lines += measure.table([ratio, ""], [["ours / trl", found[ratio]]])
+    for side in ("ours", "trl"):
+        parts = sorted(found[side]["parts"].items(), key=lambda part: -part[1]["median"])
+        lines += measure.table([f"{side}: seconds of an episode", ""], [list(p) for p in parts])
+    return lines + "\n"
+
+
+if __name__ == "__main__":
+    main()
