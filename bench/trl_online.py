@@ -105,6 +105,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--at-once", type=int, help="pairs that are sampled and trained at once")
     parser.add_argument("--max-tokens", type=int, required=True)
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-6)
@@ -126,9 +127,11 @@ def new_trainer(options: argparse.Namespace, profile: Profile) -> OnlineDPOTrain
             for prompt, completion, about in zip(prompts, completions, metadata, strict=True)
         ]
 
+    at_once = options.at_once or options.batch
     config = OnlineDPOConfig(
         output_dir="runs/bench/trl",
-        per_device_train_batch_size=options.batch,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=options.batch // at_once,
         max_steps=options.steps,
         max_new_tokens=options.max_tokens,
         max_length=options.max_length,
