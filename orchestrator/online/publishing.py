@@ -1,5 +1,6 @@
 """The learner's way out: its weights as a described version in the VersionStore."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import ray
@@ -7,26 +8,51 @@ import ray
 from pairloop.data.v1.weights_pb2 import WeightManifest
 from services.learner.online.ports import WeightVersion
 from services.weights.canary import build_canary
-from services.weights.manifest import build_manifest
+from services.weights.manifest import Array, Shared, build_manifest, changed_in
+
+_ANSWER_S = 60.0
 
 
 class StorePublisher:
     """Describes a version and leaves it in the VersionStore.
 
-    Runs in the learner's process, which owns the arrays in the object store.
+    Runs in the learner's process, which owns the arrays in the object store. There is one
+    snapshot at a time: `share` replaces it tensor by tensor.
     """
 
     def __init__(self, store: Any) -> None:
         self._store = store
+        self._refs: dict[str, Any] = {}
+        self._arrays: dict[str, Array] = {}
+        """What the references stand for, read in place."""
+
+    def share(self, tensors: Iterable[tuple[str, Array]]) -> Shared:
+        """Put a snapshot into shared memory, each tensor in the place of the one before.
+
+        `tensors` may make one array at a time. What was shared before is published no more.
+        """
+        ray.get(self._store.withdraw.remote(), timeout=_ANSWER_S)
+        changed: dict[str, int] = {}
+        gone = set(self._refs)
+        for name, array in tensors:
+            changed[name] = changed_in(self._arrays.pop(name, None), array)
+            self._refs.pop(name, None)  # before the next is put: the two are never there at once
+            self._refs[name] = ray.put(array)
+            self._arrays[name] = ray.get(self._refs[name])
+            gone.discard(name)
+        for name in gone:
+            del self._arrays[name], self._refs[name]
+        return Shared(self._arrays, changed)
 
     def __call__(self, version: WeightVersion) -> None:
-        """Publish; returns when the store holds it."""
+        """Publish what was shared; returns when the store holds it."""
+        if version.tensors is not self._arrays:
+            self.share(version.tensors.items())
         manifest = manifest_of(version).SerializeToString()
-        ref = ray.put(dict(version.tensors))
-        ray.get(
-            self._store.publish.remote(version.version, manifest, [ref], dict(version.metrics)),
-            timeout=60.0,
+        published = self._store.publish.remote(
+            version.version, manifest, self._refs, dict(version.metrics)
         )
+        ray.get(published, timeout=_ANSWER_S)
 
 
 def manifest_of(version: WeightVersion) -> WeightManifest:

@@ -111,7 +111,7 @@ async def _loop(job: OnlineDPO, context: StageContext, ids: str, services: Servi
     async def publish(version: Weights) -> None:
         manifest, refs = version.payload
         event = await broadcast(
-            services.engines, manifest, refs[0], job.sync.timeout_s, stage=context.stage
+            services.engines, manifest, refs, job.sync.timeout_s, stage=context.stage
         )
         await services.queues.published(version.version, version.version)
         context.run.report(event)

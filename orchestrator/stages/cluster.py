@@ -16,12 +16,6 @@ from services.errors import UnreachableError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-_MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(16 * 2**30),
-    "MALLOC_TOP_PAD_": str(256 * 2**20),
-}
-
 # Actors of a job at most: the local Ray's CPUs are only a count that scheduling reads, and
 # threads are set on purpose in each actor, so small machines get enough for every actor.
 _LOCAL_CPUS = 16
@@ -36,10 +30,6 @@ def ray_cluster(settings: RaySettings, output: Path) -> Iterator[None]:
     # Every process of the run finds the code, also where the project is not installed.
     paths = [str(ROOT), str(ROOT / "protos"), os.environ.get("PYTHONPATH", "")]
     pythonpath = os.pathsep.join(filter(None, paths))
-    # Each freed tensor would go back to the kernel and be fetched again: on a CPU that costs a
-    # training step more than its arithmetic does.
-    for name, value in _MALLOC.items():
-        os.environ.setdefault(name, value)
     os.environ |= {
         "PYTHONPATH": pythonpath,
         "RAY_DEDUP_LOGS": "0",
@@ -53,8 +43,8 @@ def ray_cluster(settings: RaySettings, output: Path) -> Iterator[None]:
     }
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     if address != "local":
-        worker_environment = {"PYTHONPATH": pythonpath, **_MALLOC}
-        with _connected(address, {"runtime_env": {"env_vars": worker_environment}}):
+        worker_environment = {"env_vars": {"PYTHONPATH": pythonpath}}
+        with _connected(address, {"runtime_env": worker_environment}):
             yield
             _stop_serve()
         return

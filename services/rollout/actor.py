@@ -1,7 +1,7 @@
 """The Ray actor around a rollout worker, and how a job gets its workers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,12 @@ class RolloutActor:
         return self._worker.version
 
     async def load_weights(self, manifest: bytes, tensors: Any) -> bytes:
-        """Load a version; `tensors` is the reference or the dict of arrays. An Attestation."""
+        """Load a version; `tensors` maps names to arrays, or to references of them.
+
+        Those are read where they lie, in memory that is shared. An Attestation.
+        """
         described = WeightManifest.FromString(manifest)
-        attestation = await self._worker.load_weights(described, tensors)
+        attestation = await self._worker.load_weights(described, await _read(tensors))
         return attestation.SerializeToString()
 
     async def load_folder(self, folder: str, version: int) -> bytes:
@@ -203,6 +206,12 @@ def _late(settings: EngineSettings, count: int) -> PairloopError:
         f"{count} rollout workers were not up within engine.start_timeout_s="
         f"{settings.start_timeout_s:g} s; look at their log, or raise it"
     )
+
+
+async def _read(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    names = [name for name, each in tensors.items() if isinstance(each, ray.ObjectRef)]
+    arrays = await asyncio.gather(*(tensors[name] for name in names))
+    return {**tensors, **dict(zip(names, arrays, strict=True))}
 
 
 _tokenizer = cache(load_tokenizer)

@@ -5,6 +5,7 @@ bfloat16, so those travel as their bits in uint16, under the dtype name "bfloat1
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,17 @@ from services.errors import WeightsError
 Array = npt.NDArray[np.generic]
 Tensors = Mapping[str, Array]
 
+
+@dataclass(frozen=True)
+class Shared:
+    """A snapshot that other processes can read: once in memory, however many read it."""
+
+    tensors: Tensors
+    """Read-only; a name's array is gone once a newer snapshot has replaced it."""
+    changed: Mapping[str, int]
+    """Values whose bits differ from the snapshot shared before; without one, all."""
+
+
 CARRIERS = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}
 """numpy dtype that carries each dtype a manifest may name."""
 
@@ -38,14 +50,14 @@ def changed_values(previous: Tensors, current: Tensors) -> dict[str, int]:
 
     A tensor that `previous` does not hold in this shape and dtype counts whole.
     """
-    counts = {}
-    for name, array in current.items():
-        old = previous.get(name)
-        if old is None or old.shape != array.shape or old.dtype != array.dtype:
-            counts[name] = int(array.size)
-        else:
-            counts[name] = int(np.count_nonzero(_bits(old) != _bits(array)))
-    return counts
+    return {name: changed_in(previous.get(name), array) for name, array in current.items()}
+
+
+def changed_in(old: Array | None, new: Array) -> int:
+    """How many values of `new` have other bits than in `old`; as in `changed_values`."""
+    if old is None or old.shape != new.shape or old.dtype != new.dtype:
+        return int(new.size)
+    return int(np.count_nonzero(_bits(old) != _bits(new)))
 
 
 def build_manifest(

@@ -14,6 +14,9 @@ from services.weights.manifest import Array, build_manifest
 if TYPE_CHECKING:
     import torch
 
+_HEAD_ROWS = 1 << 14
+"""Of the output head in float32 at once."""
+
 
 def tensor_names(folder: str | Path) -> set[str]:
     """Names of the folder's parameters; a tied output head is the embedding and is left out."""
@@ -55,17 +58,6 @@ def to_array(tensor: "torch.Tensor") -> Array:
     return values
 
 
-def score_tokens(model: Any, token_ids: list[int]) -> list[float]:
-    """Log-probabilities of token_ids[1:] in nats, from a causal language model's forward."""
-    import torch
-
-    with torch.no_grad():
-        ids = torch.tensor([token_ids], device=model.device)
-        logprobs = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
-        picked: list[float] = logprobs.gather(1, ids[0, 1:, None])[:, 0].tolist()
-    return picked
-
-
 def snapshot_folder(
     folder: str | Path, dtype: str, version: int
 ) -> tuple[WeightManifest, dict[str, Array]]:
@@ -76,7 +68,7 @@ def snapshot_folder(
     """
     tensors = read_tensors(folder, dtype)
     ids = canary_tokens(int(read_config(folder)["vocab_size"]))
-    logprobs = score_tokens(_float32_model(folder, dtype), ids)
+    logprobs = _float32_scores(folder, dtype, ids)
     manifest = build_manifest(
         "",
         version,
@@ -116,9 +108,41 @@ def _weight_files(folder: str | Path) -> list[Path]:
     return files
 
 
-def _float32_model(folder: str | Path, dtype: str) -> Any:
+def _float32_scores(folder: str | Path, dtype: str, token_ids: list[int]) -> list[float]:
+    """Log-probabilities of token_ids[1:], nats, by a float32 forward of weights in `dtype`.
+
+    A float32 copy of the model is never whole in memory: layers take turns, and so do rows of
+    the output head.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
-    return model.float().eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    for module in model.base_model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.register_forward_hook(lambda _module, _inputs, rows: rows.float())
+        elif list(module.parameters(recurse=False)):
+            _float32_while_it_runs(module)
+    ids = torch.tensor(token_ids)
+    with torch.no_grad():
+        hidden = model.base_model(input_ids=ids[None, :-1], use_cache=False).last_hidden_state[0]
+        head = model.get_output_embeddings().weight
+        parts = [hidden @ rows.float().T for rows in head.split(_HEAD_ROWS)]
+        logits = torch.cat(parts, dim=1)
+        picked: list[float] = logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0].tolist()
+    return picked
+
+
+def _float32_while_it_runs(module: Any) -> None:
+    held = {name: value.data for name, value in module.named_parameters(recurse=False)}
+
+    def cast(*_: Any) -> None:
+        for name, value in held.items():
+            getattr(module, name).data = value.float()
+
+    def restore(*_: Any) -> None:
+        for name, value in held.items():
+            getattr(module, name).data = value
+
+    module.register_forward_pre_hook(cast)
+    module.register_forward_hook(restore)

@@ -1,15 +1,12 @@
 """Where the learner leaves a new weight version and the orchestrator finds it."""
 
 import asyncio
-from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import ray
 
 from services.errors import StallError
 from services.ray_errors import answered
-
-KEPT = 2
 
 
 class Held(NamedTuple):
@@ -18,52 +15,59 @@ class Held(NamedTuple):
     version: int
     manifest: bytes
     """Serialized WeightManifest."""
-    refs: list[Any]
+    refs: dict[str, Any]
+    """Object references of the arrays, by parameter name."""
     metrics: dict[str, float]
 
 
 class VersionStore:
-    """Holds the last `KEPT` versions as object references, never as bytes.
+    """Holds the newest version as object references, never as bytes.
 
-    A reference is `ray.put` of a dict from parameter names to arrays. The process that put it
-    owns it, and it is gone when that process ends: publish from one that outlives the sync.
+    A reference is `ray.put` of an array. The process that put it owns it, and it is gone when
+    that process ends: publish from one that outlives the sync.
     """
 
     def __init__(self) -> None:
-        self._versions: OrderedDict[int, Held] = OrderedDict()
+        self._held: Held | None = None
         self._changed = asyncio.Condition()
 
     async def publish(
-        self, version: int, manifest: bytes, refs: list[Any], metrics: dict[str, float]
+        self, version: int, manifest: bytes, refs: dict[str, Any], metrics: dict[str, float]
     ) -> None:
-        """Offer a version; `refs` is a list of one, so that Ray hands over the reference itself.
+        """Offer a version in place of the one before; `metrics` are of the training that made it.
 
-        `metrics` are of the training that made it.
         The same version again replaces what was there: a learner that restarts repeats itself.
         """
         async with self._changed:
-            self._versions.pop(version, None)
-            self._versions[version] = Held(version, manifest, refs, metrics)
-            while len(self._versions) > KEPT:
-                self._versions.popitem(last=False)
+            self._held = Held(version, manifest, refs, metrics)
             self._changed.notify_all()
+
+    async def withdraw(self) -> None:
+        """Let the version go: its owner is about to put the next one in its place.
+
+        Whoever needed it has it: an episode trains once every engine has attested the one before.
+        """
+        self._held = None
 
     async def wait(self, version: int, timeout_s: float) -> Held:
         """The newest version, once it is this one or later. Raises StallError past `timeout_s`."""
-
         try:
             async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(lambda: max(self._versions, default=-1) >= version)
+                await self._changed.wait_for(lambda: self._number() >= version)
         except TimeoutError:
-            held = ", ".join(map(str, self._versions)) or "none"
+            held = self._held.version if self._held else "none"
             raise StallError(
                 f"weight version {version} was not published within {timeout_s:g} s (held: {held});"
                 " see the learner's log, or raise episodes.timeout_s"
             ) from None
-        return self._versions[max(self._versions)]
+        assert self._held is not None  # noqa: S101 - what the wait was for
+        return self._held
 
     async def ping(self) -> None:
         """Answers while the process lives and works."""
+
+    def _number(self) -> int:
+        return self._held.version if self._held else -1
 
 
 class VersionStoreHandle:

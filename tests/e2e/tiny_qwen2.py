@@ -62,7 +62,9 @@ def scores(folder: Path, token_ids: list[int]) -> list[float]:
     import torch
     from transformers import Qwen2ForCausalLM
 
-    from services.weights.snapshot import score_tokens
-
-    model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return score_tokens(model, token_ids)
+    model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = torch.tensor([token_ids])
+    with torch.no_grad():
+        logprobs = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+    found: list[float] = logprobs.gather(1, ids[0, 1:, None])[:, 0].tolist()
+    return found

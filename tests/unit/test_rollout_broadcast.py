@@ -78,17 +78,27 @@ async def test_the_store_gives_the_newest_version_to_who_waits_for_one_before() 
     store = VersionStore()
     waiter = asyncio.create_task(store.wait(3, timeout_s=5.0))
     for number in (1, 2, 3):
-        await store.publish(number, f"m{number}".encode(), [number], {"loss": float(number)})
-    assert await waiter == (3, b"m3", [3], {"loss": 3.0})
-    with pytest.raises(StallError, match=r"\(held: 2, 3\)"):
+        await store.publish(number, f"m{number}".encode(), {"w": number}, {"loss": float(number)})
+    assert await waiter == (3, b"m3", {"w": 3}, {"loss": 3.0})
+    with pytest.raises(StallError, match=r"\(held: 3\)"):
         await store.wait(4, timeout_s=0.01)
     assert (await store.wait(0, timeout_s=5.0)).version == 3
-    await store.publish(3, b"again", [], {})
-    assert await store.wait(2, timeout_s=5.0) == (3, b"again", [], {})
+    await store.publish(3, b"again", {}, {})
+    assert await store.wait(2, timeout_s=5.0) == (3, b"again", {}, {})
+
+
+async def test_a_withdrawn_version_is_waited_for_as_if_it_had_never_been() -> None:
+    store = VersionStore()
+    await store.publish(3, b"m3", {"w": 3}, {})
+    await store.withdraw()
+    with pytest.raises(StallError, match=r"version 3 was not .* \(held: none\)"):
+        await store.wait(3, timeout_s=0.01)
+    await store.publish(4, b"m4", {"w": 4}, {})
+    assert await store.wait(3, timeout_s=5.0) == (4, b"m4", {"w": 4}, {})
 
 
 async def test_a_version_that_never_comes_is_a_stall() -> None:
     store = VersionStore()
-    await store.publish(1, b"", [], {})
+    await store.publish(1, b"", {}, {})
     with pytest.raises(StallError, match=r"version 2 was not .* 0\.01 s \(held: 1\); see"):
         await store.wait(2, timeout_s=0.01)

@@ -24,6 +24,7 @@ from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
+from services.allocator import keep_freed_memory
 from services.errors import PairloopError, ResourceError, WorkerError, one_line
 from services.imports import heavy_imports
 from services.learner.settings import TrainSettings
@@ -126,6 +127,7 @@ def _on_worker(call: list[Any], threads: int) -> dict[str, float]:
     """The function Ray Train calls on each worker; whatever it raises has a text of one line."""
     context = ray.train.get_context()
     cores = (os.cpu_count() or 1) // context.get_local_world_size()
+    keep_freed_memory()
     try:
         with heavy_imports():
             import torch

@@ -26,6 +26,7 @@ from pairloop.data.v1.weights_pb2 import (
     TensorMismatch,
     WeightManifest,
 )
+from services.allocator import give_back_freed_memory
 from services.errors import DataError, WeightsError, WorkerError
 from services.rollout.settings import EngineSettings
 from services.rollout.vllm import start as vllm_start
@@ -74,6 +75,7 @@ class VllmEngine:
         self._names = tensor_names(vllm_start.local_folder(str(model)))
         self._stop_ids = _stop_ids(self._engine)
         self._trusted = True
+        give_back_freed_memory()
 
     def has_room(self, samples: int) -> bool:
         """Whether `samples` more sequences can run now; an empty engine takes any number."""
@@ -127,6 +129,7 @@ class VllmEngine:
             self._exchange(manifest.version, tensors)
             gap, mismatches = self._score_canary(manifest)
             self._trusted = not mismatches
+            give_back_freed_memory()
         return Attestation(
             worker_id=self._worker_id,
             version=manifest.version,
