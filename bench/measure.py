@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OURS = ROOT / ".venv" / "bin" / "python"
 THEIRS = ROOT / ".venv-trl" / "bin" / "python"
 _SAMPLE_S = 0.2
-_SAMPLING_SHARE = 0.03
+_SAMPLING_SHARE = 0.05
 """Of the time that watching memory may take: a large process's pages are slow to count."""
 
 Spread = dict[str, float]
@@ -116,6 +116,12 @@ def _shown(cell: object) -> str:
     if isinstance(cell, dict):
         return f"{cell['median']:.3g} ({cell['min']:.3g} to {cell['max']:.3g})"
     return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+
+
+def require_trl() -> None:
+    """SystemExit where TRL's environment is not there."""
+    if not THEIRS.is_file():
+        raise SystemExit("TRL is not set up; run make bench-setup")
 
 
 def gib(size: float) -> float:

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,9 +71,13 @@ def run_ours(
         job["train"] |= train or {}
         config.write_text(yaml.safe_dump(job | (more or {})), encoding="utf-8")
         run = [measure.OURS, measure.ROOT / "orchestrator" / "run.py", config]
+        began = time.time()
         outcome = measure.run_arm(run)
         events = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").open()]
-        return replace(outcome, result=_recorded(events, folder if task.kept else None))
+        result = recorded(events, began)
+        if task.kept:
+            result["models"] = _moved_models(folder)
+        return replace(outcome, result=result)
 
 
 def run_theirs(task: Task, *options: str) -> measure.Outcome:
@@ -132,31 +137,26 @@ def _job(task: Task, folder: Path) -> dict[str, Any]:
     }
 
 
-def _recorded(events: Sequence[Mapping[str, Any]], keep: Path | None) -> dict[str, Any]:
-    """Steps as TRL's child prints them, from a run's own record."""
-    began = events[0]["time"]
+def recorded(events: Sequence[Mapping[str, Any]], began: float) -> dict[str, Any]:
+    """Steps as TRL's child prints them, from a run's own record; `began` is the command's time.
+
+    An episode lasts from the one before it, the first one from when the engines held the policy.
+    """
     finished = [event for event in events if event["kind"] == "episode_finished"]
     started = next(event["time"] for event in events if event["kind"] == "weights_published")
     steps = []
     for before, event in zip([started, *(one["time"] for one in finished)], finished, strict=False):
         metrics = event["metrics"]
         parts = {name: value for name, value in metrics.items() if name.endswith("_seconds")}
-        whole = event["time"] - before
-        waiting = whole - sum(
-            metrics[name] for name in ("sample_seconds", "train_seconds", "sync_seconds")
-        )
-        steps.append(
-            {"seconds": whole, "waiting_seconds": waiting, "step_seconds": metrics["seconds"]}
-            | parts
-        )
-    result: dict[str, Any] = {
+        seconds = event["time"] - before
+        known = sum(parts[name] for name in ("sample_seconds", "train_seconds", "sync_seconds"))
+        more = {"step_seconds": metrics["seconds"], "waiting_seconds": seconds - known}
+        steps.append({"seconds": seconds, **parts, **more})
+    return {
         "start_seconds": started - began,
         "steps": steps,
         "pairs_per_step": finished[-1]["metrics"]["trained_pairs"],
     }
-    if keep:
-        result["models"] = _moved_models(keep)
-    return result
 
 
 def _moved_models(folder: Path) -> list[str]:

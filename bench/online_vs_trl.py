@@ -36,8 +36,7 @@ def main() -> None:
     parser.add_argument("--sft", type=Path, default=measure.ROOT / "runs" / "demo" / "sft")
     parser.add_argument("--data", type=Path, default=measure.ROOT / "runs" / "demo" / "data")
     options = parser.parse_args()
-    if not measure.THEIRS.is_file():
-        raise SystemExit("TRL is not set up; run make bench-setup")
+    measure.require_trl()
     if options.case == "c":
         time_to_reward.measure_all(
             options.sft, options.data, options.seeds, options.episodes or time_to_reward.EPISODES
@@ -80,8 +79,8 @@ def compared(ours: Sequence[measure.Outcome], trl: Sequence[measure.Outcome]) ->
         }
         for name, runs in sides.items()
     } | {
-        "times_the_pairs_per_second": measure.ratios(speeds["ours"], speeds["trl"]),
-        "times_the_memory": measure.ratios(peaks["ours"], peaks["trl"]),
+        "times_pairs_per_second": measure.ratios(speeds["ours"], speeds["trl"]),
+        "times_peak_gib": measure.ratios(peaks["ours"], peaks["trl"]),
     }
 
 
@@ -102,7 +101,7 @@ def readable(title: str, found: dict[str, Any]) -> str:
         for name in ("pairs_per_second", "peak_gib", "start_seconds")
     ]
     lines = measure.table([title, "ours", "trl"], rows)
-    for ratio in ("times_the_pairs_per_second", "times_the_memory"):
+    for ratio in ("times_pairs_per_second", "times_peak_gib"):
         lines += measure.table([ratio, ""], [["ours / trl", found[ratio]]])
     for side in ("ours", "trl"):
         parts = sorted(found[side]["parts"].items(), key=lambda part: -part[1]["median"])
