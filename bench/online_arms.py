@@ -15,7 +15,7 @@ import yaml
 from bench import measure, models
 
 FOLDER = measure.ROOT / "runs" / "bench"
-PROMPT_DIGITS = (12, 28)
+PROMPT_DIGITS = (16, 32)
 """Shortest and longest; a digit is a token, and the chat template adds its own."""
 
 

@@ -15,7 +15,7 @@ import torch
 
 _HEAD_COLUMNS = 8192
 """Of the head's products when measured: what of the vocabulary a tile holds."""
-_ROWS = 1024
+_ROWS = 512
 """Of every product when measured, at most."""
 _PRODUCT_S = 0.01
 """Each product is repeated for at least so long."""
@@ -40,7 +40,7 @@ class Work:
         )
 
     @classmethod
-    def of(cls, prefix: int, suffixes: Sequence[int], learnt: int) -> "Work":
+    def of(cls, prefix: int, suffixes: Sequence[int], learnt: int = 0) -> "Work":
         """A prefix of so many tokens and the suffixes that go on from it, each apart."""
         return cls(
             prefix + sum(suffixes),
@@ -113,7 +113,7 @@ class FlopCount:
             again = self.forward(work)
         return self.useful(work) + again
 
-    def shapes(self, rows: int) -> tuple[tuple[int, int, int, int], ...]:
+    def shapes(self, rows: int = _ROWS) -> tuple[tuple[int, int, int, int], ...]:
         """(rows, inner, columns, weight) of the products to measure for passes of `rows` tokens.
 
         The weight is the product's part of the work, in values of its matrix.
