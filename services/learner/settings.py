@@ -82,9 +82,9 @@ class TrainSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     batch_size: int = Field(64, ge=1)
     """Examples (texts, dialogues or pairs) a step at most, over all workers."""
-    micro_batch_size: Operational[int] = Field(0, ge=0)
-    """Examples one worker puts through the model at once; 0: its whole share of the batch, cut
-    by length only where padding would waste more than the cut costs."""
+    micro_batch_tokens: Operational[int] = Field(0, ge=0)
+    """Tokens one worker puts through the model at once; 0: so many that their activations take
+    about 2 GiB on a CPU, 8 GiB on a GPU. An example above it goes alone."""
     epochs: float = Field(1.0, gt=0.0)
     """Passes over the data; ignored when max_steps is set."""
     max_steps: int | None = Field(None, ge=1)

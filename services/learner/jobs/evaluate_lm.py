@@ -7,10 +7,10 @@ from services.data.chat import load_tokenizer
 from services.data.rows import read_texts
 from services.data.settings import DataSource
 from services.learner.losses.objectives import LanguageModelling
-from services.learner.model.forward import Dtype
-from services.learner.model.load import load_frozen, special_ids
+from services.learner.model.load import load_frozen
+from services.learner.model.policy import TokenLogProbs
 from services.learner.train.distributed import Worker
-from services.learner.train.encoding import EncodedText, encode_rows
+from services.learner.train.encoding import EncodedText, Text, encode_rows
 from services.learner.train.loop import evaluate_sums
 
 
@@ -25,13 +25,13 @@ def text_rows(tokenizer: Any, texts: Sequence[str], length: int) -> list[Encoded
 
 
 def heldout_loss(
-    model: Any, examples: Sequence[EncodedText], pad: int, dtype: Dtype, worker: Worker
+    policy: TokenLogProbs, examples: Sequence[Text], worker: Worker
 ) -> tuple[float, int]:
     """Mean cross-entropy in nats a learnt token, and their number; (nan, 0) of nothing."""
     tokens = sum(example.learnt for example in examples)
     if not tokens:
         return float("nan"), 0
-    means = evaluate_sums(LanguageModelling(model, pad, dtype), examples, worker)
+    means = evaluate_sums(LanguageModelling(policy), examples, worker)
     return means["loss"], tokens
 
 
@@ -39,7 +39,7 @@ def evaluate_texts(policy: str, texts: DataSource, num_gpus: float = 0.0) -> tup
     """`heldout_loss` of the policy in a folder over a source of texts."""
     worker = Worker.current(num_gpus)
     tokenizer = load_tokenizer(policy)
-    model = load_frozen(policy, worker.device)
-    length = int(getattr(model.config, "max_position_embeddings", 2048))
+    frozen = load_frozen(policy, "float32", worker.device)
+    length = int(getattr(frozen.config, "max_position_embeddings", 2048))
     rows = text_rows(tokenizer, read_texts(texts), min(length, 2048))
-    return heldout_loss(model, rows, special_ids(tokenizer)[1], "float32", worker)
+    return heldout_loss(frozen, rows, worker)

@@ -9,6 +9,7 @@ from services.learner.jobs.evaluate_lm import heldout_loss, text_rows
 from services.learner.jobs.settings import Place, PretrainSettings, SFTSettings
 from services.learner.losses.objectives import LanguageModelling
 from services.learner.model.load import load_policy, new_model, special_ids
+from services.learner.model.policy import Policy
 from services.learner.settings import TrainSettings
 from services.learner.train.batches import pack
 from services.learner.train.distributed import Worker
@@ -26,28 +27,30 @@ def train_base(settings: PretrainSettings, place: Place, report: Report) -> dict
     worker = Worker.current(settings.train.num_gpus)
     tokenizer = load_tokenizer(str(settings.tokenizer))
     ends, pad = special_ids(tokenizer)
-    model = prepared(new_model(settings.model, tokenizer, place.seed), settings.train, worker)
+    module = prepared(new_model(settings.model, tokenizer, place.seed), settings.train, worker)
+    policy = Policy(module, settings.train.dtype)
     texts = tokenizer(read_texts(settings.texts), add_special_tokens=False)["input_ids"]
     separator = tokenizer.get_vocab().get("<|endoftext|>", ends[-1] if ends else pad)
     examples = encode_rows(pack(texts, separator, settings.sequence_length))
     held: list[EncodedText] = []
     if settings.heldout is not None:
         held = text_rows(tokenizer, read_texts(settings.heldout), settings.sequence_length)
-    return _train(model, tokenizer, examples, held, settings.train, place, worker, report)
+    return _train(policy, tokenizer, examples, held, settings.train, place, worker, report)
 
 
 def train_sft(settings: SFTSettings, place: Place, report: Report) -> dict[str, float]:
     """Train a policy further on the assistant's tokens; as `train_base`, nothing held out."""
     worker = Worker.current(settings.train.num_gpus)
     tokenizer = load_tokenizer(settings.policy)
-    model = prepared(load_policy(settings.policy), settings.train, worker)
+    module = prepared(load_policy(settings.policy), settings.train, worker)
+    policy = Policy(module, settings.train.dtype)
     dialogues = read_conversations(settings.demonstrations)
     examples = encode_conversations(tokenizer, dialogues, settings.train.max_length)
-    return _train(model, tokenizer, examples, [], settings.train, place, worker, report)
+    return _train(policy, tokenizer, examples, [], settings.train, place, worker, report)
 
 
 def _train(
-    model: Any,
+    policy: Policy,
     tokenizer: Any,
     examples: Sequence[EncodedText],
     held: Sequence[EncodedText],
@@ -56,11 +59,10 @@ def _train(
     worker: Worker,
     report: Report,
 ) -> dict[str, float]:
-    _, pad = special_ids(tokenizer)
     result = run_offline(
-        model,
+        policy,
         tokenizer,
-        LanguageModelling(model, pad, train.dtype),
+        LanguageModelling(policy),
         examples,
         train,
         place,
@@ -70,6 +72,6 @@ def _train(
     )
     metrics = {"examples": float(len(examples))}
     if held:
-        loss, tokens = heldout_loss(model, held, pad, train.dtype, worker)
+        loss, tokens = heldout_loss(policy, held, worker)
         metrics |= {"heldout_loss": loss, "heldout_tokens": float(tokens)}
-    return finish(model, tokenizer, place.out, result, metrics, worker)
+    return finish(policy, tokenizer, place.out, result, metrics, worker)

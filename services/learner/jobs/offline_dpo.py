@@ -4,7 +4,8 @@ from services.data.chat import load_tokenizer
 from services.data.rows import read_pairs
 from services.learner.jobs.settings import OfflineDPOSettings, Place
 from services.learner.losses.objectives import DirectPreference
-from services.learner.model.load import load_frozen, load_policy, special_ids
+from services.learner.model.load import load_frozen, load_policy
+from services.learner.model.policy import Policy
 from services.learner.model.reference import summed_pair_logprobs
 from services.learner.train.distributed import Worker
 from services.learner.train.encoding import EncodedPair, encode_pairs
@@ -24,26 +25,25 @@ def train_offline_dpo(
     """
     worker = Worker.current(settings.train.num_gpus)
     tokenizer = load_tokenizer(settings.policy)
-    _, pad = special_ids(tokenizer)
-    dtype = settings.train.dtype
     pairs, too_long = encode_pairs(tokenizer, read_pairs(settings.pairs), settings.train.max_length)
     held: list[EncodedPair] = []
     if settings.heldout is not None:
         held, _ = encode_pairs(tokenizer, read_pairs(settings.heldout), settings.train.max_length)
 
-    frozen = load_frozen(settings.reference or settings.policy, worker.device)
-    tau = reference_delta(frozen, settings.base, settings.train, worker)
-    reference = summed_pair_logprobs(frozen, pairs, pad, dtype, worker)
-    held_reference = summed_pair_logprobs(frozen, held, pad, dtype, worker)
+    source, train = settings.reference or settings.policy, settings.train
+    tau = reference_delta(source, settings.base, train)
+    frozen = load_frozen(source, train.dtype, worker.device)
+    reference = summed_pair_logprobs(frozen, pairs, worker)
+    held_reference = summed_pair_logprobs(frozen, held, worker)
     del frozen
 
-    model = prepared(load_policy(settings.policy), settings.train, worker)
+    policy = Policy(prepared(load_policy(settings.policy), train, worker), train.dtype)
     result = run_offline(
-        model,
+        policy,
         tokenizer,
-        DirectPreference(model, pad, dtype, settings.dpo, reference),
+        DirectPreference(policy, settings.dpo, reference),
         pairs,
-        settings.train,
+        train,
         place,
         tau=tau,
         worker=worker,
@@ -53,7 +53,7 @@ def train_offline_dpo(
     if settings.heldout is not None:
         heldout["heldout_pairs"] = float(len(held))
     if held:
-        objective = DirectPreference(model, pad, dtype, settings.dpo, held_reference)
+        objective = DirectPreference(policy, settings.dpo, held_reference)
         means = evaluate_sums(objective, held, worker)
         heldout |= {f"heldout_{name}": value for name, value in means.items()}
-    return finish(model, tokenizer, place.out, result, heldout, worker)
+    return finish(policy, tokenizer, place.out, result, heldout, worker)

@@ -4,7 +4,8 @@ from services.data.chat import load_tokenizer
 from services.data.rows import read_pairs
 from services.learner.jobs.settings import Place, RewardModelSettings
 from services.learner.losses.objectives import RewardModelling
-from services.learner.model.load import new_reward_model, special_ids
+from services.learner.model.load import new_reward_model
+from services.learner.model.policy import ScoreModel
 from services.learner.train.distributed import Worker
 from services.learner.train.encoding import encode_pairs
 from services.learner.train.loop import Report, evaluate_sums
@@ -22,11 +23,9 @@ def train_reward_model(
     """
     worker = Worker.current(settings.train.num_gpus)
     tokenizer = load_tokenizer(settings.policy)
-    _, pad = special_ids(tokenizer)
-    model = prepared(
-        new_reward_model(settings.policy, tokenizer, place.seed), settings.train, worker
-    )
-    objective = RewardModelling(model, pad, settings.train.dtype)
+    module = new_reward_model(settings.policy, tokenizer, place.seed)
+    model = ScoreModel(prepared(module, settings.train, worker), settings.train.dtype)
+    objective = RewardModelling(model)
     pairs, too_long = encode_pairs(tokenizer, read_pairs(settings.pairs), settings.train.max_length)
     result = run_offline(
         model,

@@ -7,17 +7,17 @@ metric, under the name that the objective declares for it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from services.learner.losses.bradley_terry import bradley_terry_loss
 from services.learner.losses.dpo import dpo_loss
-from services.learner.model.forward import Dtype, masked_logprobs, padded, row_logprobs, scores
-from services.learner.model.logprobs import summed_by_row
+from services.learner.model.policy import ScoreModel, TokenLogProbs
+from services.learner.model.reference import AnswerLogprobs
 from services.learner.settings import DPOSettings
-from services.learner.train.encoding import EncodedPair, EncodedText
+from services.learner.train.encoding import EncodedPair, Text
 
 Example = TypeVar("Example", contravariant=True)
 ReferenceLogprobs = Mapping[str, tuple[float, float]]
@@ -34,11 +34,8 @@ class Objective(Protocol, Generic[Example]):
     def name(self, example: Example) -> str:
         """What an error calls it."""
 
-    def length(self, example: Example) -> int:
-        """Tokens of its longest row."""
-
     def tokens(self, example: Example) -> int:
-        """Tokens of all its rows."""
+        """Tokens through the model."""
 
     def weight(self, example: Example) -> float:
         """Its part of the normaliser."""
@@ -52,31 +49,25 @@ class LanguageModelling:
 
     metrics: tuple[str, ...] = ()
 
-    def __init__(self, model: Any, pad: int, dtype: Dtype) -> None:
-        self._model, self._pad, self._dtype = model, pad, dtype
+    def __init__(self, policy: TokenLogProbs) -> None:
+        self._policy = policy
 
-    def name(self, example: EncodedText) -> str:
+    def name(self, example: Text) -> str:
         """Its id."""
         return example.id
 
-    def length(self, example: EncodedText) -> int:
+    def tokens(self, example: Text) -> int:
         """Tokens."""
         return example.length
 
-    def tokens(self, example: EncodedText) -> int:
-        """Tokens."""
-        return example.length
-
-    def weight(self, example: EncodedText) -> float:
+    def weight(self, example: Text) -> float:
         """Learnt tokens."""
         return float(example.learnt)
 
-    def sums(self, examples: Sequence[EncodedText]) -> tuple[Tensor, dict[str, Tensor]]:
+    def sums(self, examples: Sequence[Text]) -> tuple[Tensor, dict[str, Tensor]]:
         """Summed cross-entropy; no metrics beside it."""
-        device = next(self._model.parameters()).device
-        ids = padded([example.ids for example in examples], self._pad, device)
-        learnt = padded([example.mask for example in examples], 0, device)[:, 1:].bool()
-        return -masked_logprobs(self._model, ids, learnt, self._dtype).sum(), {}
+        groups = [group for example in examples for group in example.groups()]
+        return -self._policy.logprobs(groups).values.sum(), {}
 
 
 class _Pairs:
@@ -86,13 +77,9 @@ class _Pairs:
         """Its id."""
         return example.id
 
-    def length(self, example: EncodedPair) -> int:
-        """Tokens of the longer row."""
-        return example.length
-
     def tokens(self, example: EncodedPair) -> int:
-        """Tokens of both rows."""
-        return 2 * len(example.prompt) + len(example.chosen) + len(example.rejected)
+        """Tokens of the prompt, once, and of both answers."""
+        return example.group().tokens
 
     def weight(self, example: EncodedPair) -> float:
         """1."""
@@ -103,28 +90,35 @@ class DirectPreference(_Pairs):
     """DPO against reference log-probabilities that were computed beforehand.
 
     Metrics, means over pairs: accuracy (share of pairs with a positive dpo_margin), chosen_reward
-    and rejected_reward (implicit rewards, nats times beta) and dpo_margin, their difference.
+    and rejected_reward (implicit rewards, nats times beta), dpo_margin, their difference, and
+    chosen_drift and rejected_drift: how far the answer's log-probability is above the reference's,
+    nats.
     """
 
-    metrics = ("accuracy", "dpo_margin", "chosen_reward", "rejected_reward")
+    metrics = (
+        "accuracy",
+        "dpo_margin",
+        "chosen_reward",
+        "rejected_reward",
+        "chosen_drift",
+        "rejected_drift",
+    )
 
     def __init__(
-        self,
-        model: Any,
-        pad: int,
-        dtype: Dtype,
-        settings: DPOSettings,
-        reference: ReferenceLogprobs,
+        self, policy: TokenLogProbs, settings: DPOSettings, reference: ReferenceLogprobs
     ) -> None:
-        self._model, self._pad, self._dtype = model, pad, dtype
-        self._settings, self._reference = settings, reference
+        self._policy, self._settings, self._reference = policy, settings, reference
+        self.seen: dict[str, AnswerLogprobs] | None = None
+        """While it is a dict: per-token log-probabilities of what goes through, by pair id."""
 
     def sums(self, examples: Sequence[EncodedPair]) -> tuple[Tensor, dict[str, Tensor]]:
         """Summed loss and metrics."""
-        both = [example.rows() for example in examples]
-        rows = [chosen for chosen, _ in both] + [rejected for _, rejected in both]
-        logprobs, row_of = row_logprobs(self._model, rows, self._pad, self._dtype)
-        chosen, rejected = summed_by_row(logprobs, row_of, len(rows)).chunk(2)
+        found = self._policy.logprobs([example.group() for example in examples])
+        if self.seen is not None:
+            parts = found.by_suffix()
+            answers = zip(parts[::2], parts[1::2], strict=True)
+            self.seen |= zip((example.id for example in examples), answers, strict=True)
+        chosen, rejected = found.summed().view(-1, 2).unbind(1)
         reference = torch.tensor(
             [self._reference[example.id] for example in examples], device=chosen.device
         )
@@ -134,6 +128,8 @@ class DirectPreference(_Pairs):
             "dpo_margin": result.dpo_margin.sum(),
             "chosen_reward": result.chosen_reward.sum(),
             "rejected_reward": result.rejected_reward.sum(),
+            "chosen_drift": (chosen.detach() - reference[:, 0]).sum(),
+            "rejected_drift": (rejected.detach() - reference[:, 1]).sum(),
         }
 
 
@@ -146,14 +142,13 @@ class RewardModelling(_Pairs):
 
     metrics = ("accuracy", "margin")
 
-    def __init__(self, model: Any, pad: int, dtype: Dtype) -> None:
-        self._model, self._pad, self._dtype = model, pad, dtype
+    def __init__(self, model: ScoreModel) -> None:
+        self._model = model
 
     def sums(self, examples: Sequence[EncodedPair]) -> tuple[Tensor, dict[str, Tensor]]:
         """Summed loss and metrics."""
-        both = [example.rows() for example in examples]
-        rows = [row for (row, _), _ in both] + [row for _, (row, _) in both]
-        chosen, rejected = scores(self._model, rows, self._pad, self._dtype).chunk(2)
+        scores = self._model.scores([example.group() for example in examples])
+        chosen, rejected = scores.view(-1, 2).unbind(1)
         margin = (chosen - rejected).detach()
         return bradley_terry_loss(chosen, rejected).sum(), {
             "accuracy": (margin > 0).float().sum(),

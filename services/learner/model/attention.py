@@ -46,8 +46,8 @@ def packed_attention(
     query, key = query.to(value.dtype), key.to(value.dtype)  # RoPE may have left them in float32
     if query.device.type == "cuda":
         return _flex(query, key, value, packing, scaling), None
-    rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
-    results = [_call(*rows, call, scaling, dropout) for call in packing.calls]
+    queries, keys, values = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
+    results = [_call(queries, keys, values, call, scaling, dropout) for call in packing.calls]
     return torch.cat(results).index_select(0, packing.restore)[None], None
 
 

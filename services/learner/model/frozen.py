@@ -48,6 +48,16 @@ class FrozenPolicy:
                 part.register_forward_pre_hook(self._cast)
                 part.register_forward_hook(self._let_go)
 
+    @property
+    def config(self) -> Any:
+        """The model's Hugging Face configuration."""
+        return self._module.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._device
+
     def logprobs(self, groups: Sequence[PrefixGroup]) -> LogProbs:
         """As `Policy.logprobs`."""
         self._hold()

@@ -31,7 +31,7 @@ def token_logprobs(
     parameter that `weight` is, or is a copy of: its `.grad` receives the gradient; without one the
     head has none. A `bias` [vocabulary] is a float32 parameter and gets its gradient the same way.
     """
-    found: Tensor = _TiledHead.apply(hidden, weight, targets, master, bias)  # type: ignore[no-untyped-call]
+    found: Tensor = _TiledHead.apply(hidden, weight, targets, master, bias)
     return found
 
 
@@ -42,7 +42,7 @@ def gradient_of(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
-class _TiledHead(torch.autograd.Function):
+class _TiledHead(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
         ctx: Any,

@@ -6,6 +6,7 @@ import torch
 import transformers
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     Qwen2Config,
@@ -14,7 +15,10 @@ from transformers import (
 
 from services.errors import ArtifactError, one_line
 from services.hub import find_model
+from services.learner.model.frozen import FrozenPolicy
+from services.learner.model.precision import Dtype
 from services.learner.model.shape import ModelShape
+from services.learner.model.stored import StoredTensors
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -58,17 +62,18 @@ def new_model(shape: ModelShape, tokenizer: Any, seed: int) -> nn.Module:
 def load_policy(source: str) -> Any:
     """A causal language model in float32. Raises ArtifactError when it cannot be read or used."""
     model = _load(AutoModelForCausalLM, source)
-    if getattr(model.config, "final_logit_softcapping", None):
-        raise ArtifactError(
-            f"{source}: a model that caps its logits is not supported; its log-probabilities "
-            "would be wrong"
-        )
+    _check_head(model.config, source)
     return model
 
 
-def load_frozen(source: str, device: torch.device) -> Any:
-    """A policy whose weights never change, in evaluation mode on `device`."""
-    return load_policy(source).to(device).eval().requires_grad_(False)
+def load_frozen(source: str, dtype: Dtype, device: torch.device) -> FrozenPolicy:
+    """A policy whose weights never change, read where they are stored. Errors as `load_policy`."""
+    try:
+        config = AutoConfig.from_pretrained(find_model(source))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{source}: the model cannot be loaded ({one_line(error)})") from error
+    _check_head(config, source)
+    return FrozenPolicy(StoredTensors(source), config, dtype, device)
 
 
 def new_reward_model(policy: str, tokenizer: Any, seed: int) -> Any:
@@ -90,3 +95,14 @@ def _load(loader: Any, source: str, **options: Any) -> Any:
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"{source}: the model cannot be loaded ({one_line(error)})") from error
+
+
+def _check_head(config: Any, source: str) -> None:
+    """The head here is a product: what else a model does to its logits would be left out."""
+    capped = getattr(config, "final_logit_softcapping", None)
+    scaled = {getattr(config, name, None) or 1.0 for name in ("logit_scale", "logits_scaling")}
+    if capped or scaled != {1.0}:
+        raise ArtifactError(
+            f"{source}: a model that {'caps' if capped else 'scales'} its logits is not supported; "
+            "its log-probabilities would be wrong"
+        )

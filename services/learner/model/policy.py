@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from services.learner.model import attention
+from services.learner.model.activations import pass_tokens
 from services.learner.model.export import export_model
 from services.learner.model.head import gradient_of, token_logprobs
 from services.learner.model.packing import Packing, PrefixGroup, pack_groups
@@ -45,6 +46,17 @@ class LogProbs:
         return list(self.values.detach().cpu().split(sizes))
 
 
+class TokenLogProbs(Protocol):
+    """A language model, in training or frozen."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def logprobs(self, groups: Sequence[PrefixGroup]) -> LogProbs:
+        """Per-token log-probabilities of what is learnt in each group's suffixes."""
+
+
 class Trained:
     """A module whose float32 weights train, run over packed groups: body, precision, export."""
 
@@ -63,6 +75,12 @@ class Trained:
     def config(self) -> Any:
         """The model's Hugging Face configuration."""
         return self._module.config
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens that go through it at once with gradients, unless told otherwise."""
+        checkpointing = bool(getattr(self._module, "is_gradient_checkpointing", False))
+        return pass_tokens(self.config, self._weights.dtype, checkpointing, self.device.type)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Float32 weights by Hugging Face name, tied ones once; their gradients are float32."""
@@ -88,7 +106,7 @@ class Trained:
         table = self._module.get_input_embeddings()
         if type(table) is nn.Embedding:
             master = self._weights.master_of(table.weight)
-            embedded: Tensor = _EmbeddingRows.apply(  # type: ignore[no-untyped-call]
+            embedded: Tensor = _EmbeddingRows.apply(
                 table.weight, packing.ids, master, table.padding_idx
             )
         else:
@@ -141,7 +159,7 @@ def body_states(body: Any, embedded: Tensor, packing: Packing, dtype: torch.dtyp
     return found[0]
 
 
-class _EmbeddingRows(torch.autograd.Function):
+class _EmbeddingRows(torch.autograd.Function):  # type: ignore[misc]
     """Rows of the embedding, whose gradient is added to the master's in place.
 
     The usual backward makes a second gradient of the whole table, 545 MB at Qwen2's vocabulary.

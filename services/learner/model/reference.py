@@ -1,37 +1,40 @@
-"""Summed log-probabilities of pairs under a model that does not train: computed once, up front."""
+"""Log-probabilities of pairs under a model that does not train."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from services.learner.model.forward import Dtype, each_row_logprobs
-from services.learner.train.batches import shard
+from services.learner.model.policy import TokenLogProbs
+from services.learner.train.batches import micro_batches, shard
 from services.learner.train.distributed import Worker
 from services.learner.train.encoding import EncodedPair
 
 AnswerLogprobs = tuple[Tensor, Tensor]
 """Per-token log-probabilities of chosen and of rejected, nats, float32."""
+_PASS_TOKENS = 1 << 12
 
 
-def pair_logprobs(
-    model: Any, pairs: Sequence[EncodedPair], pad: int, dtype: Dtype
-) -> list[AnswerLogprobs]:
-    """Per-token log-probabilities (nats, float32) of chosen and of rejected, pair by pair."""
-    rows = [row for pair in pairs for row in pair.rows()]
-    found = each_row_logprobs(model, rows, pad, dtype)
-    return list(zip(found[::2], found[1::2], strict=True))
+def pair_logprobs(model: TokenLogProbs, pair: EncodedPair) -> AnswerLogprobs:
+    """Of one pair, in a pass of its own: the same whatever else is known by then."""
+    with torch.no_grad():
+        chosen, rejected = model.logprobs([pair.group()]).by_suffix()
+    return chosen, rejected
 
 
 def share_of_logprobs(
-    model: Any, pairs: Sequence[EncodedPair], pad: int, dtype: Dtype, worker: Worker
+    model: TokenLogProbs, pairs: Sequence[EncodedPair], worker: Worker
 ) -> dict[str, AnswerLogprobs]:
-    """`pair_logprobs` by pair id, of this worker's share; the shares are the same for any model."""
-    lengths = [pair.length for pair in pairs]
-    mine = [pairs[at] for at in shard(range(len(pairs)), lengths, worker.rank, worker.world)]
-    found = pair_logprobs(model, mine, pad, dtype)
-    return {pair.id: logprobs for pair, logprobs in zip(mine, found, strict=True)}
+    """By pair id, this worker's share of them; the shares are the same for any model."""
+    tokens = [pair.group().tokens for pair in pairs]
+    found: dict[str, AnswerLogprobs] = {}
+    share = shard(range(len(pairs)), tokens, worker.rank, worker.world)
+    with torch.no_grad():
+        for cut in micro_batches(share, tokens, _PASS_TOKENS):
+            parts = model.logprobs([pairs[at].group() for at in cut]).by_suffix()
+            for at, answers in zip(cut, zip(parts[::2], parts[1::2], strict=True), strict=True):
+                found[pairs[at].id] = answers
+    return found
 
 
 def summed(
@@ -51,7 +54,7 @@ def summed(
 
 
 def summed_pair_logprobs(
-    model: Any, pairs: Sequence[EncodedPair], pad: int, dtype: Dtype, worker: Worker
+    model: TokenLogProbs, pairs: Sequence[EncodedPair], worker: Worker
 ) -> dict[str, tuple[float, float]]:
     """By pair id: the answers' log-probabilities (nats), each worker computing a share."""
-    return summed(pairs, share_of_logprobs(model, pairs, pad, dtype, worker), worker)
+    return summed(pairs, share_of_logprobs(model, pairs, worker), worker)

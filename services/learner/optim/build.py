@@ -11,14 +11,14 @@ from services.learner.settings import AdamWSettings, OptimizerSettings
 
 
 def make_optimizer(
-    model: nn.Module,
+    named_parameters: Mapping[str, nn.Parameter],
     settings: OptimizerSettings,
     *,
     tau: Mapping[str, Tensor] | None = None,
     seed: int = 0,
 ) -> torch.optim.Optimizer:
     """AdamW, or the Online Merging Optimizer around `tau` (reference minus base, by name)."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    named = [(name, p) for name, p in named_parameters.items() if p.requires_grad]
     if isinstance(settings, AdamWSettings):
         return _adamw([p for _, p in named], settings)
     if settings.alpha > 0 and tau is None:
@@ -35,26 +35,26 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def reference_vector(reference: nn.Module, base: nn.Module) -> dict[str, Tensor]:
-    """tau_r = reference - base, by parameter name.
+def reference_vector(
+    reference: Mapping[str, Tensor], base: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """tau_r = reference - base, float32 by parameter name.
 
     Raises LineageError naming the first tensor whose name or shape differs.
     """
-    ours = dict(reference.named_parameters())
-    theirs = dict(base.named_parameters())
-    for name in [*ours, *(name for name in theirs if name not in ours)]:
-        if name not in ours or name not in theirs:
-            where = "base" if name not in theirs else "reference"
+    for name in [*reference, *(name for name in base if name not in reference)]:
+        if name not in reference or name not in base:
+            where = "base" if name not in base else "reference"
             raise LineageError(
                 f"tau_r = reference - base: {name} is missing in the {where}; "
                 "base must be the model the reference was trained from"
             )
-        if ours[name].shape != theirs[name].shape:
+        if reference[name].shape != base[name].shape:
             raise LineageError(
-                f"tau_r = reference - base: {name} is {tuple(ours[name].shape)} in the reference "
-                f"and {tuple(theirs[name].shape)} in the base; they must be of one shape"
+                f"tau_r = reference - base: {name} is {tuple(reference[name].shape)} in the "
+                f"reference and {tuple(base[name].shape)} in the base; they must be of one shape"
             )
-    return {name: ours[name].detach() - theirs[name].detach() for name in ours}
+    return {name: reference[name].float() - base[name].float() for name in reference}
 
 
 def _adamw(parameters: list[nn.Parameter], settings: AdamWSettings) -> torch.optim.AdamW:

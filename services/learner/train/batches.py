@@ -5,9 +5,6 @@ from itertools import pairwise
 
 import numpy as np
 
-_CUT_COST_TOKENS = 256
-"""Padded tokens that one more pass through the model costs about as much as."""
-
 
 def permutation(count: int, *key: int) -> list[int]:
     """A shuffle of range(count) that depends on the key alone, e.g. (seed, episode, pass)."""
@@ -42,26 +39,31 @@ def plan_batches(
     return [order[start:end] for start, end in pairwise(cuts)]
 
 
-def shard(batch: Sequence[int], lengths: Sequence[int], rank: int, world: int) -> list[int]:
+def shard(batch: Sequence[int], tokens: Sequence[int], rank: int, world: int) -> list[int]:
     """One worker's share of a batch: dealt out longest first, back and forth, so that tokens
-    are even. `lengths[i]` is the length in tokens of example i."""
-    by_length = sorted(batch, key=lambda at: (-lengths[at], at))
+    are even. `tokens[i]` are those of example i."""
+    by_length = sorted(batch, key=lambda at: (-tokens[at], at))
     there_and_back = 2 * world
     return [
         at for place, at in enumerate(by_length) if _dealt_to(place % there_and_back, world) == rank
     ]
 
 
-def micro_batches(share: Sequence[int], lengths: Sequence[int], size: int) -> list[list[int]]:
-    """A worker's share cut into parts that are padded to their own longest example.
+def micro_batches(share: Sequence[int], tokens: Sequence[int], budget: int) -> list[list[int]]:
+    """A worker's share cut into passes of at most `budget` tokens, longest examples first.
 
-    `size` > 0: parts of at most so many, of similar length. 0: the cuts that cost least, where
-    a part costs its padded tokens and a fixed price for the pass.
+    `tokens[i]` are those of example i; one above the budget goes alone. Neighbours are of like
+    length, so that attention, which pads within a pass, pads little.
     """
-    ordered = sorted(share, key=lambda at: (-lengths[at], at))
-    if size > 0:
-        return [ordered[start : start + size] for start in range(0, len(ordered), size)]
-    return [ordered[start:end] for start, end in _cheapest_cuts([lengths[at] for at in ordered])]
+    passes: list[list[int]] = []
+    room = 0
+    for at in sorted(share, key=lambda at: (-tokens[at], at)):
+        if not passes or tokens[at] > room:
+            passes.append([])
+            room = budget
+        passes[-1].append(at)
+        room -= tokens[at]
+    return passes
 
 
 def pack(texts: Sequence[Sequence[int]], separator: int, row_length: int) -> list[list[int]]:
@@ -82,21 +84,3 @@ def pack(texts: Sequence[Sequence[int]], separator: int, row_length: int) -> lis
 
 def _dealt_to(place: int, world: int) -> int:
     return place if place < world else 2 * world - 1 - place
-
-
-def _cheapest_cuts(lengths: Sequence[int]) -> list[tuple[int, int]]:
-    """Ranges of a list sorted from long to short, by dynamic programming over their ends."""
-    count = len(lengths)
-    longest = np.asarray(lengths, dtype=np.float64)
-    best = np.zeros(count + 1)
-    start_of = [0] * (count + 1)
-    for end in range(1, count + 1):
-        costs = best[:end] + longest[:end] * (end - np.arange(end)) + _CUT_COST_TOKENS
-        start_of[end] = int(np.argmin(costs))
-        best[end] = costs[start_of[end]]
-    cuts: list[tuple[int, int]] = []
-    end = count
-    while end:
-        cuts.append((start_of[end], end))
-        end = start_of[end]
-    return cuts[::-1]

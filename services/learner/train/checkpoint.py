@@ -88,14 +88,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(int(manifest["number"]), tensors, manifest["state"])
 
 
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters by name; tied ones once."""
-    return {name: p.detach() for name, p in model.named_parameters()}
+def model_tensors(named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Parameters by name, without their gradients."""
+    return {name: p.detach() for name, p in named.items()}
 
 
-def restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def restore_model(named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
     """Overwrite the parameters. Raises ArtifactError when names or shapes differ."""
-    named = dict(model.named_parameters())
     if named.keys() != tensors.keys():
         odd = sorted(named.keys() ^ tensors.keys())[0]
         raise ArtifactError(f"the checkpoint is of another model: {odd} is in one of them only")
@@ -109,20 +108,23 @@ def restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             parameter.copy_(tensors[name])
 
 
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(
+    named: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
     """The optimizer's state as "<parameter>|<key>" -> tensor."""
     return {
         f"{name}|{key}": value
-        for name, parameter in model.named_parameters()
+        for name, parameter in named.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 
 def restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+    named: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
 ) -> None:
     """The opposite of `optimizer_tensors`; moments go to their parameter's device."""
-    named = dict(model.named_parameters())
     for parameter in named.values():
         optimizer.state.pop(parameter, None)
     for full_name, value in tensors.items():

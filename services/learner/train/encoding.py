@@ -2,12 +2,31 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
 from services.data.chat import encode_answer, encode_dialogue, render_prompt
 from services.data.rows import Conversation, PairRow
-from services.learner.model.forward import Row
+from services.learner.model.packing import PrefixGroup
+
+
+class Text(Protocol):
+    """One example of language modelling."""
+
+    @property
+    def id(self) -> str:
+        """What an error calls it."""
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+
+    @property
+    def learnt(self) -> int:
+        """Tokens that are learnt."""
+
+    def groups(self) -> list[PrefixGroup]:
+        """What goes through the model; no part of it sees another."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +47,10 @@ class EncodedText:
         """Tokens that are learnt."""
         return sum(self.mask[1:])
 
+    def groups(self) -> list[PrefixGroup]:
+        """One, without a prefix."""
+        return [PrefixGroup((), (self.ids,), (self.mask,))]
+
 
 @dataclass(frozen=True)
 class EncodedPair:
@@ -43,11 +66,9 @@ class EncodedPair:
         """Tokens of the longer of the two rows."""
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
 
-    def rows(self) -> tuple[Row, Row]:
-        """Prompt and chosen, prompt and rejected; the answers' log-probabilities count."""
-        prompt = list(self.prompt)
-        start = len(prompt)
-        return (prompt + list(self.chosen), start), (prompt + list(self.rejected), start)
+    def group(self) -> PrefixGroup:
+        """The prompt once, with chosen and rejected; all of the answers' tokens count."""
+        return PrefixGroup(self.prompt, (self.chosen, self.rejected))
 
 
 def encode_conversations(

@@ -5,12 +5,12 @@ batch -> this worker's share -> micro-batches -> gradients, summed over workers 
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from services.errors import WorkerError
 from services.learner.losses.objectives import Objective
@@ -24,8 +24,27 @@ from services.telemetry.record.events import Event, TrainProgress
 Example = TypeVar("Example")
 Report = Callable[[Event], None]
 _REPORT_EVERY_S = 0.5
+_EVALUATED_TOKENS = 1 << 12
+"""Of one pass without gradients."""
 _OF_THE_LOOP = ("loss", "grad_norm", "lr", "changed_fraction")
 """Metrics of every objective: these names are taken."""
+
+
+class Trainable(Protocol):
+    """A model as a phase sees it."""
+
+    @property
+    def pass_tokens(self) -> int:
+        """Tokens that go through it at once where the settings name no number."""
+
+    def named_parameters(self) -> Mapping[str, nn.Parameter]:
+        """Float32 weights; a backward pass adds to their float32 gradients."""
+
+    def refresh(self) -> None:
+        """The weights were changed."""
+
+    def train(self, mode: bool = True) -> None:
+        """Dropout and the like on or off."""
 
 
 class StepReporter:
@@ -85,7 +104,7 @@ class PhaseResult:
 
 
 def train_phase(
-    model: Any,
+    model: Trainable,
     optimizer: torch.optim.Optimizer,
     objective: Objective[Example],
     examples: Sequence[Example],
@@ -107,8 +126,9 @@ def train_phase(
     on leaves its `first` batches out and adds to their `result`. Raises WorkerError naming step
     and examples when the loss or the gradient is not finite.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    lengths = [objective.length(example) for example in examples]
+    parameters = [p for p in model.named_parameters().values() if p.requires_grad]
+    sizes = [objective.tokens(example) for example in examples]
+    budget = settings.micro_batch_tokens or model.pass_tokens
     result = PhaseResult() if result is None else result
     started = time.monotonic() - result.seconds
     model.train()
@@ -117,8 +137,8 @@ def train_phase(
         if isinstance(optimizer, OnlineMerging):
             optimizer.count_changes = due
         set_lr(optimizer, lr_at(at))
-        share = shard(batch, lengths, worker.rank, worker.world)
-        cuts = micro_batches(share, lengths, settings.micro_batch_size)
+        share = shard(batch, sizes, worker.rank, worker.world)
+        cuts = micro_batches(share, sizes, budget)
         weight = sum(objective.weight(examples[i]) for i in batch)
         metrics = _gradients(
             objective, [[examples[i] for i in cut] for cut in cuts], parameters, weight, worker
@@ -127,17 +147,18 @@ def train_phase(
         metrics |= {"grad_norm": float(norm), "lr": lr_at(at)}
         _check_finite(metrics, reporter.step + 1, [objective.name(examples[i]) for i in batch])
         optimizer.step()
+        model.refresh()
         if isinstance(optimizer, OnlineMerging) and due:
             values = sum(p.numel() for p in parameters)
             metrics["changed_fraction"] = optimizer.changed_values / values
-        tokens = sum(objective.tokens(examples[i]) for i in batch)
+        tokens = sum(sizes[i] for i in batch)
         reporter.advance(tokens, metrics, report=due)
         result.steps.append(metrics)
         result.weights.append(weight)
         result.tokens += tokens
         result.seconds = time.monotonic() - started
         after_step(at + 1)
-    model.eval()
+    model.train(False)
     return result
 
 
@@ -145,16 +166,16 @@ def evaluate_sums(
     objective: Objective[Example],
     examples: Sequence[Example],
     worker: Worker,
-    size: int = 64,
+    tokens: int = _EVALUATED_TOKENS,
 ) -> dict[str, float]:
     """The objective's mean loss and metrics over examples, without gradients; {} of none."""
     if not examples:
         return {}
-    lengths = [objective.length(example) for example in examples]
-    share = shard(range(len(examples)), lengths, worker.rank, worker.world)
+    sizes = [objective.tokens(example) for example in examples]
+    share = shard(range(len(examples)), sizes, worker.rank, worker.world)
     totals: dict[str, Tensor] = {}
     with torch.no_grad():
-        for cut in micro_batches(share, lengths, size):
+        for cut in micro_batches(share, sizes, tokens):
             loss, sums = objective.sums([examples[i] for i in cut])
             _add(objective, totals, loss, sums)
     weight = sum(objective.weight(example) for example in examples)

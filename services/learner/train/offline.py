@@ -1,14 +1,16 @@
 """What the offline training jobs share: set a model up, run one phase, write the result."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from services.errors import DataError
 from services.learner.jobs.settings import Place
 from services.learner.losses.objectives import Objective
-from services.learner.model.export import export_model
-from services.learner.model.load import load_frozen
+from services.learner.model.policy import Trained
+from services.learner.model.stored import StoredTensors
 from services.learner.optim.build import make_optimizer, reference_vector
 from services.learner.optim.schedule import lr_factor
 from services.learner.settings import AdamWSettings, TrainSettings
@@ -21,34 +23,34 @@ from services.telemetry.record.events import Note
 Example = TypeVar("Example")
 
 
-def prepared(model: Any, settings: TrainSettings, worker: Worker) -> Any:
-    """The model on the worker's device, with gradient checkpointing when asked for."""
-    model = model.to(worker.device)
+def prepared(module: Any, settings: TrainSettings, worker: Worker) -> Any:
+    """The module on the worker's device, with gradient checkpointing when asked for."""
+    module = module.to(worker.device)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    return model
+        module.gradient_checkpointing_enable({"use_reentrant": False})
+    return module
 
 
 def reference_delta(
-    reference: Any, base: str | None, settings: TrainSettings, worker: Worker
-) -> dict[str, Any] | None:
-    """tau_r for OMO, or None when the optimizer needs none."""
+    reference: str, base: str | None, settings: TrainSettings
+) -> Mapping[str, Tensor] | None:
+    """tau_r for OMO from two model folders, or None when the optimizer needs none."""
     if isinstance(settings.optimizer, AdamWSettings) or settings.optimizer.alpha == 0:
         return None
     if base is None:
         return None
-    return reference_vector(reference, load_frozen(base, worker.device))
+    return reference_vector(StoredTensors(reference), StoredTensors(base))
 
 
 def run_offline(
-    model: Any,
+    model: Trained,
     tokenizer: Any,
     objective: Objective[Example],
     examples: Sequence[Example],
     settings: TrainSettings,
     place: Place,
     *,
-    tau: dict[str, Any] | None,
+    tau: Mapping[str, Tensor] | None,
     worker: Worker,
     report: Report,
 ) -> PhaseResult:
@@ -65,7 +67,8 @@ def run_offline(
         key=(place.seed,),
         max_steps=settings.max_steps,
     )
-    optimizer = make_optimizer(model, settings.optimizer, tau=tau, seed=place.seed)
+    named = model.named_parameters()
+    optimizer = make_optimizer(named, settings.optimizer, tau=tau, seed=place.seed)
     checkpoints = StepCheckpoints(
         Path(place.folder) / "checkpoints" if place.folder else None,
         batches,
@@ -100,15 +103,15 @@ def run_offline(
     )
 
 
-def keep_model(model: Any, tokenizer: Any, place: Place, name: str, report: Report) -> None:
+def keep_model(model: Trained, tokenizer: Any, place: Place, name: str, report: Report) -> None:
     """Export a model of the way, and say where it is while the stage is at work."""
     if place.kept is not None:
-        export_model(model, tokenizer, Path(place.kept) / name)
+        model.export(tokenizer, Path(place.kept) / name)
         report(Note(stage=place.stage, text=f"kept a model: {place.kept}/{name}"))
 
 
 def finish(
-    model: Any,
+    model: Trained,
     tokenizer: Any,
     out: str,
     result: PhaseResult,
@@ -117,7 +120,7 @@ def finish(
 ) -> dict[str, float]:
     """Write the model and return the job's metrics: the last tenth of the steps, averaged."""
     if worker.is_main:
-        export_model(model, tokenizer, Path(out))
+        model.export(tokenizer, Path(out))
     worker.barrier()
     metrics = result.mean(last=max(1, len(result.steps) // 10))
     metrics.pop("lr", None)
