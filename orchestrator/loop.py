@@ -13,6 +13,7 @@
     train(e)   episode e sampled                          sample
                weights of episode e                       the learner
                every engine's attestation                 the rollout workers
+               the checkpoint that holds the pairs        the learner
 
 Episodes are durable: each coroutine looks at an episode's state and goes on from there, so the
 loop of a restarted run is the same loop. What the loop touches is in online/ports.py; how an
@@ -31,6 +32,7 @@ from orchestrator.online.transitions import (
     raise_if_aborted,
     tell_failures,
     try_move,
+    until_committed,
 )
 from pairloop.admin.v1.admin_pb2 import Episode
 from services.errors import StateError, first_of
@@ -61,18 +63,27 @@ async def _publish_start(
     from attested weights.
     """
     weights = await ports.weights(0, settings.timeout_s)
-    await ports.publish(weights)
-    await milestones.mark_published(weights.version)
-    if weights.version == 0:
+    version = weights.version
+    # Where the next episode's weights were published and are in no checkpoint, the learner makes
+    # them once more: the engines take nothing before those, lest an episode that began with them
+    # goes on with older ones.
+    if version == settings.count or not await _was_published(ports, version + 1):
+        await ports.publish(weights)
+    await milestones.mark_published(version)
+    if version == 0:
         return 1
     # The learner's checkpoint holds this episode; its last moves may be missing.
-    last = await ports.episodes.get(weights.version)
+    last = await ports.episodes.get(version)
     if state_of(last) not in SAMPLED:
         raise StateError(
-            f"the learner's checkpoint holds episode {weights.version}, which Redis has as"
+            f"the learner's checkpoint holds episode {version}, which Redis has as"
             f" {state_of(last)}: Redis lost this run; begin the stage anew: --fresh {ports.stage}"
         )
-    return weights.version + (1 if state_of(last) == State.COMPLETED else 0)
+    return version + (1 if state_of(last) == State.COMPLETED else 0)
+
+
+async def _was_published(ports: LoopPorts, number: int) -> bool:
+    return state_of(await ports.episodes.get(number)) == State.PUBLISHING
 
 
 async def _sample(
@@ -124,14 +135,17 @@ async def _train(
 ) -> None:
     for number in range(first, settings.count + 1):
         await milestones.until_sampled(number)
-        await train_episode(ports, settings, number, milestones.sample_seconds[number])
-        await milestones.mark_published(number)
+        await train_episode(ports, settings, number, milestones)
 
 
 async def train_episode(
-    ports: LoopPorts, settings: EpisodeSettings, number: int, sample_seconds: float
+    ports: LoopPorts, settings: EpisodeSettings, number: int, milestones: Milestones
 ) -> None:
-    """Let the learner train an episode, put its weights on every engine, and close it."""
+    """Let the learner train an episode, put its weights on every engine, and close it.
+
+    The next episode may be sampled once the engines hold the weights; the learner writes its
+    checkpoint meanwhile, and only then is the episode COMPLETED.
+    """
 
     async def move(to: State) -> Episode:
         moved = await advance(ports, number, to)
@@ -142,13 +156,15 @@ async def train_episode(
     started = ports.clock()
     weights = await ports.weights(number, settings.timeout_s)
     trained = ports.clock()
-    episode = await move(State.PUBLISHING)
+    await move(State.PUBLISHING)
     await ports.publish(weights)
     timings = {
-        "sample_seconds": sample_seconds,
+        "sample_seconds": milestones.sample_seconds[number],
         "train_seconds": trained - started,
         "sync_seconds": ports.clock() - trained,
     }
+    await milestones.mark_published(number)
+    episode = await until_committed(ports, number, settings.timeout_s)
     # Before the move: a run that is cut off in between publishes, and reports, once more.
     ports.report(
         EpisodeFinished(

@@ -19,7 +19,7 @@ class Usage:
 _PARTS = (
     ("ray::RolloutActor", "a rollout engine", "engine.kv_cache_gib or engine.max_num_seqs"),
     ("VLLM::", "a rollout engine", "engine.kv_cache_gib or engine.max_num_seqs"),
-    ("RayTrainWorker", "the learner", "train.micro_batch_size or train.max_length"),
+    ("RayTrainWorker", "the learner", "train.micro_batch_tokens or train.max_length"),
     ("ray::ServeReplica", "a reward replica", "reward.replicas or reward.max_batch_groups"),
     ("ray::PairActor", "a pairing worker", "pairs.workers or pairs.concurrency"),
     ("redis-server", "Redis", "queues.credits"),

@@ -55,6 +55,22 @@ async def fail_if_too_many_failed(
     raise WorkerError(f"episode {episode.number} failed: {reason}; {_anew(ports.stage)}")
 
 
+async def until_committed(ports: LoopPorts, number: int, timeout_s: float) -> Episode:
+    """The episode, once a checkpoint of the learner holds its pairs. StallError past the time."""
+    until = ports.clock() + timeout_s
+    while True:
+        episode = await ports.episodes.get(number)
+        raise_if_aborted(episode, ports.stage)
+        if episode.trained >= episode.paired:
+            return episode
+        if ports.clock() > until:
+            raise StallError(
+                f"episode {number}: the learner wrote no checkpoint within {timeout_s:.0f} s; see"
+                " its log and the disk, or raise episodes.timeout_s"
+            )
+        await ports.sleep(POLL_S)
+
+
 async def tell_failures(ports: LoopPorts, episode: Episode) -> None:
     """A warning with the causes when an episode lost some of its prompts to errors."""
     if lost := episode.dropped.get("DEAD_LETTER", 0):

@@ -40,7 +40,7 @@ ENGINE = "engine={max_model_len: 256, max_num_seqs: 32, kv_cache_gib: 0.1}"
 ANSWERS = ("sampling.n=4", "sampling.max_tokens=16")
 TRAIN = {
     "batch_size": 8,
-    "micro_batch_size": 4,
+    "micro_batch_tokens": 256,
     "max_length": 128,
     "dtype": "float32",
     "threads": 1,

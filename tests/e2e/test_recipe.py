@@ -171,7 +171,7 @@ OPERATION = (
     "pairs.concurrency=3",
     "reward.timeout_s=50",
     "sync.timeout_s=200",
-    "train.micro_batch_size=4",
+    "train.micro_batch_tokens=256",
     "train.threads=1",
     "queues.reclaim_idle_s=200",
 )

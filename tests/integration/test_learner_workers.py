@@ -11,7 +11,8 @@ import torch
 
 from services.learner.jobs.settings import Place
 from services.learner.losses.objectives import DirectPreference, LanguageModelling
-from services.learner.model.load import new_model, special_ids
+from services.learner.model.load import new_model
+from services.learner.model.policy import Policy
 from services.learner.optim.merging import mask_seed, random_mask
 from services.learner.settings import DPOSettings, OnDARESettings, TrainSettings
 from services.learner.train.distributed import Worker
@@ -29,8 +30,7 @@ def train(
     """
     torch.set_num_threads(1)
     held = parts.tokenizer()
-    pad = special_ids(held)[1]
-    model = new_model(parts.SHAPE, held, 4)
+    policy = Policy(new_model(parts.SHAPE, held, 4), "float32")
     g = torch.Generator().manual_seed(0)
 
     def ids(count: int) -> list[int]:
@@ -41,14 +41,14 @@ def train(
     if kind == "lm":
         # Unequal lengths and an odd batch: shards differ in tokens and in number.
         examples = [EncodedText(str(n), ids(4 + 3 * n), [1] * (4 + 3 * n)) for n in range(15)]
-        objective = LanguageModelling(model, pad, "float32")
+        objective = LanguageModelling(policy)
     else:
         examples = [EncodedPair(str(n), ids(3), ids(2 + n), ids(5)) for n in range(15)]
         reference = {str(n): (-10.0 - n, -12.0) for n in range(15)}
-        objective = DirectPreference(model, pad, "float32", DPOSettings(), reference)
-    tau = {name: torch.full_like(p, 0.5) for name, p in model.named_parameters()}
+        objective = DirectPreference(policy, DPOSettings(), reference)
+    tau = {name: torch.full_like(p, 0.5) for name, p in policy.named_parameters().items()}
     result = run_offline(
-        model,
+        policy,
         held,
         objective,
         examples,
@@ -65,7 +65,9 @@ def train(
         worker=worker,
         report=lambda _: None,
     )
-    return {name: p.detach().clone() for name, p in model.named_parameters()}, result.steps[-1]
+    return {
+        name: p.detach().clone() for name, p in policy.named_parameters().items()
+    }, result.steps[-1]
 
 
 def masks(

@@ -1,5 +1,6 @@
 """A tiny tokenizer, policy and sampled pairs for tests of the learner."""
 
+import dataclasses
 import random
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,13 @@ class FakeBoard:
         self.versions: dict[int, WeightVersion] = {}
         self._history, self._fail_at = history, fail_at
 
-    def __call__(self, version: WeightVersion) -> None:
+    def __call__(self, version: WeightVersion) -> dict[str, np.ndarray]:
         if version.version == self._fail_at:
             raise ConnectionError("the board is gone")
         self._history.append(f"published {version.version}")
-        self.versions[version.version] = version
+        held = {name: array.copy() for name, array in version.tensors.items()}
+        self.versions[version.version] = dataclasses.replace(version, tensors=held)
+        return held
 
     def weights(self, version: int) -> dict[str, np.ndarray]:
         return dict(self.versions[version].tensors)

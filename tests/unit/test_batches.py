@@ -64,20 +64,15 @@ def test_shards_differ_by_one_longest_example_at_most(lengths: list[int], world:
     assert max(totals) - min(totals) <= max(lengths)
 
 
-@given(st.lists(st.integers(1, 90), max_size=40), st.integers(0, 7))
-def test_micro_batches_are_a_partition_by_length(lengths: list[int], size: int) -> None:
-    parts = micro_batches(range(len(lengths)), lengths, size)
-    assert sorted(at for part in parts for at in part) == list(range(len(lengths)))
-    assert all(len(part) <= size for part in parts if size)
-    flat = [lengths[at] for part in parts for at in part]
-    assert flat == sorted(flat, reverse=True)
-
-
-def test_length_cuts_are_made_only_where_they_pay() -> None:
-    even = micro_batches(range(64), [30] * 64, 0)
-    assert [len(part) for part in even] == [64]
-    uneven = micro_batches(range(64), [200] * 4 + [20] * 60, 0)
-    assert [len(part) for part in uneven] == [4, 60]
+@given(st.lists(st.integers(1, 90), max_size=40), st.integers(1, 200))
+def test_passes_are_a_partition_within_the_budget(tokens: list[int], budget: int) -> None:
+    parts = micro_batches(range(len(tokens)), tokens, budget)
+    order = sorted(range(len(tokens)), key=lambda at: (-tokens[at], at))
+    assert [at for part in parts for at in part] == order
+    for part in parts:
+        assert sum(tokens[at] for at in part) <= budget or len(part) == 1
+    for part, after in zip(parts, parts[1:], strict=False):
+        assert sum(tokens[at] for at in part) + tokens[after[0]] > budget
 
 
 def test_packing_keeps_every_token_in_order() -> None:

@@ -26,7 +26,7 @@ from services.settings import Settings, is_operational, settings_in
 
 OPERATIONAL = {
     *("name", "output", "ray"),
-    *("micro_batch_size", "gradient_checkpointing", "workers", "num_cpus", "num_gpus", "threads"),
+    *("micro_batch_tokens", "gradient_checkpointing", "workers", "num_cpus", "num_gpus", "threads"),
     *("max_num_seqs", "kv_cache_gib", "gpu_memory_utilization", "tensor_parallel_size"),
     *("enforce_eager", "start_timeout_s", "concurrency"),
     *(
@@ -94,7 +94,7 @@ def test_what_is_operational_is_known_by_name() -> None:
         {"engine": {"start_timeout_s": 900}},
         {"pairs": {"workers": 2}},
         {"train": {"workers": 2}},
-        {"train": {"micro_batch_size": 1}},
+        {"train": {"micro_batch_tokens": 64}},
         {"train": {"threads": 7}},
         {"reward": {"parts": [{"kind": "checker"}], "timeout_s": 7, "replicas": 2}},
         {"queues": {"reclaim_idle_s": 9, "fsync": "always"}},

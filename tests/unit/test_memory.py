@@ -70,7 +70,7 @@ def test_a_death_after_a_kernel_kill_names_the_largest_process_and_its_settings(
     assert isinstance(found, OutOfMemoryError)
     assert str(found) == (
         "rollout-0 was killed for lack of memory: the learner was the largest process and held"
-        " 5.0 of its machine's 100.0 GiB; lower train.micro_batch_size or train.max_length"
+        " 5.0 of its machine's 100.0 GiB; lower train.micro_batch_tokens or train.max_length"
     )
     assert watch.killed(died, limit=100 * GIB, kills=before) is None
     assert watch.killed(died, limit=8 * GIB, kills=before) is not None

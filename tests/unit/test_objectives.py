@@ -1,5 +1,6 @@
 """The objectives against plain forward passes: values, weights and token counts."""
 
+import copy
 import math
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 
 from services.learner.losses.objectives import DirectPreference, LanguageModelling, RewardModelling
-from services.learner.model.load import new_model, special_ids
+from services.learner.model.load import new_model, new_reward_model
+from services.learner.model.policy import Policy, ScoreModel
 from services.learner.settings import DPOSettings
 from services.learner.train.encoding import EncodedPair, EncodedText
 from tests.unit import learner_parts as parts
@@ -21,9 +23,9 @@ def model() -> Any:
     return new_model(parts.SHAPE, parts.tokenizer(), 3).eval()
 
 
-@pytest.fixture(scope="module")
-def pad() -> int:
-    return special_ids(parts.tokenizer())[1]
+def policy(model: Any) -> Policy:
+    """Of a copy: the plain passes use the model with its usual attention."""
+    return Policy(copy.deepcopy(model), "float32")
 
 
 def answer_logprob(model: Any, prompt: list[int], answer: list[int]) -> float:
@@ -34,9 +36,9 @@ def answer_logprob(model: Any, prompt: list[int], answer: list[int]) -> float:
     return sum(plain[at - 1, ids[at]].item() for at in range(len(prompt), len(ids)))
 
 
-def test_dpo_measures_each_answer_against_its_own_reference(model: Any, pad: int) -> None:
+def test_dpo_measures_each_answer_against_its_own_reference(model: Any) -> None:
     reference = {"short": (-30.0, -9.0), "long": (-4.0, -18.0)}
-    objective = DirectPreference(model, pad, "float32", DPOSettings(beta=0.3), reference)
+    objective = DirectPreference(policy(model), DPOSettings(beta=0.3), reference)
     loss, metrics = objective.sums([SHORT, LONG])
     rewards = []
     for pair in (SHORT, LONG):
@@ -56,21 +58,41 @@ def test_dpo_measures_each_answer_against_its_own_reference(model: Any, pad: int
     assert metrics["chosen_reward"].item() == pytest.approx(sum(c for c, _ in rewards), rel=1e-5)
     assert metrics["rejected_reward"].item() == pytest.approx(sum(r for _, r in rewards), rel=1e-5)
     assert metrics["accuracy"].item() == 1.0
+    drifts = [metrics[f"{which}_drift"].item() for which in ("chosen", "rejected")]
+    assert drifts == pytest.approx(
+        [sum(c for c, _ in rewards) / 0.3, sum(r for _, r in rewards) / 0.3]
+    )
 
 
-def test_a_pair_counts_its_prompt_twice_and_weighs_one(model: Any, pad: int) -> None:
-    objective = RewardModelling(model, pad, "float32")
-    assert [objective.tokens(pair) for pair in (SHORT, LONG)] == [(3 + 4) + (3 + 2), (2 + 1) + 5]
-    assert [objective.length(pair) for pair in (SHORT, LONG)] == [7, 5]
+def test_what_went_through_is_kept_while_it_is_asked_for(model: Any) -> None:
+    reference = {"short": (-30.0, -9.0), "long": (-4.0, -18.0)}
+    objective = DirectPreference(policy(model), DPOSettings(), reference)
+    objective.sums([SHORT])
+    objective.seen = {}
+    objective.sums([LONG, SHORT])
+    seen, objective.seen = objective.seen, None
+    objective.sums([SHORT])
+    assert list(seen) == ["long", "short"]
+    for pair in (SHORT, LONG):
+        for answer, logprobs in zip((pair.chosen, pair.rejected), seen[pair.id], strict=True):
+            assert len(logprobs) == len(answer)
+            expected = answer_logprob(model, list(pair.prompt), list(answer))
+            assert logprobs.sum().item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_pair_counts_its_prompt_once_and_weighs_one(tmp_path: Any) -> None:
+    head = new_reward_model(parts.policy(tmp_path / "policy"), parts.tokenizer(), 5)
+    objective = RewardModelling(ScoreModel(head, "float32"))
+    assert [objective.tokens(pair) for pair in (SHORT, LONG)] == [3 + 4 + 2, 2 + 1 + 3]
     assert [objective.weight(pair) for pair in (SHORT, LONG)] == [1.0, 1.0]
     assert objective.name(LONG) == "long"
 
 
-def test_language_modelling_counts_learnt_tokens_alone(model: Any, pad: int) -> None:
+def test_language_modelling_counts_learnt_tokens_alone(model: Any) -> None:
     # The first token has nothing to be predicted from, so its 1 does not count.
     masked = EncodedText("masked", [5, 6, 7, 8, 9], [1, 0, 0, 1, 1])
     whole = EncodedText("whole", [10, 11, 12], [1, 1, 1])
-    objective = LanguageModelling(model, pad, "float32")
+    objective = LanguageModelling(policy(model))
     assert [objective.weight(text) for text in (masked, whole)] == [2.0, 2.0]
     assert [objective.tokens(text) for text in (masked, whole)] == [5, 3]
     loss, _ = objective.sums([masked, whole])
@@ -78,11 +100,9 @@ def test_language_modelling_counts_learnt_tokens_alone(model: Any, pad: int) -> 
     assert loss.item() == pytest.approx(-expected, rel=1e-5)
 
 
-def test_the_reward_model_learns_from_score_differences(pad: int, tmp_path: Any) -> None:
-    from services.learner.model.load import new_reward_model
-
+def test_the_reward_model_learns_from_score_differences(tmp_path: Any) -> None:
     head = new_reward_model(parts.policy(tmp_path / "policy"), parts.tokenizer(), 5).eval()
-    loss, metrics = RewardModelling(head, pad, "float32").sums([SHORT, LONG])
+    loss, metrics = RewardModelling(ScoreModel(copy.deepcopy(head), "float32")).sums([SHORT, LONG])
     margins = []
     for pair in (SHORT, LONG):
         with torch.no_grad():

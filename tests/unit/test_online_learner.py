@@ -76,7 +76,8 @@ def k3(pairs: list[PreferencePair], policy: Any, reference: Any) -> float:
     encoded, _ = sampled_pairs(pairs, 128)
     total = 0.0
     for pair in encoded:
-        for ids, start in pair.rows():
+        start = len(pair.prompt)
+        for ids in ([*pair.prompt, *answer] for answer in (pair.chosen, pair.rejected)):
             with torch.no_grad():
                 logprobs = [
                     torch.log_softmax(model(torch.tensor([ids])).logits[0].double(), -1)

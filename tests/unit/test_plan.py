@@ -68,7 +68,7 @@ def test_a_finished_run_is_reused_whole_whatever_operation_changed(tmp_path: Pat
     other = recipe(
         tmp_path,
         {
-            "sft": {"train": {"workers": 2, "micro_batch_size": 1}},
+            "sft": {"train": {"workers": 2, "micro_batch_tokens": 64}},
             "online_dpo": {
                 "episodes": {"count": 8, "timeout_s": 5},
                 "engine": {"kv_cache_gib": 0.5, "workers": 2},

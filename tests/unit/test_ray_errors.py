@@ -82,7 +82,7 @@ def test_the_memory_monitor_names_the_largest_process_the_machine_and_the_settin
     assert found.exit_code == 3
     assert str(found) == (
         "rollout-1 was killed for lack of memory: the learner was the largest process and held"
-        " 18.2 of its machine's 23.5 GiB; lower train.micro_batch_size or train.max_length"
+        " 18.2 of its machine's 23.5 GiB; lower train.micro_batch_tokens or train.max_length"
     )
     assert type(unwrapped(died(MONITOR), "rollout-1")) is OurOutOfMemoryError
 

@@ -29,6 +29,17 @@ class Line(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.w = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+        self.refreshed = 0
+
+    @property
+    def pass_tokens(self) -> int:
+        return 100
+
+    def named_parameters(self) -> dict[str, torch.nn.Parameter]:  # type: ignore[override]
+        return {"w": self.w}
+
+    def refresh(self) -> None:
+        self.refreshed += 1
 
 
 class Slopes:
@@ -41,9 +52,6 @@ class Slopes:
 
     def name(self, example: Point) -> str:
         return example.id
-
-    def length(self, example: Point) -> int:
-        return 4
 
     def tokens(self, example: Point) -> int:
         return 10
@@ -64,7 +72,7 @@ def phase(
     model, events = Line(), list[Event]()
     result = train_phase(
         model,
-        torch.optim.SGD(model.parameters(), lr=1.0),
+        torch.optim.SGD([model.w], lr=1.0),
         Slopes(model),
         points,
         batches,
@@ -78,7 +86,7 @@ def phase(
 
 def test_a_step_follows_the_gradient_of_the_weighted_mean() -> None:
     points = [Point("a", (0.1, 0.0), 1.0), Point("b", (0.3, 0.4), 3.0)]
-    model, result, _ = phase(points, [[0, 1]], micro_batch_size=1)
+    model, result, _ = phase(points, [[0, 1]], micro_batch_tokens=10)
     # gradient ((0.1, 0) + (0.3, 0.4)) / 4
     assert model.w.tolist() == pytest.approx([1.0 - 0.5 * 0.1, 2.0 - 0.5 * 0.1])
     (step,) = result.steps
@@ -86,6 +94,26 @@ def test_a_step_follows_the_gradient_of_the_weighted_mean() -> None:
     assert step["count"] == pytest.approx(2 / 4)
     assert step["grad_norm"] == pytest.approx(0.1 * 2**0.5)
     assert result.tokens == 20
+    assert model.refreshed == 1
+
+
+def test_passes_are_cut_by_tokens() -> None:
+    points = [Point(f"p{at}", (0.1, 0.1)) for at in range(23)]
+    for given, expected in ((30, [3] * 7 + [2]), (0, [10, 10, 3]), (5, [1] * 23)):
+        model = Line()
+        objective = Slopes(model)
+        train_phase(
+            model,
+            torch.optim.SGD([model.w], lr=1.0),
+            objective,
+            points,
+            [list(range(23))],
+            TrainSettings(micro_batch_tokens=given),
+            lr_at=lambda _: 0.5,
+            worker=Worker(),
+            reporter=StepReporter(lambda _: None, "x", 1),
+        )
+        assert [len(seen) for seen in objective.seen] == expected
 
 
 def test_a_gradient_above_the_limit_is_scaled_down_to_it() -> None:
@@ -137,7 +165,7 @@ def test_metrics_are_averaged_by_the_weight_of_their_batch() -> None:
 def summed(model: Line, metrics: tuple[str, ...]) -> PhaseResult:
     return train_phase(
         model,
-        torch.optim.SGD(model.parameters(), lr=1.0),
+        torch.optim.SGD([model.w], lr=1.0),
         Slopes(model, metrics),
         [Point("a", (0.1, 0.1))],
         [[0]],
@@ -181,7 +209,7 @@ def test_a_worker_without_a_share_speaks_of_the_same_metrics() -> None:
     objective = Slopes(model)
     result = train_phase(
         model,
-        torch.optim.SGD(model.parameters(), lr=1.0),
+        torch.optim.SGD([model.w], lr=1.0),
         objective,
         [Point("a", (0.1, 0.1), weight=2.0)],
         [[0]],
@@ -202,7 +230,7 @@ def test_evaluation_is_the_weighted_mean_and_leaves_no_gradient() -> None:
     model = Line()
     objective = Slopes(model)
     points = [Point("a", (1.0, 0.0), 1.0), Point("b", (0.0, 2.0), 3.0), Point("c", (1.0, 1.0), 4.0)]
-    found = evaluate_sums(objective, points, Worker(), size=2)
+    found = evaluate_sums(objective, points, Worker(), tokens=20)
     assert found == {"loss": pytest.approx((1.0 + 4.0 + 3.0) / 8.0), "count": 3 / 8}
     assert objective.seen == [["a", "b"], ["c"]]
     assert model.w.grad is None

@@ -8,8 +8,9 @@ from services.data.rows import read_conversations, read_texts
 from services.learner.jobs.evaluate_lm import heldout_loss, text_rows
 from services.learner.jobs.settings import Place, PretrainSettings, SFTSettings
 from services.learner.losses.objectives import LanguageModelling
-from services.learner.model.load import load_policy, new_model, special_ids
+from services.learner.model.load import load_policy, new_model
 from services.learner.model.policy import Policy
+from services.learner.model.special import special_ids
 from services.learner.settings import TrainSettings
 from services.learner.train.batches import pack
 from services.learner.train.distributed import Worker

@@ -18,7 +18,7 @@ def activation_bytes(config: Any, dtype: torch.dtype, checkpointing: bool) -> in
     four of the feed-forward width; with checkpointing only its input, and one layer at a time the
     rest.
     """
-    width = dtype.itemsize
+    width = int(dtype.itemsize)
     hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
     key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     size = int(getattr(config, "head_dim", None) or hidden // heads)

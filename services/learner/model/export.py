@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationConfig
 
-from services.learner.model.load import special_ids
+from services.learner.model.special import special_ids
 from services.learner.train.durable import replaced_folder
 
 

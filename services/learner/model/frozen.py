@@ -4,6 +4,7 @@ Nothing is copied to hold it. To compute in float32, a matrix of 16 bits is cast
 and let go after it; to compute in bfloat16, matrices stored in another dtype are cast once.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ class FrozenPolicy:
         self, tensors: Mapping[str, Tensor], config: Any, dtype: Dtype, device: torch.device
     ) -> None:
         with init_empty_weights(include_buffers=False):
-            self._module = AutoModelForCausalLM.from_config(config)
+            self._module = AutoModelForCausalLM.from_config(copy.deepcopy(config))
         for part in self._module.modules():  # the buffers alone: there are no weights yet
             part._buffers.update(
                 {key: b.to(device) for key, b in part._buffers.items() if b is not None}

@@ -18,19 +18,11 @@ from services.hub import find_model
 from services.learner.model.frozen import FrozenPolicy
 from services.learner.model.precision import Dtype
 from services.learner.model.shape import ModelShape
+from services.learner.model.special import special_ids
 from services.learner.model.stored import StoredTensors
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
-
-
-def special_ids(tokenizer: Any) -> tuple[list[int], int]:
-    """Ids that end an answer (<|im_end|>, <|endoftext|>) and the padding id."""
-    vocabulary = tokenizer.get_vocab()
-    ends = [vocabulary[name] for name in ("<|im_end|>", "<|endoftext|>") if name in vocabulary]
-    ends = ends or [tokenizer.eos_token_id]
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[-1]
-    return [int(token) for token in ends], int(pad)
 
 
 def new_model(shape: ModelShape, tokenizer: Any, seed: int) -> nn.Module:

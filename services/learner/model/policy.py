@@ -90,6 +90,10 @@ class Trained:
         """After the float32 weights were changed: the next pass computes with the new ones."""
         self._weights.refresh()
 
+    def in_dtype(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The weights by name as rounded to `dtype`; read them before the next step."""
+        return self._weights.in_dtype(dtype)
+
     def train(self, mode: bool = True) -> None:
         """Dropout and the like on or off."""
         self._module.train(mode)

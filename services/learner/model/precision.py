@@ -37,6 +37,16 @@ class WorkingWeights:
         for copy, master in self._copies:
             copy.copy_(master)
 
+    def in_dtype(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The weights by name, rounded to `dtype`; without a copy where they are held so."""
+        copy_of = {master: copy for copy, master in self._copies}
+        return {
+            name: copy_of.get(master, master).detach()
+            if dtype == self.dtype and master in copy_of
+            else master.detach().to(dtype)
+            for name, master in self.masters.items()
+        }
+
     def _copy_matrices(self, module: nn.Module) -> None:
         copy_of: dict[nn.Parameter, nn.Parameter] = {}
         for part in module.modules():

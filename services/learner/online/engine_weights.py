@@ -1,41 +1,41 @@
-"""The policy as the engines get it: its weights rounded to their dtype, and a forward of those."""
+"""A weight version as it goes out: the policy in the engines' dtype, its changes, its canary."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from services.learner.train.checkpoint import model_tensors
-from services.weights.manifest import Array
+from services.learner.model.frozen import FrozenPolicy
+from services.learner.model.packing import PrefixGroup
+from services.learner.model.policy import Policy
+from services.weights.manifest import Array, Tensors
 from services.weights.snapshot import to_array
 
 
-def engine_tensors(model: Any, dtype: str) -> dict[str, Array]:
-    """CPU copies of the parameters in `dtype`, by name; bfloat16 as its bits in uint16."""
-    wanted = getattr(torch, dtype)
-    return {
-        name: to_array(value.to("cpu", wanted, copy=True))
-        for name, value in model_tensors(model).items()
-    }
+def engine_tensors(policy: Policy, dtype: str) -> dict[str, Array]:
+    """The parameters in `dtype`, by name; bfloat16 as its bits in uint16.
 
-
-@contextmanager
-def rounded(model: Any, dtype: str) -> Iterator[None]:
-    """Within the block the float32 weights are those rounded to `dtype`; afterwards as before.
-
-    For float32 nothing is done. Otherwise the weights wait on the CPU meanwhile: 4 bytes a
-    parameter there, and on the model's own device no more than one parameter.
+    What the policy holds in this dtype already is not copied: to be read before the next step.
     """
-    if dtype == "float32":
-        yield
-        return
-    named = model_tensors(model)
-    held = {name: value.to("cpu", copy=True) for name, value in named.items()}
-    try:
-        for value in named.values():
-            value.copy_(value.to(getattr(torch, dtype)))
-        yield
-    finally:
-        for name, value in named.items():
-            value.copy_(held[name])
+    wanted = getattr(torch, dtype)
+    return {name: to_array(value) for name, value in policy.in_dtype(wanted).items()}
+
+
+def canary_logprobs(
+    tensors: Tensors, config: Any, token_ids: Sequence[int], device: torch.device
+) -> list[float]:
+    """Log-probabilities in nats of token_ids[1:], by a float32 forward of the tensors."""
+    frozen = FrozenPolicy(
+        {name: _tensor(array) for name, array in tensors.items()}, config, "float32", device
+    )
+    found: list[float] = frozen.logprobs([PrefixGroup((), (token_ids,))]).values.tolist()
+    return found
+
+
+def _tensor(array: Array) -> Tensor:
+    """The array's own memory, as `to_array` has made it."""
+    if array.dtype == np.uint16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

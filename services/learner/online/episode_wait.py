@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ class Readiness(IntEnum):
     ENDED = 2
     """Failed or cancelled: there is nothing more to train."""
     TRAINED_BEFORE = 3
+    """Its pairs were let go, so a checkpoint held it."""
     STALLED = 4
     """Nothing changed in it until the deadline."""
 
@@ -35,10 +36,14 @@ _READINESS: dict[str, Readiness] = {
     State.TRAINING: Readiness.READY,
     State.FAILED: Readiness.ENDED,
     State.CANCELLED: Readiness.ENDED,
-    State.PUBLISHING: Readiness.TRAINED_BEFORE,
+    # Published and not yet in a checkpoint when the learner ended: its pairs are still there.
+    State.PUBLISHING: Readiness.READY,
     State.COMPLETED: Readiness.TRAINED_BEFORE,
 }
 """Of the states; WAITING in every other one."""
+
+Work = Callable[[], bool]
+"""A piece of work; False when there was none to do."""
 
 
 class EpisodeQueues:
@@ -58,17 +63,20 @@ class EpisodeQueues:
             self._runner.close()
             raise
 
-    def wait_for_training(self, episode: int) -> bool:
+    def wait_for_training(self, episode: int, meanwhile: Work) -> bool:
         """True once the episode is TRAINING; False when the run was failed or cancelled.
 
-        All workers return the same. Raises StallError after `timeout_s` without a change in an
-        episode that is not paused, StateError when the episode was trained and no checkpoint
-        holds it.
+        `meanwhile` is called again and again. All workers return the same. Raises StallError after
+        `timeout_s` without a change in an episode that is not paused, StateError when the episode
+        was trained and no checkpoint holds it.
         """
         deadline = _Deadline(self._timeout_s)
         while True:
             # The main worker alone looks; what it sees goes to all, so that all do the same.
-            seen = self._poll(episode, deadline) if self._worker.is_main else Readiness.WAITING
+            if self._worker.is_main:
+                seen = self._poll(episode, deadline, meanwhile)
+            else:
+                seen = _work(meanwhile)
             readiness = Readiness(self._worker.broadcast(seen))
             if readiness is Readiness.READY:
                 return True
@@ -119,23 +127,35 @@ class EpisodeQueues:
         finally:
             self._runner.close()
 
-    def _poll(self, episode: int, deadline: "_Deadline") -> Readiness:
+    def _poll(self, episode: int, deadline: "_Deadline", meanwhile: Work) -> Readiness:
         """Look until the wait is over, or the other workers are due a word that it is not."""
         until = time.monotonic() + _BROADCAST_EVERY_S
         while True:
             state = self._call(self._queues.episode_state(episode))
             readiness = _READINESS.get(state, Readiness.WAITING)
-            if readiness is not Readiness.WAITING:
+            if readiness is Readiness.TRAINED_BEFORE:
                 return readiness
             counters = self._call(self._queues.counters(episode))
+            if readiness is not Readiness.WAITING:
+                return Readiness.TRAINED_BEFORE if counters.get("trained") else readiness
             if deadline.passed((state, tuple(sorted(counters.items()))), paused=state in HELD):
                 return Readiness.STALLED
+            busy = meanwhile()
             if time.monotonic() >= until:
                 return Readiness.WAITING
-            time.sleep(_POLL_S)
+            if not busy:
+                time.sleep(_POLL_S)
 
     def _call(self, call: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(call)
+
+
+def _work(meanwhile: Work) -> Readiness:
+    """What a worker does that does not look itself: work until the main one is due with a word."""
+    until = time.monotonic() + _BROADCAST_EVERY_S
+    while meanwhile() and time.monotonic() < until:
+        pass
+    return Readiness.WAITING
 
 
 class _Deadline:

@@ -1,16 +1,18 @@
 """The online learner: one training phase an episode, on the pairs the run sampled itself.
 
-    wait until the episode is TRAINING
-      -> its pairs -> log-probabilities under policy and reference -> `epochs` passes of DPO
-      -> checkpoint -> commit_trained -> publish the weights as version e
+    while the pairs arrive: their log-probabilities under the reference
+      -> the episode is TRAINING -> `epochs` passes of DPO over its pairs
+      -> publish the weights as version e -> checkpoint, while the engines sample -> commit_trained
 
-One step of it is five files:
+One step of it is these files:
 
-    online/learner.py       an episode: its pairs, their reference log-probabilities, its batches
-    train/loop.py           a batch: each worker's share, gradients, their sum, the clip, the step
-    losses/objectives.py    two answers through the model, and what is reported of them
-    losses/dpo.py           the DPO loss
-    optim/omo.py            from gradients to weights: Adam, merged with the reference vector
+    online/learner.py          an episode: its pairs, its batches, its way out
+    online/reference_ahead.py  the reference's log-probabilities, pair by pair
+    train/loop.py              a batch: a share a worker, gradients, their sum, the clip, the step
+    losses/objectives.py       pairs through the policy, and what is reported of them
+    model/policy.py            from token ids to log-probabilities
+    losses/dpo.py              the DPO loss
+    optim/omo.py               from gradients to weights: Adam, merged with the reference vector
 
 Around it: episode_wait.py is the way to the queues, metrics.py what is measured of an episode,
 engine_weights.py the form in which a version goes out, ports.py what others put in.
@@ -20,6 +22,7 @@ kept pairs, and what is in it is only committed and published again. A stop is a
 """
 
 import math
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,15 +31,15 @@ from pairloop.data.v1.pair_pb2 import PreferencePair
 from services.data.chat import load_tokenizer
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.losses.objectives import DirectPreference
-from services.learner.model.export import export_model
-from services.learner.model.forward import each_row_logprobs
-from services.learner.model.load import load_frozen, load_policy, special_ids
-from services.learner.model.reference import AnswerLogprobs, share_of_logprobs, summed
-from services.learner.online.engine_weights import engine_tensors, rounded
+from services.learner.model.load import load_frozen, load_policy
+from services.learner.model.policy import Policy
+from services.learner.model.reference import AnswerLogprobs, summed
+from services.learner.online.engine_weights import canary_logprobs, engine_tensors
 from services.learner.online.episode_wait import EpisodeQueues
 from services.learner.online.metrics import divergence, sampler_gap
 from services.learner.online.pair_record import write_pairs
 from services.learner.online.ports import Connect, Publisher, WeightVersion
+from services.learner.online.reference_ahead import ReferenceAhead
 from services.learner.online.rollouts import write_rollouts
 from services.learner.optim.build import make_optimizer
 from services.learner.optim.schedule import lr_factor
@@ -48,13 +51,13 @@ from services.learner.train.checkpoint import (
     optimizer_tensors,
     restore_model,
     restore_optimizer,
-    save_checkpoint,
 )
+from services.learner.train.checkpoint_thread import CheckpointThread
 from services.learner.train.distributed import Worker
-from services.learner.train.encoding import EncodedPair, sampled_pairs
+from services.learner.train.encoding import sampled_pairs
 from services.learner.train.loop import Report, StepReporter, train_phase
 from services.learner.train.offline import keep_model, prepared, reference_delta
-from services.weights.manifest import changed_values
+from services.weights.manifest import Tensors, changed_values
 
 
 def online_learner(
@@ -79,13 +82,15 @@ def online_learner(
             queues.commit_trained(learner.version)
         learner.publish()
         for episode in range(learner.version + 1, settings.episodes.count + 1):
-            if not queues.wait_for_training(episode):
+            if not queues.wait_for_training(episode, partial(learner.meanwhile, queues, episode)):
+                learner.commit(queues)
                 break
+            learner.commit(queues)
             learner.train(episode, queues.pairs(episode))
-            queues.commit_trained(episode)
             learner.publish()
-            worker.barrier()
+            learner.save()
         else:
+            learner.commit(queues)
             queues.wait_for_completion(settings.episodes.count)
             learner.export()
     finally:
@@ -118,67 +123,107 @@ class _Learner:
         self._settings, self._place = settings, place
         self._report, self._publish, self._worker = report, publish, worker
         self._tokenizer = load_tokenizer(settings.policy)
-        _, self._pad = special_ids(self._tokenizer)
-        self._reference = load_frozen(settings.reference or settings.policy, worker.device)
-        tau = reference_delta(self._reference, settings.base, settings.train, worker)
-        self._model = prepared(load_policy(settings.policy), settings.train, worker).eval()
-        self._optimizer = make_optimizer(
-            self._model, settings.train.optimizer, tau=tau, seed=place.seed
-        )
-        self._checkpoints = Path(place.folder) / "checkpoints"
+        source, train = settings.reference or settings.policy, settings.train
+        reference = load_frozen(source, train.dtype, worker.device)
+        self._reference = ReferenceAhead(reference, train.max_length, worker)
+        self._policy = Policy(prepared(load_policy(settings.policy), train, worker), train.dtype)
+        self._policy.train(False)
+        self._named = self._policy.named_parameters()
+        tau = reference_delta(source, settings.base, train)
+        self._optimizer = make_optimizer(self._named, train.optimizer, tau=tau, seed=place.seed)
+        self._checkpoints = CheckpointThread(Path(place.folder) / "checkpoints")
         self.version = 0
         self.metrics: dict[str, float] = {}
-        self._changed = dict.fromkeys(model_tensors(self._model), 0)
+        self._pair_ids: list[str] = []
+        self._changed = dict.fromkeys(self._named, 0)
+        self._uncommitted = False
         steps_done = self._restore()
         self._reporter = StepReporter(
             report, place.stage, planned_steps(settings) * settings.episodes.count, steps_done
         )
-        self._weights = engine_tensors(self._model, place.engine_dtype)
+        self._published: Tensors = {}
+
+    def meanwhile(self, queues: EpisodeQueues, episode: int) -> bool:
+        """Something to do while an episode is sampled; False when there is nothing."""
+        if self._uncommitted and self._checkpoints.written:
+            self.commit(queues)
+            return True
+        return self._reference.step(partial(queues.pairs, episode))
 
     def train(self, episode: int, pairs: list[PreferencePair]) -> None:
-        """One episode's passes, then the checkpoint that holds them."""
+        """One episode's passes, and its files beside the checkpoint."""
         self.metrics = self._episode(episode, pairs)
-        before = self._weights
-        self._weights = engine_tensors(self._model, self._place.engine_dtype)
-        self._changed = changed_values(before, self._weights)
-        values = sum(array.size for array in self._weights.values())
-        self.metrics["changed_fraction"] = sum(self._changed.values()) / values
         self.version = episode
+        self._pair_ids = [pair.id for pair in pairs]
         if self._worker.is_main:
             write_pairs(Path(self._place.folder), episode, pairs)
             if self._settings.record:
                 write_rollouts(Path(self._place.folder), episode, pairs)
             self._keep(episode)
-            self._save([pair.id for pair in pairs])
-        self._worker.barrier()
 
     def publish(self) -> None:
         """Hand out the current version; the main worker alone does it."""
-        place = self._place
-        if not self._worker.is_main:
+        place, worker = self._place, self._worker
+        if not worker.is_main:
             return
-        canary = [(place.canary_tokens, 1)]
-        with rounded(self._model, place.engine_dtype):
-            (logprobs,) = each_row_logprobs(self._model, canary, self._pad, "float32")
-        self._publish(
+        tensors = engine_tensors(self._policy, place.engine_dtype)
+        if self._published:
+            self._changed = changed_values(self._published, tensors)
+            values = sum(array.size for array in tensors.values())
+            self.metrics["changed_fraction"] = sum(self._changed.values()) / values
+        self._published = {}  # the version before goes before the new one comes
+        canary = canary_logprobs(tensors, self._policy.config, place.canary_tokens, worker.device)
+        self._published = self._publish(
             WeightVersion(
                 run=place.run,
                 version=self.version,
                 base_version=max(0, self.version - 1),
                 dtype=place.engine_dtype,
-                tensors=self._weights,
+                tensors=tensors,
                 changed=self._changed,
                 canary_tokens=place.canary_tokens,
-                canary_logprobs=logprobs.tolist(),
+                canary_logprobs=canary,
                 canary_tolerance=place.canary_tolerance,
                 metrics=self.metrics,
             )
         )
 
+    def save(self) -> None:
+        """Begin to write the checkpoint; the main worker alone does it."""
+        self._uncommitted = True
+        if not self._worker.is_main:
+            return
+        self._checkpoints.start(
+            self.version,
+            {
+                "model": model_tensors(self._named),
+                "optimizer": optimizer_tensors(self._named, self._optimizer),
+                "rng": {"torch": torch.get_rng_state()},
+            },
+            {
+                "run": self._place.run,
+                "episode": self.version,
+                "step": self._reporter.step,
+                "pairs": self._pair_ids,
+                "metrics": self.metrics,
+                "changed": self._changed,
+            },
+        )
+        if not self._pair_ids:
+            self._checkpoints.wait()  # no pair is left whose commit would tell that it was written
+
+    def commit(self, queues: EpisodeQueues) -> None:
+        """Once the checkpoint is written, let its episode's pairs go."""
+        if not self._uncommitted:
+            return
+        self._checkpoints.wait()
+        queues.commit_trained(self.version)
+        self._uncommitted = False
+
     def export(self) -> None:
         """Write the model folder; the main worker alone does it."""
         if self._worker.is_main:
-            export_model(self._model, self._tokenizer, Path(self._place.out))
+            self._policy.export(self._tokenizer, Path(self._place.out))
         self._worker.barrier()
 
     def _keep(self, episode: int) -> None:
@@ -186,7 +231,7 @@ class _Learner:
         every = self._settings.episodes.keep_every
         if every and episode % every == 0:
             name = f"episode-{episode:04d}"
-            keep_model(self._model, self._tokenizer, self._place, name, self._report)
+            keep_model(self._policy, self._tokenizer, self._place, name, self._report)
 
     def _episode(self, episode: int, kept: list[PreferencePair]) -> dict[str, float]:
         train = self._settings.train
@@ -194,9 +239,12 @@ class _Learner:
         counts = {"trained_pairs": float(len(pairs)), "too_long": float(too_long)}
         if not pairs:
             return counts | {"tokens": 0.0, "seconds": 0.0, "steps": 0.0}
-        share = share_of_logprobs(self._reference, pairs, self._pad, train.dtype, self._worker)
-        reference = summed(pairs, share, self._worker)
-        before = self._measured_before(kept, pairs, share)
+        reference = self._reference.finish(kept)
+        objective = DirectPreference(
+            self._policy, self._settings.dpo, summed(pairs, reference, self._worker)
+        )
+        before: dict[str, AnswerLogprobs] = {}
+        objective.seen = before
         batches = plan_batches(
             len(pairs),
             train.batch_size,
@@ -205,40 +253,27 @@ class _Learner:
             max_steps=train.max_steps,
         )
         result = train_phase(
-            self._model,
+            self._policy,
             self._optimizer,
-            DirectPreference(self._model, self._pad, train.dtype, self._settings.dpo, reference),
+            objective,
             pairs,
             batches,
             train,
             lr_at=lambda step: self._lr(episode, step / len(batches)),
             worker=self._worker,
             reporter=self._reporter,
+            after_step=lambda step: setattr(objective, "seen", None),
         )
         return (
             result.mean()
             | counts
-            | before
+            | divergence(kept, reference, self._worker)
+            | sampler_gap(kept, before, self.version, self._worker)
             | {
                 "tokens": float(result.tokens),
                 "seconds": result.seconds,
                 "steps": float(len(batches)),
             }
-        )
-
-    def _measured_before(
-        self,
-        kept: list[PreferencePair],
-        pairs: list[EncodedPair],
-        reference: dict[str, AnswerLogprobs],
-    ) -> dict[str, float]:
-        """What is measured under the policy before the update, each worker doing a share."""
-        worker = self._worker
-        policy = share_of_logprobs(
-            self._model, pairs, self._pad, self._settings.train.dtype, worker
-        )
-        return divergence(kept, policy, reference, worker) | sampler_gap(
-            kept, policy, self.version, worker
         )
 
     def _lr(self, episode: int, done: float) -> float:
@@ -249,34 +284,16 @@ class _Learner:
         peak = self._settings.train.optimizer.lr
         return peak * lr_factor(schedule, at, planned * self._settings.episodes.count)
 
-    def _save(self, pair_ids: list[str]) -> None:
-        save_checkpoint(
-            self._checkpoints,
-            self.version,
-            {
-                "model": model_tensors(self._model),
-                "optimizer": optimizer_tensors(self._model, self._optimizer),
-                "rng": {"torch": torch.get_rng_state()},
-            },
-            {
-                "run": self._place.run,
-                "episode": self.version,
-                "step": self._reporter.step,
-                "pairs": pair_ids,
-                "metrics": self.metrics,
-                "changed": self._changed,
-            },
-        )
-
     def _restore(self) -> int:
         """Go back to the last checkpoint, if there is one; returns the steps it has behind it."""
-        path = latest(self._checkpoints)
+        path = latest(Path(self._place.folder) / "checkpoints")
         if path is None:
             return 0
         checkpoint = load_checkpoint(path)
-        restore_model(self._model, checkpoint.tensors["model"])
-        restore_optimizer(self._model, self._optimizer, checkpoint.tensors["optimizer"])
+        restore_model(self._named, checkpoint.tensors["model"])
+        restore_optimizer(self._named, self._optimizer, checkpoint.tensors["optimizer"])
         torch.set_rng_state(checkpoint.tensors["rng"]["torch"])
+        self._policy.refresh()
         self.version = int(checkpoint.state["episode"])
         self._changed = {name: int(v) for name, v in checkpoint.state["changed"].items()}
         self.metrics = {name: float(v) for name, v in checkpoint.state["metrics"].items()}

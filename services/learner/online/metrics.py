@@ -13,32 +13,28 @@ from services.learner.train.distributed import Worker
 
 
 def divergence(
-    pairs: Sequence[PreferencePair],
-    policy: Mapping[str, AnswerLogprobs],
-    reference: Mapping[str, AnswerLogprobs],
-    worker: Worker,
+    pairs: Sequence[PreferencePair], reference: Mapping[str, AnswerLogprobs], worker: Worker
 ) -> dict[str, float]:
-    """The metric "kl", in nats an answer; both maps hold this worker's share of the pairs.
+    """The metric "kl", in nats an answer; `reference` holds this worker's share of the pairs.
 
     The mean over both answers of all pairs of sum_t [exp(d_t) - 1 - d_t], with
-    d_t = log ref(y_t) - log pi(y_t) and pi the policy that sampled the answer: an estimate of
-    KL(pi || ref) that is never negative (Schulman's k3). It stands for all samples as well as
-    chosen and rejected do; they are the best and the worst of each group.
+    d_t = log ref(y_t) - log pi(y_t) and pi the policy that sampled the answer, by the sampler's
+    record: an estimate of KL(pi || ref) that is never negative (Schulman's k3). It stands for all
+    samples as well as chosen and rejected do; they are the best and the worst of each group. No
+    entry when no answer has a record.
 
-    pi is the sampler's record; `policy`, the learner's, where a sample has none. With stale
-    samples the learner's would be the wrong one: exp(d_t) has no bound where pi has moved away
-    from what it once sampled.
+    The learner's own policy would be the wrong one for stale samples: exp(d_t) has no bound where
+    it has moved away from what it once sampled.
     """
     terms = [
-        _k3(_recorded(sample, learners), base)
+        _k3(torch.tensor(list(sample.logprobs), dtype=base.dtype), base)
         for pair in pairs
-        if pair.id in policy
-        for sample, learners, base in zip(
-            (pair.chosen, pair.rejected), policy[pair.id], reference[pair.id], strict=True
-        )
+        if pair.id in reference
+        for sample, base in zip((pair.chosen, pair.rejected), reference[pair.id], strict=True)
+        if len(sample.logprobs) == len(base)
     ]
     total, count = worker.all_reduce_values([sum(terms), len(terms)])
-    return {"kl": total / count}
+    return {"kl": total / count} if count else {}
 
 
 def sampler_gap(
@@ -49,8 +45,9 @@ def sampler_gap(
 ) -> dict[str, float]:
     """sampler_gap and sampler_gap_mean: |sampler's - learner's log-probability| of a token, nats.
 
-    The largest and the mean over the answers sampled from exactly the weights the learner holds
-    (`version`); no entry when there is none. `policy` holds this worker's share of the pairs.
+    The largest and the mean over the answers sampled from exactly the weights the learner held
+    (`version`); no entry when there is none. `policy` holds what went through this worker in the
+    episode's first step, when the weights were still those.
     """
     gaps = [
         np.abs(np.asarray(sample.logprobs, dtype=np.float32) - logprobs.numpy())
@@ -68,13 +65,6 @@ def sampler_gap(
 def _k3(policy: Tensor, reference: Tensor) -> float:
     gap = reference - policy
     return float(torch.expm1(gap).sub(gap).sum())
-
-
-def _recorded(sample: Sample, learners: Tensor) -> Tensor:
-    """The sampler's log-probabilities of an answer's tokens, or the learner's without them."""
-    if len(sample.logprobs) != len(learners):
-        return learners
-    return torch.tensor(list(sample.logprobs), dtype=learners.dtype)
 
 
 def _sampled_from(sample: Sample, version: int) -> bool:

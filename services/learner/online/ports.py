@@ -37,7 +37,7 @@ class Connect(Protocol):
 
 @dataclass(frozen=True)
 class WeightVersion:
-    """Weights to hand out, as the engines get them. The arrays are never written to again."""
+    """Weights to hand out, as the engines get them. The arrays change with the next step."""
 
     run: str
     version: int
@@ -61,5 +61,8 @@ class WeightVersion:
 class Publisher(Protocol):
     """Where new weights go."""
 
-    def __call__(self, version: WeightVersion) -> None:
-        """Hand over a version; may be called twice with the same one."""
+    def __call__(self, version: WeightVersion) -> Tensors:
+        """Hand over a version; may be called twice with the same one.
+
+        Returns the tensors as they are held now, which no step changes.
+        """

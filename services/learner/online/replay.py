@@ -25,6 +25,7 @@ from services.learner.train.loop import Report
 from services.queues.settings import QueueSettings
 from services.states import State
 from services.telemetry.record.events import EpisodeFinished
+from services.weights.manifest import Tensors
 
 
 def replay_dpo(settings: ReplayDPOSettings, place: Place, report: Report) -> dict[str, float]:
@@ -96,9 +97,12 @@ class _Reporting:
     def __init__(self, stage: str, episodes: int, report: Report) -> None:
         self._stage, self._episodes, self._report = stage, episodes, report
 
-    def __call__(self, version: WeightVersion) -> None:
-        if version.version == 0:
-            return
+    def __call__(self, version: WeightVersion) -> Tensors:
+        if version.version:
+            self._tell(version)
+        return {name: array.copy() for name, array in version.tensors.items()}
+
+    def _tell(self, version: WeightVersion) -> None:
         self._report(
             EpisodeFinished(
                 stage=self._stage,
