@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,7 +72,7 @@ def test_passes_are_a_partition_within_the_budget(tokens: list[int], budget: int
     assert [at for part in parts for at in part] == order
     for part in parts:
         assert sum(tokens[at] for at in part) <= budget or len(part) == 1
-    for part, after in zip(parts, parts[1:], strict=False):
+    for part, after in pairwise(parts):
         assert sum(tokens[at] for at in part) + tokens[after[0]] > budget
 
 

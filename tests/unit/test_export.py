@@ -41,7 +41,6 @@ def named(shape: ModelShape) -> dict[str, torch.Tensor]:
 
 
 def test_a_reference_vector_of_other_shapes_names_the_tensor() -> None:
-    held = parts.tokenizer()
     wide = parts.SHAPE.model_copy(update={"intermediate_size": 96})
     with pytest.raises(LineageError, match=r"model\.layers\.0\.mlp\.gate_proj\.weight"):
         reference_vector(named(parts.SHAPE), named(wide))

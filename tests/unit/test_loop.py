@@ -25,7 +25,10 @@ class World:
         self.history: list[str] = []
         self.events: list[Event] = []
         self.learned = learned
+        self.uncommitted: list[int] = []
+        """Episodes whose checkpoint the learner writes when the loop sleeps the next time."""
         self.pairing = True
+        self.checkpointing = True
         self.failing = False
         """Every prompt goes to the dead letters instead."""
         self.now = 0.0
@@ -37,6 +40,8 @@ class World:
         """A poll of the loop: takes no time, and lets everybody else go on."""
         self.now += seconds
         self._looks += 1
+        if self.checkpointing:
+            self._checkpoint()
         async with self._changed:
             self._changed.notify_all()
         await asyncio.sleep(0)
@@ -88,11 +93,19 @@ class World:
         return len(prompts)
 
     async def weights(self, version: int, timeout_s: float) -> Weights:
-        self.learned = max(self.learned, version)
+        if version > self.learned:
+            self.learned = version
+            self.uncommitted.append(version)
         return Weights(self.learned, None, {"loss": 0.5})
 
     async def publish(self, weights: Weights) -> None:
         self._note(f"publish {weights.version}")
+
+    def _checkpoint(self) -> None:
+        for number in self.uncommitted:
+            self.episodes[number].trained = self.episodes[number].paired
+            self._note(f"trained {number}")
+        self.uncommitted.clear()
 
     async def failures(self, number: int) -> str:
         return "2 x WorkerError: no such reward"
@@ -128,11 +141,14 @@ async def idle(world: World) -> None:
 async def test_episodes_run_one_after_the_other_on_policy() -> None:
     world = World(count=2, prompts=4)
     await run_episodes(world.ports(), EpisodeSettings(count=2, prompts=4))
-    assert world.history == [
-        "publish 0",
-        *("SAMPLING 1", "dispatch 1", "TRAINING 1", "PUBLISHING 1", "publish 1", "COMPLETED 1"),
-        *("SAMPLING 2", "dispatch 2", "TRAINING 2", "PUBLISHING 2", "publish 2", "COMPLETED 2"),
+    first, second = ([move for move in world.history if move.endswith(n)] for n in (" 1", " 2"))
+    assert first == [
+        *("SAMPLING 1", "dispatch 1", "TRAINING 1", "PUBLISHING 1", "publish 1"),
+        *("trained 1", "COMPLETED 1"),
     ]
+    assert second == [move.replace("1", "2") for move in first]
+    assert world.history[0] == "publish 0"
+    assert world.history.index("publish 1") < world.history.index("dispatch 2")
     finished = [event for event in world.events if isinstance(event, EpisodeFinished)]
     assert [(e.number, e.version, e.pairs) for e in finished] == [(1, 1, 4), (2, 2, 4)]
     assert finished[1].metrics["reward_mean"] == 2.0
@@ -188,7 +204,9 @@ async def test_a_pause_in_sampling_drains_and_holds_training() -> None:
     assert world.history[-1] == "PAUSED 1"
     await world.move(1, State.SAMPLING)
     await asyncio.wait_for(run, 5)
-    assert world.history[-4:] == ["TRAINING 1", "PUBLISHING 1", "publish 1", "COMPLETED 1"]
+    assert world.history[-5:] == [
+        *("TRAINING 1", "PUBLISHING 1", "publish 1", "trained 1", "COMPLETED 1")
+    ]
 
 
 async def test_a_pause_never_times_out_and_what_follows_has_its_full_time() -> None:
@@ -362,6 +380,35 @@ async def test_a_restart_goes_on_after_the_learners_checkpoint() -> None:
     ]
     assert not {"dispatch 1", "publish 1", "dispatch 2"} & set(world.history)
     assert world.history[-1] == "COMPLETED 3"
+
+
+async def test_weights_that_no_checkpoint_holds_are_made_before_an_engine_samples() -> None:
+    world = World(count=3, prompts=2, learned=1)
+    for state in (State.SAMPLING, State.TRAINING, State.PUBLISHING, State.COMPLETED):
+        await world.move(1, state)
+    # Episode 2 was published, and its learner ended before it had written the checkpoint; by
+    # then episode 3 was being sampled.
+    for state in (State.SAMPLING, State.TRAINING, State.PUBLISHING):
+        await world.move(2, state)
+    world.episodes[2].paired = 2
+    await world.move(3, State.SAMPLING)
+    world.history.clear()
+    await run_episodes(world.ports(), EpisodeSettings(count=3, prompts=2))
+    assert world.history[0] == "publish 2"
+    assert "dispatch 2" not in world.history
+    assert world.history[-5:] == [
+        *("TRAINING 3", "PUBLISHING 3", "publish 3", "trained 3", "COMPLETED 3")
+    ]
+
+
+async def test_the_next_is_sampled_and_none_is_over_before_a_checkpoint_holds_it() -> None:
+    world = World(count=2, prompts=2)
+    world.checkpointing = False
+    settings = EpisodeSettings(count=2, prompts=2, timeout_s=3.0)
+    with pytest.raises(StallError, match=r"episode 1: the learner wrote no checkpoint within 3 s"):
+        await run_episodes(world.ports(), settings)
+    assert world.history[-2:] == ["SAMPLING 2", "dispatch 2"]
+    assert not [event for event in world.events if isinstance(event, EpisodeFinished)]
 
 
 async def test_a_checkpoint_that_redis_knows_nothing_of_is_refused() -> None:

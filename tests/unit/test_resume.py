@@ -21,6 +21,8 @@ from services.learner.jobs.settings import (
     RewardModelSettings,
     SFTSettings,
 )
+from services.learner.model.load import new_model
+from services.learner.model.policy import Policy
 from services.learner.train.checkpoint import latest, number_of
 from services.learner.train.distributed import Worker
 from services.learner.train.loop import PhaseResult
@@ -192,8 +194,8 @@ class Clock:
 def test_checkpoints_take_a_twentieth_of_the_time(
     minutes: float, cost_s: float, written: list[int], tmp_path: Path
 ) -> None:
-    clock, model = Clock(cost_s), torch.nn.Linear(2, 2)
-    optimizer = torch.optim.AdamW(model.parameters())
+    clock, model = Clock(cost_s), Policy(new_model(parts.SHAPE, parts.tokenizer(), 0), "float32")
+    optimizer = torch.optim.AdamW(model.named_parameters().values())
     checkpoints = StepCheckpoints(tmp_path, [[0]], minutes, Worker(), clock)
     found = []
     for step in range(1, 31):

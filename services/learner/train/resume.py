@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import xxhash
@@ -32,7 +31,7 @@ from services.learner.train.checkpoint import (
     save_checkpoint,
 )
 from services.learner.train.distributed import Worker
-from services.learner.train.loop import PhaseResult
+from services.learner.train.loop import PhaseResult, Trainable
 
 _TIMES_ITS_COST = 20.0
 """A checkpoint that takes a second to write is followed by 20 s without another."""
@@ -58,7 +57,9 @@ class StepCheckpoints:
         self._took_s = 0.0
         self._saved_at = clock()
 
-    def restore(self, model: Any, optimizer: torch.optim.Optimizer) -> tuple[int, PhaseResult]:
+    def restore(
+        self, model: Trainable, optimizer: torch.optim.Optimizer
+    ) -> tuple[int, PhaseResult]:
         """Go back to the last checkpoint; returns its step and the result up to there.
 
         0 and an empty result where there is none. Raises ArtifactError when it is broken, or of
@@ -75,15 +76,17 @@ class StepCheckpoints:
                 f"{self._folder} was left by a training on other examples; begin the stage anew:"
                 " --fresh <stage>"
             )
-        restore_model(model, checkpoint.tensors["model"])
-        restore_optimizer(model, optimizer, checkpoint.tensors["optimizer"])
+        named = model.named_parameters()
+        restore_model(named, checkpoint.tensors["model"])
+        model.refresh()
+        restore_optimizer(named, optimizer, checkpoint.tensors["optimizer"])
         self._worker.barrier()  # nobody writes, and removes the oldest, before all have read
         result = PhaseResult(checkpoint.state["tokens"], checkpoint.state["seconds"])
         result.steps, result.weights = _rows(checkpoint.tensors["metrics"])
         return step, result
 
     def after_step(
-        self, step: int, model: Any, optimizer: torch.optim.Optimizer, result: PhaseResult
+        self, step: int, model: Trainable, optimizer: torch.optim.Optimizer, result: PhaseResult
     ) -> None:
         """Write a checkpoint when it is time; the leading worker alone does."""
         if self._folder is None or not self._worker.is_main:
@@ -93,8 +96,8 @@ class StepCheckpoints:
         if began - self._saved_at < pause:
             return
         tensors = {
-            "model": model_tensors(model),
-            "optimizer": optimizer_tensors(model, optimizer),
+            "model": model_tensors(model.named_parameters()),
+            "optimizer": optimizer_tensors(model.named_parameters(), optimizer),
             "metrics": _columns(result.steps, result.weights),
         }
         state = {"plan": self._plan, "tokens": result.tokens, "seconds": result.seconds}
