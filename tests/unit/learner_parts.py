@@ -1,7 +1,7 @@
 """A tiny tokenizer, policy and sampled pairs for tests of the learner."""
 
-import dataclasses
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from services.learner.model.load import new_model
 from services.learner.model.shape import ModelShape
 from services.learner.online.ports import WeightVersion
 from services.queues.settings import QueueSettings
+from services.weights.manifest import Shared, changed_in
 
 SHAPE = ModelShape(
     hidden_size=32, layers=2, heads=4, kv_heads=2, intermediate_size=64, max_positions=256
@@ -81,14 +82,18 @@ class FakeBoard:
     def __init__(self, history: list[str], fail_at: int | None = None) -> None:
         self.versions: dict[int, WeightVersion] = {}
         self._history, self._fail_at = history, fail_at
+        self._shared: dict[str, np.ndarray] = {}
 
-    def __call__(self, version: WeightVersion) -> dict[str, np.ndarray]:
+    def share(self, tensors: Iterable[tuple[str, np.ndarray]]) -> Shared:
+        before, self._shared = self._shared, {name: array.copy() for name, array in tensors}
+        changed = {n: changed_in(before.get(n), array) for n, array in self._shared.items()}
+        return Shared(self._shared, changed)
+
+    def __call__(self, version: WeightVersion) -> None:
         if version.version == self._fail_at:
             raise ConnectionError("the board is gone")
         self._history.append(f"published {version.version}")
-        held = {name: array.copy() for name, array in version.tensors.items()}
-        self.versions[version.version] = dataclasses.replace(version, tensors=held)
-        return held
+        self.versions[version.version] = version
 
     def weights(self, version: int) -> dict[str, np.ndarray]:
         return dict(self.versions[version].tensors)

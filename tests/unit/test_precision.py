@@ -55,7 +55,7 @@ def test_an_engine_gets_the_masters_rounded_whatever_the_policy_computes_in(
 ) -> None:
     for computes_in in ("float32", "bfloat16"):
         policy = Policy(module(), computes_in)
-        found = policy.in_dtype(dtype)
+        found = dict(policy.in_dtype(dtype))
         for name, parameter in policy.named_parameters().items():
             assert torch.equal(found[name], parameter.detach().to(dtype)), name
 

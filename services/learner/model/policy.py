@@ -80,7 +80,8 @@ class Trained:
     def pass_tokens(self) -> int:
         """Tokens that go through it at once with gradients, unless told otherwise."""
         checkpointing = bool(getattr(self._module, "is_gradient_checkpointing", False))
-        return pass_tokens(self.config, self._weights.dtype, checkpointing, self.device.type)
+        width = int(self._weights.dtype.itemsize)
+        return pass_tokens(self.config, width, checkpointing, self.device.type)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Float32 weights by Hugging Face name, tied ones once; their gradients are float32."""
@@ -90,7 +91,7 @@ class Trained:
         """After the float32 weights were changed: the next pass computes with the new ones."""
         self._weights.refresh()
 
-    def in_dtype(self, dtype: torch.dtype) -> dict[str, Tensor]:
+    def in_dtype(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
         """The weights by name as rounded to `dtype`; read them before the next step."""
         return self._weights.in_dtype(dtype)
 

@@ -5,6 +5,7 @@ backward pass finds for it is added to the master's float32 gradient at once. No
 the float32 parameters they are: they are small, and rounding them costs more than it saves.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -37,15 +38,11 @@ class WorkingWeights:
         for copy, master in self._copies:
             copy.copy_(master)
 
-    def in_dtype(self, dtype: torch.dtype) -> dict[str, Tensor]:
+    def in_dtype(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
         """The weights by name, rounded to `dtype`; without a copy where they are held so."""
-        copy_of = {master: copy for copy, master in self._copies}
-        return {
-            name: copy_of.get(master, master).detach()
-            if dtype == self.dtype and master in copy_of
-            else master.detach().to(dtype)
-            for name, master in self.masters.items()
-        }
+        copy_of = {master: copy for copy, master in self._copies if dtype == self.dtype}
+        for name, master in self.masters.items():
+            yield name, copy_of.get(master, master).detach().to(dtype)
 
     def _copy_matrices(self, module: nn.Module) -> None:
         copy_of: dict[nn.Parameter, nn.Parameter] = {}

@@ -1,6 +1,7 @@
 """A weight version as it goes out: the policy in the engines' dtype, its changes, its canary."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,13 @@ from services.weights.manifest import Array, Tensors
 from services.weights.snapshot import to_array
 
 
-def engine_tensors(policy: Policy, dtype: str) -> dict[str, Array]:
-    """The parameters in `dtype`, by name; bfloat16 as its bits in uint16.
+def engine_tensors(policy: Policy, dtype: str) -> Iterator[tuple[str, Array]]:
+    """The parameters in `dtype`, one at a time; bfloat16 as its bits in uint16.
 
     What the policy holds in this dtype already is not copied: to be read before the next step.
     """
-    wanted = getattr(torch, dtype)
-    return {name: to_array(value) for name, value in policy.in_dtype(wanted).items()}
+    for name, value in policy.in_dtype(getattr(torch, dtype)):
+        yield name, to_array(value)
 
 
 def canary_logprobs(
@@ -36,6 +37,8 @@ def canary_logprobs(
 
 def _tensor(array: Array) -> Tensor:
     """The array's own memory, as `to_array` has made it."""
-    if array.dtype == np.uint16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of arrays that are not to be written to
+        if array.dtype == np.uint16:
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(array)

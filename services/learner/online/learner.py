@@ -57,7 +57,6 @@ from services.learner.train.distributed import Worker
 from services.learner.train.encoding import sampled_pairs
 from services.learner.train.loop import Report, StepReporter, train_phase
 from services.learner.train.offline import keep_model, prepared, reference_delta
-from services.weights.manifest import Tensors, changed_values
 
 
 def online_learner(
@@ -141,7 +140,7 @@ class _Learner:
         self._reporter = StepReporter(
             report, place.stage, planned_steps(settings) * settings.episodes.count, steps_done
         )
-        self._published: Tensors = {}
+        self._shared = False
 
     def meanwhile(self, queues: EpisodeQueues, episode: int) -> bool:
         """Something to do while an episode is sampled; False when there is nothing."""
@@ -166,20 +165,22 @@ class _Learner:
         place, worker = self._place, self._worker
         if not worker.is_main:
             return
-        tensors = engine_tensors(self._policy, place.engine_dtype)
-        if self._published:
-            self._changed = changed_values(self._published, tensors)
-            values = sum(array.size for array in tensors.values())
+        shared = self._publish.share(engine_tensors(self._policy, place.engine_dtype))
+        if self._shared:
+            self._changed = dict(shared.changed)
+            values = sum(array.size for array in shared.tensors.values())
             self.metrics["changed_fraction"] = sum(self._changed.values()) / values
-        self._published = {}  # the version before goes before the new one comes
-        canary = canary_logprobs(tensors, self._policy.config, place.canary_tokens, worker.device)
-        self._published = self._publish(
+        self._shared = True
+        canary = canary_logprobs(
+            shared.tensors, self._policy.config, place.canary_tokens, worker.device
+        )
+        self._publish(
             WeightVersion(
                 run=place.run,
                 version=self.version,
                 base_version=max(0, self.version - 1),
                 dtype=place.engine_dtype,
-                tensors=tensors,
+                tensors=shared.tensors,
                 changed=self._changed,
                 canary_tokens=place.canary_tokens,
                 canary_logprobs=canary,

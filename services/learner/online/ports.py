@@ -1,12 +1,12 @@
 """The boundaries of the online learner: the queues it reads and the way its weights go out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
 from services.queues.settings import QueueSettings
-from services.weights.manifest import Tensors
+from services.weights.manifest import Array, Shared, Tensors
 
 
 class Queues(Protocol):
@@ -37,7 +37,7 @@ class Connect(Protocol):
 
 @dataclass(frozen=True)
 class WeightVersion:
-    """Weights to hand out, as the engines get them. The arrays change with the next step."""
+    """Weights to hand out, as the engines get them and as they were shared."""
 
     run: str
     version: int
@@ -61,8 +61,8 @@ class WeightVersion:
 class Publisher(Protocol):
     """Where new weights go."""
 
-    def __call__(self, version: WeightVersion) -> Tensors:
-        """Hand over a version; may be called twice with the same one.
+    def share(self, tensors: Iterable[tuple[str, Array]]) -> Shared:
+        """Put a snapshot where other processes read it, in the place of the one before."""
 
-        Returns the tensors as they are held now, which no step changes.
-        """
+    def __call__(self, version: WeightVersion) -> None:
+        """Hand over a version of what was shared last; may be called twice with the same one."""

@@ -6,6 +6,7 @@ others, to what this data would have given under them. Only the data are the rec
 far from it they are no longer what the trained one would sample.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -25,7 +26,7 @@ from services.learner.train.loop import Report
 from services.queues.settings import QueueSettings
 from services.states import State
 from services.telemetry.record.events import EpisodeFinished
-from services.weights.manifest import Tensors
+from services.weights.manifest import Array, Shared, changed_in
 
 
 def replay_dpo(settings: ReplayDPOSettings, place: Place, report: Report) -> dict[str, float]:
@@ -96,13 +97,18 @@ class _Reporting:
 
     def __init__(self, stage: str, episodes: int, report: Report) -> None:
         self._stage, self._episodes, self._report = stage, episodes, report
+        self._before: dict[str, Array] = {}
 
-    def __call__(self, version: WeightVersion) -> Tensors:
-        if version.version:
-            self._tell(version)
-        return {name: array.copy() for name, array in version.tensors.items()}
+    def share(self, tensors: Iterable[tuple[str, Array]]) -> Shared:
+        """For nobody but the canary; and what changed is counted as in a run."""
+        now = {name: array.copy() for name, array in tensors}
+        changed = {name: changed_in(self._before.get(name), array) for name, array in now.items()}
+        self._before = now
+        return Shared(now, changed)
 
-    def _tell(self, version: WeightVersion) -> None:
+    def __call__(self, version: WeightVersion) -> None:
+        if version.version == 0:
+            return
         self._report(
             EpisodeFinished(
                 stage=self._stage,
