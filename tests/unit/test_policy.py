@@ -16,6 +16,7 @@ from services.learner.model.frozen import FrozenPolicy
 from services.learner.model.load import load_frozen, new_model, new_reward_model
 from services.learner.model.packing import PrefixGroup, pack_groups
 from services.learner.model.policy import Policy, ScoreModel
+from services.learner.train.limit import FlopCount, Work
 from tests.unit import learner_parts as parts
 
 CPU = torch.device("cpu")
@@ -185,6 +186,17 @@ def test_nothing_of_a_prefix_goes_through_twice() -> None:
     assert len(packing.ids) == sum(group.tokens for group in GROUPS) == 42
     assert packing.positions[:15].tolist() == [*range(7), 7, 8, 9, *range(7, 12)]
     assert packing.longest == 12
+
+
+def test_operations_are_counted_with_the_prefix_once() -> None:
+    policy = Policy(module(), "float32")
+    count = FlopCount.of(policy.config)
+    policy.logprobs([PrefixGroup([5, 6, 7], [[8, 9], [10]])])
+    first = count.useful(Work(tokens=6, learnt=3, attended=6 + (2 * 3 + 3) + (1 * 3 + 1)))
+    assert policy.useful_flops == first
+    policy.logprobs([PrefixGroup([], [[5, 6, 7]], [[0, 0, 1]])])
+    assert policy.useful_flops == first + count.useful(Work(tokens=3, learnt=1, attended=6))
+    assert policy.flops_limit > 0
 
 
 def test_the_gpu_mask_lets_each_token_see_what_the_calls_let_it_see() -> None:

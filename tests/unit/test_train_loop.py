@@ -24,12 +24,14 @@ class Point:
 
 
 class Line(torch.nn.Module):
-    """Two weights."""
+    """Two weights; a step is 600 operations, the device does 1,000 a second."""
+
+    flops_limit = 1000.0
 
     def __init__(self) -> None:
         super().__init__()
         self.w = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
-        self.refreshed = 0
+        self.refreshed = self.useful_flops = 0
 
     @property
     def pass_tokens(self) -> int:
@@ -40,6 +42,7 @@ class Line(torch.nn.Module):
 
     def refresh(self) -> None:
         self.refreshed += 1
+        self.useful_flops += 600
 
 
 class Slopes:
@@ -150,6 +153,15 @@ def test_progress_counts_every_step_and_reports_the_last() -> None:
     _, _, events = phase(points, [[0], [1], [0, 1]])
     assert (events[-1].step, events[-1].steps, events[-1].tokens) == (3, 3, 40)
     assert events[-1].metrics["lr"] == 0.5
+
+
+def test_a_reported_step_says_how_fast_it_was_and_how_near_the_limit() -> None:
+    points = [Point("a", (0.1, 0.1)), Point("b", (0.1, 0.1))]
+    _, result, events = phase(points, [[0], [0, 1]])
+    speed = events[-1].metrics
+    # 20 tokens and 600 operations took the same time, whatever it was
+    assert speed["limit_fraction"] / speed["tokens_per_s"] == pytest.approx(600 / 1000 / 20)
+    assert not {"limit_fraction", "tokens_per_s"} & result.mean().keys()
 
 
 def test_metrics_are_averaged_by_the_weight_of_their_batch() -> None:

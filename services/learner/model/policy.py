@@ -22,6 +22,7 @@ from services.learner.model.export import export_model
 from services.learner.model.head import gradient_of, token_logprobs
 from services.learner.model.packing import Packing, PrefixGroup, pack_groups
 from services.learner.model.precision import Dtype, WorkingWeights
+from services.learner.train.limit import FlopCount, Work, matmul_rate
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class Trained:
     def __init__(self, module: Any, dtype: Dtype) -> None:
         self._module = module
         self._weights = WorkingWeights(module, dtype)
+        self._count = FlopCount.of(module.config)
+        self.useful_flops = 0
+        """Of all passes so far, forward and backward, each product once."""
         module.config._attn_implementation = attention.NAME
 
     @property
@@ -82,6 +86,11 @@ class Trained:
         checkpointing = bool(getattr(self._module, "is_gradient_checkpointing", False))
         width = int(self._weights.dtype.itemsize)
         return pass_tokens(self.config, width, checkpointing, self.device.type)
+
+    @property
+    def flops_limit(self) -> float:
+        """Operations a second that the device reaches on these matrices; measured once."""
+        return matmul_rate(self._weights.dtype, self.device, self._count.shapes())
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Float32 weights by Hugging Face name, tied ones once; their gradients are float32."""
@@ -103,8 +112,14 @@ class Trained:
         """Write the float32 weights as a Hugging Face folder; complete or absent."""
         export_model(self._module, tokenizer, out, weights=self._weights.masters)
 
-    def _packed(self, groups: Sequence[PrefixGroup]) -> Packing:
-        return pack_groups(groups, self.device, self._weights.dtype)
+    def _packed(self, groups: Sequence[PrefixGroup], *, head: bool) -> Packing:
+        """The groups as one row; their operations are counted, `head`: with the vocabulary's."""
+        packing = pack_groups(groups, self.device, self._weights.dtype)
+        work = Work(learnt=len(packing.targets) if head else 0)
+        for group in groups:
+            work += Work.of(len(group.prefix), [len(suffix) for suffix in group.suffixes])
+        self.useful_flops += self._count.useful(work)
+        return packing
 
     def _hidden(self, packing: Packing) -> Tensor:
         """Hidden states after the last norm, [tokens, hidden_size]."""
@@ -124,7 +139,7 @@ class Policy(Trained):
 
     def logprobs(self, groups: Sequence[PrefixGroup]) -> LogProbs:
         """Per-token log-probabilities of what is learnt in each group's suffixes."""
-        packing = self._packed(groups)
+        packing = self._packed(groups, head=True)
         hidden = self._hidden(packing)[packing.sources].to(self._weights.dtype)
         head = self._module.get_output_embeddings()
         values = token_logprobs(
@@ -147,7 +162,7 @@ class ScoreModel(Trained):
 
     def scores(self, groups: Sequence[PrefixGroup]) -> Tensor:
         """float32 [suffixes]; the head's product is float32 whatever the body computes in."""
-        packing = self._packed(groups)
+        packing = self._packed(groups, head=False)
         last = self._hidden(packing)[packing.last].float()
         return F.linear(last, self._weights.master_of(self._module.score.weight))[:, 0]
 

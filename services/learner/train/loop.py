@@ -26,7 +26,9 @@ Report = Callable[[Event], None]
 _REPORT_EVERY_S = 0.5
 _EVALUATED_TOKENS = 1 << 12
 """Of one pass without gradients."""
-_OF_THE_LOOP = ("loss", "grad_norm", "lr", "changed_fraction")
+_OF_THE_LOOP = (
+    "loss", "grad_norm", "lr", "changed_fraction", "tokens_per_s", "limit_fraction"
+)  # fmt: skip
 """Metrics of every objective: these names are taken."""
 
 
@@ -36,6 +38,14 @@ class Trainable(Protocol):
     @property
     def pass_tokens(self) -> int:
         """Tokens that go through it at once where the settings name no number."""
+
+    @property
+    def useful_flops(self) -> int:
+        """Operations of all passes so far, forward and backward."""
+
+    @property
+    def flops_limit(self) -> float:
+        """Operations a second that its device reaches on its matrices."""
 
     def named_parameters(self) -> Mapping[str, nn.Parameter]:
         """Float32 weights; a backward pass adds to their float32 gradients."""
@@ -134,6 +144,7 @@ def train_phase(
     model.train()
     for at, batch in enumerate(batches[first:], start=first):
         due = worker.is_main and (reporter.due or at + 1 == len(batches))
+        began, flops = time.monotonic(), model.useful_flops
         if isinstance(optimizer, OnlineMerging):
             optimizer.count_changes = due
         set_lr(optimizer, lr_at(at))
@@ -152,7 +163,8 @@ def train_phase(
             values = sum(p.numel() for p in parameters)
             metrics["changed_fraction"] = optimizer.changed_values / values
         tokens = sum(sizes[i] for i in batch)
-        reporter.advance(tokens, metrics, report=due)
+        speed = _speed(model, tokens, flops, time.monotonic() - began) if due else {}
+        reporter.advance(tokens, metrics | speed, report=due)
         result.steps.append(metrics)
         result.weights.append(weight)
         result.tokens += tokens
@@ -234,6 +246,12 @@ def _means(
     names = ("loss", *objective.metrics)
     sums = worker.all_reduce_values([float(totals.get(name, 0.0)) for name in names])
     return {name: value / weight for name, value in zip(names, sums, strict=True)}
+
+
+def _speed(model: Trainable, tokens: int, before: int, seconds: float) -> dict[str, float]:
+    """Of a step: tokens of all workers, and this worker's share of what its device can do."""
+    reached = (model.useful_flops - before) / seconds
+    return {"tokens_per_s": tokens / seconds, "limit_fraction": reached / model.flops_limit}
 
 
 def _check_finite(metrics: dict[str, float], step: int, names: Sequence[str]) -> None:

@@ -68,7 +68,8 @@ class TrainProgress(Settings):
     seconds: float
     """Since the stage's first step began."""
     metrics: dict[str, float]
-    """loss, lr, grad_norm, changed_fraction, and what the loss declares: accuracy, margin, ..."""
+    """loss, lr, grad_norm, changed_fraction, what the loss declares (accuracy, margin, ...);
+    tokens_per_s, of all workers, and limit_fraction: of what the device multiplies at most."""
 
 
 class EpisodeChanged(Settings):
