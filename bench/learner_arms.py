@@ -27,6 +27,8 @@ class Steps:
     count: int = 4
     optimizer: str = "ondare"
     """Of ours; TRL has AdamW."""
+    trl_keeps_memory: bool = False
+    """Whether TRL's allocator is set as our learner sets its own."""
 
 
 def run_ours(steps: Steps, *options: str) -> measure.Outcome:
@@ -49,7 +51,7 @@ def run_theirs(steps: Steps, *options: str) -> measure.Outcome:
         "--dtype", steps.dtype, "--batch", str(steps.batch), "--steps", str(steps.count),
         "--at-once", at_once, *options,
     ]  # fmt: skip
-    return measure.run_arm(command)
+    return measure.run_arm(command, measure.KEEP_FREED_MEMORY if steps.trl_keeps_memory else None)
 
 
 def seconds(run: measure.Outcome) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from bench.measure import peak_rss
+from services.allocator import keep_freed_memory
 from services.data.chat import load_tokenizer
 from services.learner.losses.objectives import DirectPreference
 from services.learner.model.load import load_frozen, load_policy
@@ -33,6 +34,7 @@ from services.learner.train.offline import prepared, reference_delta
 def main() -> None:
     """Train, and print what it took."""
     options = arguments()
+    keep_freed_memory()  # as a training worker does
     worker, moments = Worker.current(options.num_gpus), Moments(options.num_gpus)
     pairs = read_pairs(options.pairs, load_tokenizer(options.policy))
     settings = TrainSettings.model_validate(

@@ -25,13 +25,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--optimizer", choices=("ondare", "adamw"), default="ondare", help="ours")
+    parser.add_argument(
+        "--trl-keeps-memory", action="store_true", help="TRL's allocator set as our learner's is"
+    )
     options = parser.parse_args()
     measure.require_trl()
     rows: list[list[Any]] = []
     found = {}
     for shape in options.shape:
         for dtype in options.dtype or ("float32", "bfloat16"):
-            steps = Steps(shape, dtype, count=options.steps, optimizer=options.optimizer)
+            steps = Steps(
+                shape, dtype, count=options.steps, optimizer=options.optimizer,
+                trl_keeps_memory=options.trl_keeps_memory,
+            )  # fmt: skip
             figures = compared(steps, options.repeats)
             found[f"{shape} {dtype}"] = figures
             ours, trl = figures["ours"], figures["trl"]
@@ -40,7 +46,8 @@ def main() -> None:
                 row += [ours[figure], trl[figure], figures[f"times_{figure}"]]
             rows.append(row)
     head = ["", "ours, pairs/s", "trl, pairs/s", "ratio", "ours, GiB", "trl, GiB", "ratio"]
-    result = {"repeats": options.repeats, "optimizer": options.optimizer, "cases": found}
+    told = {name: getattr(options, name) for name in ("repeats", "optimizer", "trl_keeps_memory")}
+    result = {**told, "cases": found}
     measure.finish(measure.table(head, rows), result)
 
 

@@ -18,6 +18,13 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ROOT / ".venv" / "bin" / "python"
 THEIRS = ROOT / ".venv-trl" / "bin" / "python"
+KEEP_FREED_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_TRIM_THRESHOLD_": str(2**62),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+"""For a process's environment: what our learner sets for itself (services/allocator.py)."""
 _SAMPLE_S = 0.2
 _SAMPLING_SHARE = 0.05
 """Of the time that watching memory may take: a large process's pages are slow to count."""

@@ -40,6 +40,10 @@ class Task:
     seed: int = 0
     kept: bool = False
     """Whether every episode's model is kept, and where it lies is told."""
+    trl: tuple[str, ...] = ()
+    """More options of bench/trl_online.py."""
+    trl_keeps_memory: bool = False
+    """Whether TRL's allocator is set as our learner sets its own."""
 
 
 def task(shape: str, max_tokens: int, episodes: int) -> Task:
@@ -91,7 +95,9 @@ def run_theirs(task: Task, *options: str) -> measure.Outcome:
     }  # fmt: skip
     for name, value in words.items():
         command += [f"--{name}", str(value)]
-    return measure.run_arm([*command, *options], {"TRL_EXPERIMENTAL_SILENCE": "1"})
+    environment = measure.KEEP_FREED_MEMORY if task.trl_keeps_memory else {}
+    command += [*task.trl, *options]
+    return measure.run_arm(command, {"TRL_EXPERIMENTAL_SILENCE": "1", **environment})
 
 
 def new_folder(prefix: str) -> Path:

@@ -16,6 +16,7 @@ last line is one JSON object.
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from bench import measure, online_arms, time_to_reward
 
 CASES = {"a": ("4m", 128, 8), "b": ("qwen2-0.5b", 64, 3)}
 """Shape, longest answer, episodes a run."""
+TRL_AT_ONCE = {("b", "float32"): 8}
+"""Pairs that TRL samples and trains at once where all 16 of a step do not fit 24 GB."""
 
 
 def main() -> None:
@@ -32,6 +35,10 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), nargs="+")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--episodes", type=int, help="a run, the first left out")
+    parser.add_argument("--trl-at-once", type=int, help="pairs, of the 16 of a step")
+    parser.add_argument(
+        "--trl-keeps-memory", action="store_true", help="TRL's allocator set as our learner's is"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of case c")
     parser.add_argument("--sft", type=Path, default=measure.ROOT / "runs" / "demo" / "sft")
     parser.add_argument("--data", type=Path, default=measure.ROOT / "runs" / "demo" / "data")
@@ -46,15 +53,20 @@ def main() -> None:
     work = online_arms.task(shape, max_tokens, options.episodes or episodes)
     lines, found = "", {}
     for dtype in options.dtype or ("float32", "bfloat16"):
-        this = online_arms.replace(work, dtype=dtype)
+        at_once = options.trl_at_once or TRL_AT_ONCE.get((options.case, dtype), work.batch)
+        this = replace(
+            work, dtype=dtype, trl=("--at-once", str(at_once)),
+            trl_keeps_memory=options.trl_keeps_memory,
+        )  # fmt: skip
         arms = {
             "ours": lambda _, this=this: online_arms.run_ours(this),
             "trl": lambda _, this=this: online_arms.run_theirs(this),
         }
         runs = measure.alternate(arms, options.repeats)
-        found[dtype] = compared(runs["ours"], runs["trl"])
+        found[dtype] = compared(runs["ours"], runs["trl"]) | {"trl_pairs_at_once": at_once}
         lines += readable(f"case {options.case}, {dtype}", found[dtype])
-    measure.finish(lines, {"case": options.case, "repeats": options.repeats, "dtypes": found})
+    told = {name: getattr(options, name) for name in ("case", "repeats", "trl_keeps_memory")}
+    measure.finish(lines, {**told, "dtypes": found})
 
 
 def compared(ours: Sequence[measure.Outcome], trl: Sequence[measure.Outcome]) -> dict[str, Any]:
