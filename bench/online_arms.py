@@ -15,6 +15,7 @@ import yaml
 from bench import measure, models
 
 FOLDER = measure.ROOT / "runs" / "bench"
+_PUBLISHED = "weights_published"
 PROMPT_DIGITS = (16, 32)
 """Shortest and longest; a digit is a token, and the chat template adds its own."""
 
@@ -65,7 +66,7 @@ def run_ours(
 ) -> measure.Outcome:
     """As a user runs it, with OMO; `more` replaces keys of the job, `train` keys of its training.
 
-    `seconds` of an episode: from one's end to the next one's.
+    `seconds` of an episode: from one's weights to the next one's.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ours-", dir=FOLDER) as name:
@@ -146,20 +147,25 @@ def _job(task: Task, folder: Path) -> dict[str, Any]:
 def recorded(events: Sequence[Mapping[str, Any]], began: float) -> dict[str, Any]:
     """Steps as TRL's child prints them, from a run's own record; `began` is the command's time.
 
-    An episode lasts from the one before it, the first one from when the engines held the policy.
+    An episode lasts from when the engines held the version before it until they hold its own. Its
+    parts, one after the other: sampling (scoring and pairing in it, and the reference as far as it
+    came), the steps, what else the learner did before its weights were ready, publishing, waiting.
     """
+    held = {event["version"]: event["time"] for event in events if event["kind"] == _PUBLISHED}
     finished = [event for event in events if event["kind"] == "episode_finished"]
-    started = next(event["time"] for event in events if event["kind"] == "weights_published")
     steps = []
-    for before, event in zip([started, *(one["time"] for one in finished)], finished, strict=False):
-        metrics = event["metrics"]
-        parts = {name: value for name, value in metrics.items() if name.endswith("_seconds")}
-        seconds = event["time"] - before
-        known = sum(parts[name] for name in ("sample_seconds", "train_seconds", "sync_seconds"))
-        more = {"step_seconds": metrics["seconds"], "waiting_seconds": seconds - known}
-        steps.append({"seconds": seconds, **parts, **more})
+    for event in finished:
+        metrics, version = event["metrics"], event["version"]
+        parts = {
+            "sampling": metrics["sample_seconds"],
+            "step": metrics["seconds"],
+            "learner beside": metrics["train_seconds"] - metrics["seconds"],
+            "publishing": metrics["sync_seconds"],
+        }
+        seconds = held[version] - held[version - 1]
+        steps.append({"seconds": seconds, **parts, "waiting": seconds - sum(parts.values())})
     return {
-        "start_seconds": started - began,
+        "start_seconds": held[0] - began,
         "steps": steps,
         "pairs_per_step": finished[-1]["metrics"]["trained_pairs"],
     }

@@ -66,17 +66,21 @@ def test_a_table_shows_spreads() -> None:
 
 def test_a_run_is_read_from_its_record() -> None:
     parts = {"sample_seconds": 2.0, "train_seconds": 1.5, "sync_seconds": 0.25, "seconds": 1.0}
-    finished = [
-        {"kind": "episode_finished", "time": at, "metrics": parts | {"trained_pairs": 16.0}}
-        for at in (20.0, 24.0)
-    ]
-    published = {"kind": "weights_published", "time": 15.0}
-    events = [{"kind": "stage_started", "time": 3.0}, published, *finished]
+    metrics = parts | {"trained_pairs": 16.0}
+    events: list[dict[str, object]] = [{"kind": "stage_started", "time": 3.0}]
+    for version, at in enumerate((15.0, 20.0, 24.0)):
+        events.append({"kind": "weights_published", "time": at, "version": version})
+        if version:
+            done = {"kind": "episode_finished", "time": at + 9, "version": version}
+            events.append(done | {"metrics": metrics})
     result = recorded(events, began=2.0)
     assert result["start_seconds"] == 13.0
-    assert [step["seconds"] for step in result["steps"]] == [5.0, 4.0]
-    assert [step["waiting_seconds"] for step in result["steps"]] == [1.25, 0.25]
     assert result["pairs_per_step"] == 16.0
+    shared = {"sampling": 2.0, "step": 1.0, "learner beside": 0.5, "publishing": 0.25}
+    assert result["steps"] == [
+        {"seconds": 5.0, **shared, "waiting": 1.25},
+        {"seconds": 4.0, **shared, "waiting": 0.25},
+    ]
 
 
 def test_a_comparison_leaves_the_first_episode_out() -> None:
