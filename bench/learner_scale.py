@@ -53,6 +53,7 @@ def main() -> None:
                     "limit_fraction": limit_fraction(run),
                     "peak_gib": measure.gib(run.result["peak_rss_bytes"]),
                 }
+                measure.say(f"{case['step_seconds']:.3g} s, {case['peak_gib']:.3g} GiB")
                 cases.append(case)
                 rows.append(list(case.values()))
     measure.finish(measure.table(list(cases[0]), rows), {"cases": cases})

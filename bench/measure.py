@@ -80,7 +80,9 @@ def alternate(
     for repeat in range(repeats):
         for name in list(arms) if repeat % 2 == 0 else list(reversed(arms)):
             say(f"{name}, {repeat + 1} of {repeats}; load {os.getloadavg()[0]:.1f}")
-            found[name].append(arms[name](repeat))
+            outcome = arms[name](repeat)
+            say(f"{name}: {json.dumps(outcome.result)}, {gib(outcome.peak_pss_bytes):.2f} GiB")
+            found[name].append(outcome)
     return found
 
 

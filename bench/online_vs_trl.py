@@ -40,14 +40,18 @@ def main() -> None:
         "--trl-keeps-memory", action="store_true", help="TRL's allocator set as our learner's is"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of case c")
+    parser.add_argument("--prompts", type=int, default=192, help="an episode of ours, in case c")
+    parser.add_argument("--trl-steps", type=int, default=480, help="of case c")
+    parser.add_argument("--trl-batch", type=int, default=16, help="prompts a step of case c")
     parser.add_argument("--sft", type=Path, default=measure.ROOT / "runs" / "demo" / "sft")
     parser.add_argument("--data", type=Path, default=measure.ROOT / "runs" / "demo" / "data")
     options = parser.parse_args()
     measure.require_trl()
     if options.case == "c":
-        time_to_reward.measure_all(
-            options.sft, options.data, options.seeds, options.episodes or time_to_reward.EPISODES
+        plan = time_to_reward.Plan(
+            options.episodes or 8, options.prompts, options.trl_steps, options.trl_batch
         )
+        time_to_reward.measure_all(options.sft, options.data, options.seeds, plan)
         return
     shape, max_tokens, episodes = CASES[options.case]
     work = online_arms.task(shape, max_tokens, options.episodes or episodes)

@@ -16,13 +16,22 @@ from typing import Any
 
 from bench import measure, online_arms
 
-EPISODES = 8
-"""Of ours; of 192 prompts."""
-TRL_STEPS = 480
-TRL_BATCH = 16
-TRL_SAVES = 24
 SHARES = (0.25, 0.5, 0.75, 1.0)
 LR = 4e-5
+TRL_SAVES = 24
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long each side trains, and in which pieces."""
+
+    episodes: int = 8
+    """Of ours."""
+    prompts: int = 192
+    """Of an episode of ours."""
+    trl_steps: int = 480
+    trl_batch: int = 16
+    """Prompts of a step of TRL's."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +49,28 @@ class Curve:
         inner = zip(self.rewards, self.rewards[1:], self.rewards[2:], strict=False)
         return [self.rewards[0], *(sum(three) / 3 for three in inner), self.rewards[-1]]
 
-    def reached(self, level: float) -> float | None:
-        """Seconds until the smoothed curve first stands at the level; None when it never does."""
+    def reached(self, level: float) -> float:
+        """Seconds until the smoothed curve first stands at the level, between two models too.
+
+        Raises ValueError when it never does.
+        """
         rewards = self.smoothed()
-        for at, reward in enumerate(rewards):
-            if reward >= level:
-                if at == 0:
-                    return self.seconds[0]
-                before, since = rewards[at - 1], self.seconds[at - 1]
-                share = (level - before) / (reward - before)
-                return since + share * (self.seconds[at] - since)
-        return None
+        above = next((at for at, reward in enumerate(rewards) if reward >= level), None)
+        if above is None:
+            raise ValueError(f"the curve ends below {level}")
+        if above == 0:
+            return self.seconds[0]
+        before, since = rewards[above - 1], self.seconds[above - 1]
+        share = (level - before) / (rewards[above] - before)
+        return since + share * (self.seconds[above] - since)
 
 
-def measure_all(sft: Path, data: Path, seeds: Sequence[int], episodes: int) -> None:
+def measure_all(sft: Path, data: Path, seeds: Sequence[int], plan: Plan) -> None:
     """Every seed, both sides in turn; prints the table and the JSON."""
     heldout = data / "heldout_prompts.jsonl"
     work = online_arms.Task(
         policy=sft, base=sft.parent / "pretrain", prompts=data / "prompts.jsonl",
-        reward="checked", max_tokens=24, max_length=128, episodes=episodes, lr=LR, kept=True,
+        reward="checked", max_tokens=24, max_length=128, episodes=plan.episodes, lr=LR, kept=True,
     )  # fmt: skip
     start = evaluated([str(sft)], heldout)[0]
     curves: dict[str, list[Curve]] = {"ours": [], "trl": []}
@@ -67,13 +79,13 @@ def measure_all(sft: Path, data: Path, seeds: Sequence[int], episodes: int) -> N
         for side in ("ours", "trl") if at % 2 == 0 else ("trl", "ours"):
             measure.say(f"{side}, seed {seed}")
             run = ours if side == "ours" else theirs
-            curves[side].append(run(this, start, heldout))
-    report(curves, start, seeds)
+            curves[side].append(run(this, plan, start, heldout))
+    report(curves, start, seeds, plan)
 
 
-def ours(task: online_arms.Task, start: float, heldout: Path) -> Curve:
-    """Eight samples, 192 prompts an episode, two passes of 16 pairs a step, as in the demo."""
-    episode = {"count": task.episodes, "prompts": 192, "in_flight": 64, "keep_every": 1}
+def ours(task: online_arms.Task, plan: Plan, start: float, heldout: Path) -> Curve:
+    """Eight samples, two passes over an episode's pairs, 16 a step, as in the demo."""
+    episode = {"count": plan.episodes, "prompts": plan.prompts, "in_flight": 64, "keep_every": 1}
     more = {
         "episodes": episode | {"max_staleness": 0, "timeout_s": 1800},
         "pairs": {"min_margin": 0.5},
@@ -83,11 +95,11 @@ def ours(task: online_arms.Task, start: float, heldout: Path) -> Curve:
     return _curve(outcome, outcome.result["models"], 1, start, heldout)
 
 
-def theirs(task: online_arms.Task, start: float, heldout: Path) -> Curve:
+def theirs(task: online_arms.Task, plan: Plan, start: float, heldout: Path) -> Curve:
     """Two samples; a model is kept every few steps, outside of the steps' time."""
-    every = TRL_STEPS // TRL_SAVES
+    every = max(1, plan.trl_steps // TRL_SAVES)
     folder = online_arms.new_folder("models-")
-    this = replace(task, episodes=TRL_STEPS, batch=TRL_BATCH)
+    this = replace(task, episodes=plan.trl_steps, batch=plan.trl_batch)
     outcome = online_arms.run_theirs(this, "--save-every", str(every), "--out", str(folder))
     models = [str(path) for path in sorted(folder.glob("step-*"))]
     return _curve(outcome, models, every, start, heldout)
@@ -115,32 +127,31 @@ def evaluated(models: Sequence[str], heldout: Path) -> list[float]:
     return rewards
 
 
-def report(curves: dict[str, list[Curve]], start: float, seeds: Sequence[int]) -> None:
+def report(curves: dict[str, list[Curve]], start: float, seeds: Sequence[int], plan: Plan) -> None:
     """The table of levels, and the JSON."""
     common = min(max(curve.smoothed()) for side in curves.values() for curve in side)
     rows, levels = [], []
-    for share in SHARES:
+    for share in SHARES if common > start else ():
         level = start + share * (common - start)
-        times: dict[str, list[float]] = {
-            side: [curve.reached(level) or float("nan") for curve in curves[side]]
-            for side in curves
-        }
-        ratio = measure.ratios(times["trl"], times["ours"])
-        with_start = measure.ratios(
-            *(
-                [t + c.start_seconds for t, c in zip(times[side], curves[side], strict=True)]
-                for side in ("trl", "ours")
-            )
-        )
+        times = {side: [curve.reached(level) for curve in curves[side]] for side in curves}
         seconds = {side: measure.spread(values) for side, values in times.items()}
+        ratio = measure.ratios(times["trl"], times["ours"])
+        whole = {
+            side: [at + curve.start_seconds for at, curve in zip(times[side], found, strict=True)]
+            for side, found in curves.items()
+        }
+        with_start = measure.ratios(whole["trl"], whole["ours"])
         rows.append([f"{level:.3f}", seconds["ours"], seconds["trl"], ratio, with_start])
         levels.append(
             {"level": level, "seconds": seconds, "times_faster": ratio}
             | {"times_faster_with_start_up": with_start}
         )
+    if not levels:
+        measure.say(f"one side never came above the start's {start:.3f}: no level to compare at")
     head = ["held-out reward", "ours, s", "trl, s", "trl / ours", "with start-up"]
     result: dict[str, Any] = {
         "case": "c",
+        "plan": vars(plan),
         "seeds": list(seeds),
         "start_reward": start,
         "common_reward": common,

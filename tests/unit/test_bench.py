@@ -1,6 +1,5 @@
 """What the benchmarks compute of what they measured; nothing here takes a time."""
 
-import math
 import sys
 from pathlib import Path
 
@@ -107,7 +106,7 @@ def test_rewards() -> None:
 def test_a_curve_reaches_a_level_between_two_models() -> None:
     curve = Curve([0.0, 10.0, 20.0, 30.0], [0.0, 0.3, 0.3, 0.6], start_seconds=1.0, peak_gib=1.0)
     assert curve.smoothed() == pytest.approx([0.0, 0.2, 0.4, 0.6])
-    reached = curve.reached(0.3)
-    assert reached is not None
-    assert math.isclose(reached, 15.0)
-    assert curve.reached(0.7) is None
+    assert curve.reached(0.3) == pytest.approx(15.0)
+    assert curve.reached(0.0) == 0.0
+    with pytest.raises(ValueError, match=r"ends below 0\.7"):
+        curve.reached(0.7)
