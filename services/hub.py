@@ -71,10 +71,16 @@ def require_on_hub(name: str, kind: RepoType, key: str) -> None:
         ) from None
 
 
-def _cached(name: str, kind: RepoType) -> bool:
-    """Whether a revision of it was fetched before."""
+def cached_model(name: str) -> Path | None:
+    """The folder of a model's newest revision in the hub's cache here; nothing is asked for."""
+    found = [path.parent for path in _cached(name, "model") if path.name == "config.json"]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _cached(name: str, kind: RepoType) -> list[Path]:
+    """Files of the revisions that were fetched before."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
-    return any((folder / "snapshots").glob("*/*"))
+    return list((folder / "snapshots").glob("*/*"))

@@ -11,6 +11,7 @@ from services.errors import ArtifactError, ConfigError, LineageError
 from services.hub import find_model, is_hub_name
 
 Shapes = dict[str, tuple[int, ...]]
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 
 
 def check_model_folder(path: str, key: str, kind: str = "policy") -> None:
@@ -134,6 +135,20 @@ def check_same_tokenizer(policy: str, other: str, key: str) -> None:
             f"'{key}': the tokenizer of {other} differs from the policy's ({policy}); both must"
             " read the same tokens"
         )
+
+
+def model_config(folder: str | Path) -> dict[str, Any]:
+    """A model folder's config.json; empty when there is none."""
+    return _json(Path(folder) / "config.json")
+
+
+def stored_width(folder: str | Path) -> int:
+    """Bytes a value of the weights on disk, of the widest tensor."""
+    widths = [1]
+    for path in Path(folder).glob("*.safetensors"):
+        header, _ = _header(path)
+        widths += [_BYTES.get(found["dtype"], 4) for found in header.values()]
+    return max(widths)
 
 
 def tensor_shapes(folder: str) -> Shapes:

@@ -12,8 +12,9 @@ class RaySettings(Settings):
     """Without it RAY_ADDRESS, and without that a local Ray is started."""
     num_cpus: Operational[int | None] = Field(None, ge=1)
     """Logical CPUs of a local Ray; by default enough for every actor of the job."""
-    object_store_gib: Operational[float] = Field(0.5, gt=0.0)
-    """Shared memory of a local Ray's object store."""
+    object_store_gib: Operational[float | None] = Field(None, gt=0.0)
+    """Room of a local Ray's object store, which lies in shared memory; by default what the weights
+    on their way to the engines need."""
     keep: Operational[bool] = False
     """The local Ray stays when the run ends, for the next one under the same output folder: it
     starts sooner. Ends after an hour without a run, or by `make stop-ray`."""

@@ -22,9 +22,10 @@ _LOCAL_CPUS = 16
 
 
 @contextlib.contextmanager
-def ray_cluster(settings: RaySettings, output: Path) -> Iterator[None]:
+def ray_cluster(settings: RaySettings, output: Path, store_bytes: int) -> Iterator[None]:
     """Ray, connected; shut down at the end, but for one that is kept for the runs of `output`.
 
+    `store_bytes` is the room of a local object store where the settings name none.
     UnreachableError when it does not answer.
     """
     # Every process of the run finds the code, also where the project is not installed.
@@ -53,7 +54,7 @@ def ray_cluster(settings: RaySettings, output: Path) -> Iterator[None]:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     local = {
         "num_cpus": settings.num_cpus or max(_LOCAL_CPUS, os.cpu_count() or 1),
-        "object_store_memory": int(settings.object_store_gib * 2**30),
+        "object_store_memory": _store_room(settings, store_bytes),
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",
     }
@@ -67,6 +68,13 @@ def ray_cluster(settings: RaySettings, output: Path) -> Iterator[None]:
             os.environ.setdefault("RAY_AUTH_MODE", "token")
         stack.enter_context(_connected(kept or "local", {} if kept else local))
         yield
+
+
+def _store_room(settings: RaySettings, wanted: int) -> int:
+    if settings.object_store_gib is not None:
+        return int(settings.object_store_gib * 2**30)
+    # Pages are taken as they are filled. In powers of two: a kept Ray fits runs that differ little.
+    return max(2**29, 2 ** (wanted * 5 // 4 - 1).bit_length() if wanted else 0)
 
 
 @contextlib.contextmanager

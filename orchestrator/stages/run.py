@@ -14,6 +14,8 @@ from pathlib import Path
 
 from orchestrator.artifacts.store import shown
 from orchestrator.checks.memory import MemoryWatch, kernel_kills, memory_limit
+from orchestrator.checks.memory_check import check_memory
+from orchestrator.checks.memory_plan import object_store_bytes
 from orchestrator.config.reading import to_yaml
 from orchestrator.interrupts import interrupts
 from orchestrator.jobs.job import Job
@@ -21,6 +23,7 @@ from orchestrator.stages.cluster import ray_cluster
 from orchestrator.stages.context import RunContext
 from orchestrator.stages.fresh import came_out_otherwise, stood_before
 from orchestrator.stages.native_log import stderr_to
+from orchestrator.stages.outlook import planned_memory, room_for
 from orchestrator.stages.plan import PlannedStage, notices, plan_stages, renew, run_folder
 from orchestrator.stages.stage import run_stage
 from services.errors import (
@@ -56,6 +59,10 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
     extra: Extra = {"name": name, "seed": job.seed, "config": to_yaml(job), "versions": _versions()}
     with _only_one(folder), MemoryWatch() as memory:
         planned = plan_stages(job, fresh)
+        plans, room = planned_memory(planned), room_for(job)
+        tight = check_memory(plans, room, job.place)
+        if plans:
+            extra["planned_memory_bytes"] = max(plan.host for plan in plans)
         (folder / "config.yaml").write_text(extra["config"], encoding="utf-8")
         (folder / "error.log").unlink(missing_ok=True)
         begin_record(folder, {stage.key for stage in planned if stage.made_anew})
@@ -70,6 +77,8 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
                 recorder(RunStarted())
                 for text in notices(planned):
                     recorder(Note(text=text))
+                for text in tight:
+                    recorder(Note(text=text, level="warning"))
                 renew(planned)
                 _carry_out(planned, job, RunContext(name, folder, recorder, recorder.state))
         except Waiting:
@@ -102,7 +111,8 @@ def _carry_out(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
         # Nothing to compute: no cluster.
         interrupts.complete(_stages(planned, shared))
         return
-    with ray_cluster(job.ray, Path(job.output)):
+    stages = {stage.key: stage.job for stage in planned if stage.found is None}
+    with ray_cluster(job.ray, Path(job.output), object_store_bytes(stages)):
         interrupts.complete(_run(planned, job, shared))
 
 

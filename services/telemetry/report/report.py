@@ -63,6 +63,7 @@ def render_report(state: RunState, extra: Extra) -> str:
         reused=bool(state.stages) and all(stage.reused for stage in state.stages.values()),
         started=_when(state.started_at),
         peak_memory=extra.get("peak_memory_bytes"),
+        planned_memory=extra.get("planned_memory_bytes"),
         rows=rows,
         columns=columns_of(rows),
         stages=stages,

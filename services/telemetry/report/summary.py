@@ -16,6 +16,8 @@ class Extra(TypedDict, total=False):
     under_way: bool
     """Whether the run goes on."""
     peak_memory_bytes: int
+    planned_memory_bytes: int
+    """Of the fullest stage, by the plan made before anything started."""
     versions: dict[str, str]
     config: str
     """The resolved configuration, as YAML."""
@@ -36,6 +38,7 @@ def summary(state: RunState, extra: Extra) -> dict[str, Any]:
             "paused_seconds": round(state.paused, 3),
             "attempts": state.attempts,
             "peak_memory_bytes": extra.get("peak_memory_bytes"),
+            "planned_memory_bytes": extra.get("planned_memory_bytes"),
             "seed": extra.get("seed"),
             "versions": dict(extra.get("versions", {})),
             "error": extra.get("error"),

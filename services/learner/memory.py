@@ -1,0 +1,97 @@
+"""The memory of one training worker, from its settings and the model's size.
+
+Where it trains on a GPU the weights and all that is computed from them lie there. Figures:
+docs/memory.md.
+"""
+
+from dataclasses import dataclass, replace
+
+from services.learner.model.activations import activation_bytes, pass_tokens
+from services.learner.settings import AdamWSettings, TrainSettings
+from services.memory_plan import GIB, WIDTHS, Part, ProcessMemory
+from services.model_size import ModelSize
+
+_BASE = int(0.55 * GIB)
+"""torch, transformers and Ray imported and at work: measured with a model of 4M parameters."""
+_TOKENIZER_ENTRY = 700
+"""Bytes an entry of the vocabulary costs in the tokenizer, with its merge."""
+_TILE = 4096 * 8192
+"""Logits that the head holds at once at most (services/learner/model/head.py)."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a job trains on, as far as memory knows it."""
+
+    example_tokens: int
+    """Of the longest example."""
+    reference_width: int | None = None
+    """Bytes a value of the stored reference; None: the loss needs none."""
+
+
+def learner_memory(size: ModelSize, train: TrainSettings, what: Training) -> ProcessMemory:
+    """One of `train.workers`."""
+    on_gpu = train.num_gpus > 0
+    parts = [
+        Part("weights, float32", 4 * size.parameters),
+        Part("gradients", 4 * size.parameters),
+        _moments(size, train),
+        *_copies(size, train),
+        *_reference(size, train, what),
+        *_tau(size, train),
+        _activations(size, train, what),
+        Part("head tiles and the largest tensor's step", _working_room(size, train, what)),
+    ]
+    placed = [replace(part, on_gpu=on_gpu) for part in parts if part.bytes]
+    process = Part("process", _BASE + _TOKENIZER_ENTRY * size.vocab_size)
+    gpus = train.num_gpus if on_gpu else 0.0
+    return ProcessMemory("learner", (*placed, process), train.workers, gpus)
+
+
+def _moments(size: ModelSize, train: TrainSettings) -> Part:
+    if getattr(train.optimizer, "moments", "float32") == "int8":
+        return Part("moments, int8", 2 * size.parameters + size.parameters // 32)
+    return Part("moments, float32", 8 * size.parameters, "train.optimizer.moments=int8")
+
+
+def _copies(size: ModelSize, train: TrainSettings) -> list[Part]:
+    """Matrices that a bfloat16 pass works with."""
+    return [Part("bfloat16 copies", 2 * size.matrices)] if train.dtype == "bfloat16" else []
+
+
+def _reference(size: ModelSize, train: TrainSettings, what: Training) -> list[Part]:
+    """Read from its file as it is stored; a copy where that is not what is computed with."""
+    if what.reference_width is None:
+        return []
+    width = WIDTHS[train.dtype]
+    if train.num_gpus or (train.dtype == "bfloat16" and what.reference_width != width):
+        return [Part("reference", width * size.matrices)]
+    return [Part("reference's file", what.reference_width * size.parameters, mapped=True)]
+
+
+def _tau(size: ModelSize, train: TrainSettings) -> list[Part]:
+    """OnDARE of the paper makes it anew for each tensor; all others keep what they chose of it."""
+    how = train.optimizer
+    if isinstance(how, AdamWSettings) or how.alpha == 0:
+        return []
+    if how.kind == "ondare" and how.mode == "paper":
+        return []
+    return [
+        Part("tau", WIDTHS[how.tau_dtype] * size.parameters, "train.optimizer.tau_dtype=bfloat16")
+    ]
+
+
+def _activations(size: ModelSize, train: TrainSettings, what: Training) -> Part:
+    width = WIDTHS[train.dtype]
+    each = activation_bytes(size, width, train.gradient_checkpointing)
+    device = "cuda" if train.num_gpus else "cpu"
+    allowed = train.micro_batch_tokens or pass_tokens(
+        size, width, train.gradient_checkpointing, device
+    )
+    tokens = min(allowed, -(-train.batch_size // train.workers) * what.example_tokens)
+    return Part(f"activations of {tokens} tokens", tokens * each, "train.micro_batch_tokens")
+
+
+def _working_room(size: ModelSize, train: TrainSettings, what: Training) -> int:
+    tile = min(_TILE, what.example_tokens * size.vocab_size)
+    return 3 * 4 * tile + 2 * 4 * size.embedding

@@ -1,0 +1,46 @@
+"""What a process is going to hold in memory: parts with a name, on the host or on its GPU."""
+
+from dataclasses import dataclass
+
+GIB = 2**30
+WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes a value."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that a process holds at its fullest moment."""
+
+    name: str
+    bytes: int
+    lower: str = ""
+    """The setting that makes it smaller, and how; "" when there is none."""
+    on_gpu: bool = False
+    mapped: bool = False
+    """Pages of a file: they show in what is measured, and go when memory is short."""
+
+
+@dataclass(frozen=True)
+class ProcessMemory:
+    """A kind of process: what each of `count` holds."""
+
+    name: str
+    parts: tuple[Part, ...]
+    count: int = 1
+    gpus: float = 0.0
+    """That each reserves; below 1 several share one."""
+
+    @property
+    def host(self) -> int:
+        """Bytes of host memory that one holds."""
+        return sum(part.bytes for part in self.parts if not part.on_gpu)
+
+    @property
+    def needed(self) -> int:
+        """Bytes of host memory that one cannot do without."""
+        return sum(part.bytes for part in self.parts if not (part.on_gpu or part.mapped))
+
+    @property
+    def on_gpu(self) -> int:
+        """Bytes of device memory that one holds, on all its GPUs together."""
+        return sum(part.bytes for part in self.parts if part.on_gpu)
