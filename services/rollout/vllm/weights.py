@@ -7,6 +7,7 @@ GPUs; the tests do not reach it.
 """
 
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,14 +96,17 @@ def write_shared(tensors: Mapping[str, Any]) -> Path:
 
 
 def _tensor(array: Any) -> torch.Tensor:
-    """The array as a tensor; a copy, since arrays from an object store are read-only."""
-    tensor = torch.from_numpy(np.array(array))
+    """The array's memory as a tensor, to be read alone: that of an object store is others' too."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
 
 
 def _from_arrays(tensors: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, array in tensors.items():
-        yield name, _tensor(array)
+    """Layer by layer, as vLLM packs a layer once it is whole and buffers what is not."""
+    for name in sorted(tensors):
+        yield name, _tensor(tensors[name])
 
 
 def _from_file(path: str) -> Iterator[tuple[str, torch.Tensor]]:
