@@ -89,7 +89,9 @@ def _activations(size: ModelSize, train: TrainSettings, what: Training) -> Part:
         size, width, train.gradient_checkpointing, device
     )
     tokens = min(allowed, -(-train.batch_size // train.workers) * what.example_tokens)
-    return Part(f"activations of {tokens} tokens", tokens * each, "train.micro_batch_tokens")
+    # What is kept of all layers, and what the backward pass of one works on.
+    held = tokens * each * (size.num_hidden_layers + 1) // size.num_hidden_layers
+    return Part(f"activations of {tokens} tokens", held, "train.micro_batch_tokens")
 
 
 def _working_room(size: ModelSize, train: TrainSettings, what: Training) -> int:
