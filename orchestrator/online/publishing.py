@@ -45,9 +45,7 @@ class StorePublisher:
         return Shared(self._arrays, changed)
 
     def __call__(self, version: WeightVersion) -> None:
-        """Publish what was shared; returns when the store holds it."""
-        if version.tensors is not self._arrays:
-            self.share(version.tensors.items())
+        """Publish what was shared last, `version.tensors`; returns when the store holds it."""
         manifest = manifest_of(version).SerializeToString()
         published = self._store.publish.remote(
             version.version, manifest, self._refs, dict(version.metrics)

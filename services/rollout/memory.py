@@ -30,8 +30,8 @@ def engine_memory(size: ModelSize, settings: EngineSettings) -> ProcessMemory:
         return ProcessMemory("engine", parts, settings.workers, settings.num_gpus / spread)
     parts = (
         Part("weights", weights, "engine.dtype=bfloat16" if width == 4 else ""),
-        # A tied head shares the embedding's values, and the CPU's kernels pack a copy of them.
-        Part("packed head", width * size.embedding if size.tie_word_embeddings else 0),
+        # The CPU's kernels pack layers in place of their weights, and a copy of the head beside it.
+        Part("packed head", width * size.embedding),
         Part("KV cache", int(settings.kv_cache_gib * GIB), "engine.kv_cache_gib"),
         Part("a load's working room", 2 * width * size.embedding),
         base,

@@ -1,6 +1,7 @@
 """A Hugging Face folder as a weight version: its tensors, their manifest and its canary."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def snapshot_folder(
     """
     tensors = read_tensors(folder, dtype)
     ids = canary_tokens(int(read_config(folder)["vocab_size"]))
-    logprobs = _float32_scores(folder, dtype, ids)
+    logprobs = _float32_scores(folder, tensors, ids)
     manifest = build_manifest(
         "",
         version,
@@ -108,17 +109,23 @@ def _weight_files(folder: str | Path) -> list[Path]:
     return files
 
 
-def _float32_scores(folder: str | Path, dtype: str, token_ids: list[int]) -> list[float]:
-    """Log-probabilities of token_ids[1:], nats, by a float32 forward of weights in `dtype`.
+def _float32_scores(
+    folder: str | Path, tensors: Mapping[str, Array], token_ids: list[int]
+) -> list[float]:
+    """Log-probabilities of token_ids[1:], nats, by a float32 forward of the tensors.
 
-    A float32 copy of the model is never whole in memory: layers take turns, and so do rows of
-    the output head.
+    They are read where they are: layers take turns in float32, and so do rows of the output head.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
-    for module in model.base_model.modules():
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    held = {name: _tensor(array) for name, array in tensors.items()}
+    model.load_state_dict(held, strict=False, assign=True)
+    model.tie_weights()
+    for module in model.eval().base_model.modules():
         if isinstance(module, torch.nn.Embedding):
             module.register_forward_hook(lambda _module, _inputs, rows: rows.float())
         elif list(module.parameters(recurse=False)):
@@ -127,8 +134,7 @@ def _float32_scores(folder: str | Path, dtype: str, token_ids: list[int]) -> lis
     with torch.no_grad():
         hidden = model.base_model(input_ids=ids[None, :-1], use_cache=False).last_hidden_state[0]
         head = model.get_output_embeddings().weight
-        parts = [hidden @ rows.float().T for rows in head.split(_HEAD_ROWS)]
-        logits = torch.cat(parts, dim=1)
+        logits = torch.cat([hidden @ rows.float().T for rows in head.split(_HEAD_ROWS)], dim=1)
         picked: list[float] = logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0].tolist()
     return picked
 
@@ -136,13 +142,22 @@ def _float32_scores(folder: str | Path, dtype: str, token_ids: list[int]) -> lis
 def _float32_while_it_runs(module: Any) -> None:
     held = {name: value.data for name, value in module.named_parameters(recurse=False)}
 
-    def cast(*_: Any) -> None:
+    # The hooks hold no module: it would outlive its last use until the garbage is collected.
+    def cast(module: Any, *_: Any) -> None:
         for name, value in held.items():
             getattr(module, name).data = value.float()
 
-    def restore(*_: Any) -> None:
+    def restore(module: Any, *_: Any) -> None:
         for name, value in held.items():
             getattr(module, name).data = value
 
     module.register_forward_pre_hook(cast)
     module.register_forward_hook(restore)
+
+
+def _tensor(array: Array) -> "torch.Tensor":
+    import torch
+
+    if array.dtype == np.uint16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

@@ -22,6 +22,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import (
     finalize_layerwise_reload,
     initialize_layerwise_reload,
@@ -51,7 +52,8 @@ class PairloopWeightTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):  # typ
     update_info_cls = UpdateInfo
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
-        """Nothing to connect to."""
+        """Nothing to connect to. Called once the model is loaded."""
+        _drop_unused_copies(self.model)
 
     def start_weight_update(self) -> None:
         """Give every layer back its checkpoint form, which a CPU packs away after loading."""
@@ -80,9 +82,17 @@ class PairloopWeightTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):  # typ
         if self.model_config.hf_config.tie_word_embeddings:
             head = self.model.lm_head
             head.quant_method.process_weights_after_loading(head)
+        _drop_unused_copies(self.model)
 
     def shutdown(self) -> None:
         """Nothing is held between updates."""
+
+
+def _drop_unused_copies(model: torch.nn.Module) -> None:
+    """Let go of what the CPU packs of an embedding, as for a product that it never computes."""
+    for layer in model.modules():
+        if type(layer) is VocabParallelEmbedding and hasattr(layer, "cpu_linear"):
+            layer.cpu_linear = None
 
 
 def write_shared(tensors: Mapping[str, Any]) -> Path:
