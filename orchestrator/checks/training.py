@@ -4,6 +4,7 @@ from pathlib import Path
 
 from services.data.settings import DataSource
 from services.data.sources import row_count
+from services.learner.jobs.settings import ContextExtension
 from services.learner.optim.warnings import optimizer_warnings, warmup_warnings
 from services.learner.settings import TrainSettings
 from services.queues.settings import EpisodeSettings
@@ -29,6 +30,20 @@ def episode_warnings(
             f" {prompts.path}: every episode repeats prompts; lower it, or take more prompts"
         )
     return found
+
+
+def context_warnings(longer: ContextExtension | None) -> list[str]:
+    """Of a RoPE base too small for the context that it is raised for."""
+    if longer is None:
+        return []
+    bound = 0.0424 * longer.sequence_length**1.628
+    if longer.rope_theta >= bound:
+        return []
+    return [
+        f"context_extension.rope_theta {longer.rope_theta:g} is below {bound:.2g}, the least at"
+        f" which a model finds what stands {longer.sequence_length:,} tokens back"
+        " (0.0424 length^1.628, arXiv 2405.14591); raise it"
+    ]
 
 
 def _count(source: DataSource | None) -> int | None:

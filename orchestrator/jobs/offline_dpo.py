@@ -1,13 +1,15 @@
 """DPO on a fixed preference set."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
+from orchestrator.artifacts.store import LEARNER
 from orchestrator.checks.training import training_warnings
 from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.jobs.training import train
-from services.learner.jobs.settings import OfflineDPOSettings
+from services.learner.jobs.settings import REFERENCE, OfflineDPOSettings
 
 if TYPE_CHECKING:
     from orchestrator.stages.context import StageContext
@@ -34,6 +36,9 @@ class OfflineDPO(OfflineDPOSettings, PolicyJob):
 
     async def run(self, context: "StageContext") -> dict[str, float]:
         """Train the policy against its frozen reference; returns the learner's metrics."""
+        earlier = context.run.folder / context.stage / REFERENCE
+        if earlier.is_dir():  # of other settings; what is of another reference is not found by it
+            shutil.copytree(earlier, context.scratch / LEARNER / REFERENCE, dirs_exist_ok=True)
         resolved = self.model_copy(update=context.parents)
         task = "services.learner.jobs.offline_dpo:train_offline_dpo"
         return await train(task, resolved, OfflineDPOSettings, context)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.checks.training import training_warnings
+from orchestrator.checks.training import context_warnings, training_warnings
 from orchestrator.jobs.policy_job import PolicyJob
 from services.data.settings import FilterSettings
 from services.learner.jobs.settings import PretrainSettings
@@ -20,12 +20,17 @@ class Pretrain(PretrainSettings, PolicyJob):
     filters: FilterSettings = FilterSettings()
 
     def new_shape(self) -> ModelShape:
-        """Of the model it makes."""
-        return self.model
+        """Of the model it makes, as it ends."""
+        longer = self.context_extension
+        if longer is None:
+            return self.model
+        positions = round(longer.yarn_factor * longer.sequence_length)
+        changed = {"max_positions": positions, "rope_theta": longer.rope_theta}
+        return self.model.model_copy(update=changed)
 
     def warnings(self) -> Sequence[str]:
-        """Of the warm-up."""
-        return training_warnings(self.train)
+        """Of the warm-up and the RoPE base."""
+        return [*training_warnings(self.train), *context_warnings(self.context_extension)]
 
     async def run(self, context: "StageContext") -> dict[str, float]:
         """Clean the texts, train the tokenizer unless one is given, train the model."""

@@ -4,7 +4,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.learner.train.batches import micro_batches, pack, permutation, plan_batches, shard
+from services.learner.train.batches import micro_batches, permutation, plan_batches, shard
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.sampled_from([0.5, 1.0, 2.0, 2.5]))
@@ -74,8 +74,3 @@ def test_passes_are_a_partition_within_the_budget(tokens: list[int], budget: int
         assert sum(tokens[at] for at in part) <= budget or len(part) == 1
     for part, after in pairwise(parts):
         assert sum(tokens[at] for at in part) + tokens[after[0]] > budget
-
-
-def test_packing_keeps_every_token_in_order() -> None:
-    assert pack([[1, 2], [3], [4, 5, 6]], 0, 3) == [[1, 2, 0], [3, 0, 4], [5, 6, 0]]
-    assert pack([[1, 2]], 0, 16) == [[1, 2, 0]]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from services.errors import ArtifactError
 from services.learner.jobs.lm import train_base, train_sft
@@ -68,16 +68,21 @@ def job(kind: str, at: Path, **train: object) -> Callable[[Place, Any], dict[str
     )
     dialogues = rows(at / "sft.jsonl", [{"prompt": w, "completion": w} for w in parts.WORDS * 2])
     settings: Any
-    if kind == "pretrain":
+    if kind.startswith("pretrain"):
+        extension: dict[str, object] = {}
+        if kind == "pretrain, extended":
+            how["max_steps"] = STEPS - 2
+            extension["context_extension"] = {"sequence_length": 32, "max_steps": 2}
         settings = PretrainSettings.model_validate(
             {
-                "model": parts.SHAPE,
+                "model": parts.SHAPE.model_copy(update={"rope_theta": 200.0}),
                 "tokenizer": policy,
                 "texts": texts,
                 "heldout": texts,
                 "sequence_length": 16,
                 "train": how,
             }
+            | extension
         )
         return lambda place, report: train_base(settings, place, report)
     if kind == "sft":
@@ -116,7 +121,9 @@ def weights(at: Path, name: str) -> dict[str, np.ndarray]:
     return dict(load_file(at / name / "out" / "model.safetensors"))
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "sft", "reward_model", "offline_dpo"])
+@pytest.mark.parametrize(
+    "kind", ["pretrain", "pretrain, extended", "sft", "reward_model", "offline_dpo"]
+)
 def test_a_job_killed_at_every_step_ends_with_the_same_bytes_and_metrics(
     kind: str, tmp_path: Path
 ) -> None:
@@ -153,6 +160,24 @@ def test_a_finished_phase_trains_nothing_again(tmp_path: Path) -> None:
     ]
     assert second == first
     assert all(np.array_equal(before[name], v) for name, v in weights(tmp_path, "a").items())
+
+
+def test_the_reference_is_asked_once_and_its_answers_are_in_the_artifact(tmp_path: Path) -> None:
+    run = job("offline_dpo", tmp_path)
+    expected = run(place(tmp_path, "whole"), lambda _: None)
+    kept = sorted((tmp_path / "whole" / "out" / "reference").iterdir())
+    # The held-out pairs are the same ones here.
+    assert [path.name for path in kept] == [
+        path.name for path in (tmp_path / "whole" / "learner" / "reference").iterdir()
+    ]
+    # Whatever stands there under the right key is believed: it was not computed again.
+    (stated,) = kept
+    moved = load_file(stated)["chosen_rejected"] + np.array([3.0, 0.0], dtype=np.float32)
+    (tmp_path / "other" / "learner" / "reference").mkdir(parents=True)
+    path = tmp_path / "other" / "learner" / "reference" / stated.name
+    save_file({"chosen_rejected": moved}, path)
+    found = run(place(tmp_path, "other"), lambda _: None)
+    assert found["heldout_chosen_reward"] < expected["heldout_chosen_reward"]
 
 
 def test_other_examples_are_refused(tmp_path: Path) -> None:

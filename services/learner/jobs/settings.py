@@ -16,6 +16,30 @@ from services.queues.settings import EpisodeSettings, QueueSettings
 from services.settings import Operational, Settings
 
 
+class ContextExtension(Settings):
+    """A last phase of pre-training on longer rows at a larger RoPE base (arXiv 2407.10671, 3.2).
+
+    The learning rate's schedule and the optimizer's moments go on through it.
+    """
+
+    sequence_length: int = Field(ge=32)
+    """Tokens of a row, more than before; the model's positions are then so many."""
+    rope_theta: float = Field(1_000_000.0, gt=0.0)
+    """RoPE's base, from this phase on; model.rope_theta is the one before."""
+    share: float = Field(0.1, gt=0.0)
+    """Its steps over those before."""
+    max_steps: int | None = Field(None, ge=1)
+    """Its steps, in place of the share."""
+    batch_size: int | None = Field(None, ge=1)
+    """Rows a step; by default as many tokens as before."""
+    texts: Annotated[DataSource | None, Rows("texts")] = None
+    """Its own texts, by default those of the job. Texts no longer than the rows before teach
+    nothing about longer contexts."""
+    yarn_factor: float = Field(1.0, ge=1.0)
+    """Above 1: the finished model stretches its positions to so many times sequence_length by YaRN
+    (arXiv 2309.00071), which is not trained, and changes short texts a little too."""
+
+
 class PretrainSettings(Settings):
     """A new model from texts."""
 
@@ -26,12 +50,37 @@ class PretrainSettings(Settings):
     """Settings of a new one, or the folder or hub name of one to use."""
     model: ModelShape = ModelShape()
     sequence_length: int = Field(512, ge=16)
-    """Texts are packed into rows of so many tokens."""
+    """Tokens of a row: it holds whole texts that do not see each other; a longer one is cut."""
+    context_extension: ContextExtension | None = None
+    """A last phase on longer rows."""
     train: TrainSettings = TrainSettings()
 
     @model_validator(mode="after")
     def _merges_with_nothing(self) -> "PretrainSettings":
         require_no_reference(self.train)
+        return self
+
+    @model_validator(mode="after")
+    def _rows_have_positions(self) -> "PretrainSettings":
+        if self.sequence_length > self.model.max_positions:
+            raise ValueError(
+                f"sequence_length {self.sequence_length} is more than model.max_positions"
+                f" {self.model.max_positions}; lower it, or raise model.max_positions"
+            )
+        longer = self.context_extension
+        if longer is None:
+            return self
+        if longer.sequence_length <= self.sequence_length:
+            raise ValueError(
+                f"context_extension.sequence_length {longer.sequence_length} is not more than"
+                f" sequence_length {self.sequence_length}; raise it, or leave the phase out"
+            )
+        if longer.rope_theta < self.model.rope_theta:
+            raise ValueError(
+                f"context_extension.rope_theta {longer.rope_theta:g} is less than"
+                f" model.rope_theta {self.model.rope_theta:g}; longer contexts need a larger base:"
+                " lower model.rope_theta, or raise it"
+            )
         return self
 
 
@@ -124,6 +173,10 @@ class ReplayDPOSettings(Settings):
     def _keeps_by_episode(self) -> "ReplayDPOSettings":
         require_keeping_by_episode(self.train)
         return self
+
+
+REFERENCE = "reference"
+"""Folder in Place.folder, and in the artifact: the reference's log-probabilities of the pairs."""
 
 
 class Place(Settings):

@@ -66,21 +66,5 @@ def micro_batches(share: Sequence[int], tokens: Sequence[int], budget: int) -> l
     return passes
 
 
-def pack(texts: Sequence[Sequence[int]], separator: int, row_length: int) -> list[list[int]]:
-    """Token rows of exactly `row_length` from texts laid end to end, each ended by `separator`.
-
-    The rest that fills no row is left out, unless it is all there is.
-    """
-    stream: list[int] = []
-    for text in texts:
-        stream.extend(text)
-        stream.append(separator)
-    rows = [
-        stream[start : start + row_length]
-        for start in range(0, len(stream) - row_length + 1, row_length)
-    ]
-    return rows or ([stream] if len(stream) > 1 else [])
-
-
 def _dealt_to(place: int, world: int) -> int:
     return place if place < world else 2 * world - 1 - place

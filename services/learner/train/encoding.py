@@ -53,6 +53,28 @@ class EncodedText:
 
 
 @dataclass(frozen=True)
+class EncodedRow:
+    """Documents that train together and never see each other."""
+
+    id: str
+    segments: Sequence[EncodedText]
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return sum(segment.length for segment in self.segments)
+
+    @property
+    def learnt(self) -> int:
+        """Tokens that are learnt: of each document all but the first."""
+        return sum(segment.learnt for segment in self.segments)
+
+    def groups(self) -> list[PrefixGroup]:
+        """One a document."""
+        return [group for segment in self.segments for group in segment.groups()]
+
+
+@dataclass(frozen=True)
 class EncodedPair:
     """A prompt and its two answers, as token ids."""
 

@@ -1,8 +1,9 @@
 """What the offline training jobs share: set a model up, run one phase, write the result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from services.learner.train.resume import StepCheckpoints
 from services.telemetry.record.events import Note
 
 Example = TypeVar("Example")
+Later = TypeVar("Later", covariant=True)
 
 
 def prepared(module: Any, settings: TrainSettings, worker: Worker) -> Any:
@@ -42,6 +44,18 @@ def reference_delta(
     return reference_vector(StoredTensors(reference), StoredTensors(base))
 
 
+@dataclass(frozen=True)
+class LaterPhase(Generic[Later]):
+    """Steps that follow on other examples, with the same optimizer and under the same schedule."""
+
+    examples: Sequence[Later]
+    steps: Callable[[int], int]
+    """How many, of the number of steps before."""
+    batch_size: int
+    begin: Callable[[], None]
+    """What is done to the model before the first of them, also where a job goes on inside them."""
+
+
 def run_offline(
     model: Trained,
     tokenizer: Any,
@@ -53,6 +67,7 @@ def run_offline(
     tau: Mapping[str, Tensor] | None,
     worker: Worker,
     report: Report,
+    later: LaterPhase[Example] | None = None,
 ) -> PhaseResult:
     """All steps of an offline job; those that a checkpoint in `place.folder` holds are not taken
     again. Raises DataError when there is no example."""
@@ -67,6 +82,10 @@ def run_offline(
         key=(place.seed,),
         max_steps=settings.max_steps,
     )
+    earlier = len(batches)
+    if later is not None:
+        batches += _later_batches(later, earlier, len(examples), place.seed)
+        examples = [*examples, *later.examples]
     named = model.named_parameters()
     optimizer = make_optimizer(named, settings.optimizer, tau=tau, seed=place.seed)
     checkpoints = StepCheckpoints(
@@ -80,11 +99,16 @@ def run_offline(
         text = f"goes on from step {done:,} of {len(batches):,}"
         report(Note(stage=place.stage, text=text))
 
+    if later is not None and done >= earlier:
+        later.begin()
+
     def after_step(step: int) -> None:
         # A crash in between keeps the same model once more.
         if settings.keep_every and step % settings.keep_every == 0 and worker.is_main:
             keep_model(model, tokenizer, place, f"step-{step:06d}", report)
         checkpoints.after_step(step, model, optimizer, result)
+        if later is not None and step == earlier:
+            later.begin()
 
     peak = settings.optimizer.lr
     return train_phase(
@@ -101,6 +125,18 @@ def run_offline(
         first=done,
         result=result,
     )
+
+
+def _later_batches(later: LaterPhase[Any], earlier: int, offset: int, seed: int) -> list[list[int]]:
+    """Its batches, whose examples stand after the `offset` ones of the phase before."""
+    planned = plan_batches(
+        len(later.examples),
+        later.batch_size,
+        epochs=1,
+        key=(seed, 1),
+        max_steps=later.steps(earlier),
+    )
+    return [[offset + at for at in batch] for batch in planned]
 
 
 def keep_model(model: Trained, tokenizer: Any, place: Place, name: str, report: Report) -> None:
