@@ -7,22 +7,26 @@ from pydantic import Field, model_validator
 from services.settings import Operational, Settings
 
 
-class _Adam(Settings):
+class AdamSettings(Settings):
+    """Adam's moments and step, shared by every optimizer."""
+
     lr: float = Field(1e-5, gt=0.0)
     beta1: float = Field(0.9, ge=0.0, lt=1.0)
     beta2: float = Field(0.95, ge=0.0, lt=1.0)
     eps: float = Field(1e-8, gt=0.0)
     weight_decay: float = Field(0.0, ge=0.0)
     """Decoupled; norms and biases do not decay."""
+    moments: Literal["float32", "int8"] = "float32"
+    """Of Adam between steps: int8 keeps one byte each, 2 instead of 8 bytes a parameter."""
 
 
-class AdamWSettings(_Adam):
+class AdamWSettings(AdamSettings):
     """Adam with decoupled weight decay (arXiv 1711.05101)."""
 
     kind: Literal["adamw"] = "adamw"
 
 
-class _Merging(_Adam):
+class _Merging(AdamSettings):
     alpha: float = Field(1e-6, ge=0.0, lt=1.0)
     """a: the weight of the reference vector tau_r."""
     merge_every: int = Field(1, ge=1)
@@ -30,7 +34,8 @@ class _Merging(_Adam):
     mode: Literal["paper", "official"] = "paper"
     """"official" reproduces the authors' script where it differs (docs/algorithms.md)."""
     tau_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the reference vector in memory: bfloat16 costs 2 bytes a parameter instead of 4."""
+    """What tau_r is rounded to. On a CPU it is read from the two models' files at each step and
+    costs no memory; on a GPU it is held, in 2 or 4 bytes a parameter."""
 
 
 class OnDARESettings(_Merging):

@@ -13,7 +13,7 @@ from services.learner.jobs.settings import Place
 from services.learner.losses.objectives import DirectPreference, LanguageModelling
 from services.learner.model.load import new_model
 from services.learner.model.policy import Policy
-from services.learner.optim.merging import mask_seed, random_mask
+from services.learner.optim.masks import Draw, kept_positions, mask_seed
 from services.learner.settings import DPOSettings, OnDARESettings, TrainSettings
 from services.learner.train.distributed import Worker
 from services.learner.train.encoding import EncodedPair, EncodedText
@@ -76,15 +76,17 @@ def masks(
     """Of the six steps: where no mask of a parameter kept a value, and where one kept tau's."""
     still, tau_kept = {}, {}
     for index, (name, parameter) in enumerate(start.items()):
-        any_kept = torch.zeros(parameter.shape, dtype=torch.bool)
-        tau_kept[name] = any_kept.clone()
+        any_kept = torch.zeros(parameter.numel(), dtype=torch.bool)
+        of_tau = any_kept.clone()
         for step in range(1, 7):
-            g = torch.Generator().manual_seed(mask_seed(1, index, step))
-            of_step = random_mask(parameter.detach(), 0.3, g).bool()
-            of_tau = random_mask(parameter.detach(), 0.3, g).bool()
-            any_kept |= of_step | of_tau
-            tau_kept[name] |= of_tau
-        still[name] = ~any_kept
+            for draw in (Draw.STEP, Draw.TAU):
+                key = mask_seed(1, index, step, draw)
+                kept = kept_positions(key, 0, parameter.numel(), 0.3)
+                any_kept[kept] = True
+                if draw == Draw.TAU:
+                    of_tau[kept] = True
+        still[name] = ~any_kept.view(parameter.shape)
+        tau_kept[name] = of_tau.view(parameter.shape)
     return still, tau_kept
 
 

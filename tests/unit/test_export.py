@@ -1,15 +1,11 @@
 import json
 from pathlib import Path
 
-import pytest
 import torch
 
-from services.errors import LineageError
 from services.learner.model.export import export_model
 from services.learner.model.load import new_model
-from services.learner.model.shape import ModelShape
 from services.learner.model.special import special_ids
-from services.learner.optim.build import reference_vector
 from tests.unit import learner_parts as parts
 
 
@@ -34,16 +30,3 @@ def test_new_models_depend_on_their_seed_alone() -> None:
     name = "model.layers.0.mlp.up_proj.weight"
     assert torch.equal(first.get_parameter(name), again.get_parameter(name))
     assert not torch.equal(first.get_parameter(name), other.get_parameter(name))
-
-
-def named(shape: ModelShape) -> dict[str, torch.Tensor]:
-    return dict(new_model(shape, parts.tokenizer(), 0).named_parameters())
-
-
-def test_a_reference_vector_of_other_shapes_names_the_tensor() -> None:
-    wide = parts.SHAPE.model_copy(update={"intermediate_size": 96})
-    with pytest.raises(LineageError, match=r"model\.layers\.0\.mlp\.gate_proj\.weight"):
-        reference_vector(named(parts.SHAPE), named(wide))
-    deep = parts.SHAPE.model_copy(update={"layers": 3})
-    with pytest.raises(LineageError, match=r"model\.layers\.2\..*missing in the reference"):
-        reference_vector(named(parts.SHAPE), named(deep))

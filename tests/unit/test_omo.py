@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from services.learner.optim.merging import (
-    mask_seed,
-    masked_once,
-    ondare,
-    ondare_official,
-    onties,
-    onties_official,
-    random_mask,
-    top_fraction,
-)
+from services.learner.optim import omo
+from services.learner.optim.masks import BLOCK, Draw, kept_positions, mask_seed
+from services.learner.optim.merging import above, ondare, onties, onties_official, top_threshold
 from services.learner.optim.omo import OnlineMerging
 from services.learner.settings import OnDARESettings, OnTIESSettings
 from services.learner.train.checkpoint import optimizer_tensors, restore_optimizer
@@ -30,9 +23,27 @@ class Net(torch.nn.Module):
         self.n = torch.nn.Parameter(torch.randn(64, generator=g))
 
 
+KINDS = (Draw.STEP, Draw.TAU)
+TAU = {name: 0.1 * p.detach() for name, p in Net(3).named_parameters()}
+
+
+def top(values: torch.Tensor, reserve: float) -> torch.Tensor:
+    """F_T of a whole tensor, by a full sort."""
+    count = max(1, round(reserve * values.numel()))
+    least = values.abs().flatten().sort(descending=True).values[count - 1]
+    return torch.where(values.abs() >= least, values, 0.0)
+
+
+def mask(like: torch.Tensor, reserve: float, index: int, step: int, draw: Draw) -> torch.Tensor:
+    """1 where the optimizer of seed 7 keeps a value."""
+    kept = kept_positions(mask_seed(7, index, step, draw), 0, like.numel(), reserve)
+    dense = torch.zeros(like.numel())
+    dense[slice(None) if kept is None else kept] = 1.0
+    return dense.view(like.shape)
+
+
 def make(settings: OnDARESettings | OnTIESSettings, seed: int = 7) -> tuple[Net, OnlineMerging]:
-    net = Net()
-    tau = {name: 0.1 * torch.randn(p.shape) for name, p in Net(3).named_parameters()}
+    net, tau = Net(), TAU
     return net, OnlineMerging(
         list(net.named_parameters()), settings, tau=tau if settings.alpha else None, seed=seed
     )
@@ -86,45 +97,42 @@ def test_reserve_one_alpha_zero_is_adamw(kind: type, decay: float) -> None:
 
 @pytest.mark.parametrize("rescale", [False, True])
 def test_ondare_is_equation_4(rescale: bool) -> None:
-    step, tau = torch.randn(50, 20), torch.randn(50, 20)
-    masks = [(torch.rand(50, 20) < 0.3).float() for _ in range(2)]
+    step, tau = torch.randn(1000), torch.randn(1000)
+    kept = [(torch.rand(1000) < 0.3).nonzero()[:, 0] for _ in range(2)]
     update = ondare(
-        step, tau, reserve=0.3, alpha=0.2, rescale=rescale, step_mask=masks[0], tau_mask=masks[1]
+        step, tau, reserve=0.3, alpha=0.2, rescale=rescale, kept_step=kept[0], kept_tau=kept[1]
     )
     scale = 1 / 0.3 if rescale else 1.0
-    for i in range(50):
-        for j in range(20):
-            kept_step = float(step[i, j]) * scale if masks[0][i, j] else 0.0
-            kept_tau = float(tau[i, j]) * scale if masks[1][i, j] else 0.0
-            assert update[i, j] == pytest.approx(0.8 * kept_step + 0.2 * kept_tau, abs=1e-5)
+    for i in range(1000):
+        kept_step = float(step[i]) * scale if i in kept[0] else 0.0
+        kept_tau = float(tau[i]) * scale if i in kept[1] else 0.0
+        assert update[i] == pytest.approx(0.8 * kept_step + 0.2 * kept_tau, abs=1e-5)
 
 
-def test_ondare_official_divides_survivors_though_rescale_is_off() -> None:
-    step, masked_tau = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 10.0, 10.0])
-    mask = torch.tensor([1.0, 0.0, 1.0])
-    update = ondare_official(step, masked_tau, reserve=0.5, alpha=0.1, step_mask=mask)
-    assert update.tolist() == pytest.approx([1.8, 1.0, 6.4])
+def test_ondare_that_keeps_everything_is_the_weighted_sum() -> None:
+    step, tau = torch.tensor([1.0, 2.0]), torch.tensor([10.0, -10.0])
+    rule = {"reserve": 1.0, "alpha": 0.1, "rescale": False, "kept_step": None, "kept_tau": None}
+    assert ondare(step, tau, **rule).tolist() == pytest.approx([1.9, 0.8])
 
 
-@pytest.mark.parametrize("reserve", [0.01, 0.1, 0.5, 1.0])
-def test_top_fraction_keeps_the_largest_by_a_full_sort(reserve: float) -> None:
-    values = torch.randn(37, 11)
-    flat = values.flatten().tolist()
-    count = max(1, round(reserve * len(flat)))
-    largest = set(sorted(range(len(flat)), key=lambda i: -abs(flat[i]))[:count])
-    expected = [value if i in largest else 0.0 for i, value in enumerate(flat)]
-    assert top_fraction(values, reserve).flatten().tolist() == expected
+@pytest.mark.parametrize("reserve", [1e-9, 0.01, 0.1, 0.5, 0.999, 1.0])
+def test_the_threshold_is_that_of_a_full_sort(reserve: float) -> None:
+    values = torch.randn(37 * 11) * 10.0 ** torch.randint(-9, 9, (37 * 11,))
+    values[100:180] = 0.25
+    values[200:220] = 0.0
+    found = top_threshold(lambda: values.split(100), values.numel(), reserve)
+    assert torch.equal(above(values, found), top(values, reserve))
 
 
 @pytest.mark.parametrize("rescale", [False, True])
 @pytest.mark.parametrize("mode", ["paper", "official"])
 def test_onties_elects_signs_by_its_definition(mode: str, rescale: bool) -> None:
     step, tau, alpha, p = torch.randn(30, 30), 3 * torch.randn(30, 30), 0.4, 0.4
-    kept_tau = top_fraction(tau, p)
+    kept_step, kept_tau = top(step, p), top(tau, p)
     rule = onties if mode == "paper" else onties_official
-    update = rule(step, kept_tau, reserve=p, alpha=alpha, rescale=rescale).flatten().tolist()
+    update = rule(kept_step, kept_tau, reserve=p, alpha=alpha, rescale=rescale).flatten().tolist()
     scale = 1 / p if rescale else 1.0
-    pairs = zip(top_fraction(step, p).flatten().tolist(), kept_tau.flatten().tolist(), strict=True)
+    pairs = zip(kept_step.flatten().tolist(), kept_tau.flatten().tolist(), strict=True)
     for found, (d, t) in zip(update, pairs, strict=True):
         weighted = [(1 - alpha) * d * scale, alpha * t * scale]
         if mode == "paper":
@@ -150,7 +158,7 @@ def test_a_whole_ondare_run_equals_the_plain_definition() -> None:
     settings = OnDARESettings(lr=1e-2, reserve=0.25, alpha=0.1, rescale=True, weight_decay=0.1)
     net, optimizer = make(settings)
     start = {name: p.detach().double().numpy().copy() for name, p in net.named_parameters()}
-    taus = {name: optimizer._tau[p].double().numpy() for name, p in net.named_parameters()}
+    taus = {name: tau.double().numpy() for name, tau in TAU.items()}
     grads: dict[str, list[np.ndarray]] = {name: [] for name in start}
     for step in range(5):
         gradients(net, step)
@@ -161,8 +169,7 @@ def test_a_whole_ondare_run_equals_the_plain_definition() -> None:
     for index, (name, p) in enumerate(net.named_parameters()):
         theta = start[name]
         for t, delta in enumerate(adam_steps(grads[name], settings), start=1):
-            g = torch.Generator().manual_seed(mask_seed(7, index, t))
-            kept = [random_mask(p.detach(), 0.25, g).double().numpy() for _ in range(2)]
+            kept = [mask(p, 0.25, index, t, draw).double().numpy() for draw in KINDS]
             theta = theta * (1 - 1e-2 * 0.1) if theta.ndim == 2 else theta
             theta = theta + 0.9 * kept[0] * delta / 0.25 + 0.1 * kept[1] * taus[name] / 0.25
         np.testing.assert_allclose(p.detach().numpy(), theta, atol=2e-6)
@@ -193,29 +200,22 @@ def test_step_k_merges_every_parameter_by_algorithm_2(kind: type, decay: float) 
             else:
                 theta[name], delta = theta[name] - cached[name], delta + cached[name]
                 cached[name] = np.zeros_like(delta)
-                whole, tau = torch.from_numpy(delta).float(), optimizer._tau[p]
-                rule = {"reserve": 0.5, "alpha": 0.1, "rescale": False}
+                whole, tau = torch.from_numpy(delta).float(), TAU[name]
                 if kind is OnTIESSettings:
-                    update = onties(whole, tau, **rule)
+                    rule = {"reserve": 0.5, "alpha": 0.1, "rescale": False}
+                    update = onties(top(whole, 0.5), top(tau, 0.5), **rule)
                 else:
-                    g = torch.Generator().manual_seed(mask_seed(7, index, t))
-                    kept = [random_mask(whole, 0.5, g) for _ in range(2)]
-                    update = ondare(whole, tau, **rule, step_mask=kept[0], tau_mask=kept[1])
+                    kept = [mask(whole, 0.5, index, t, draw) for draw in KINDS]
+                    update = 0.9 * kept[0] * whole + 0.1 * kept[1] * tau
                 theta[name] = theta[name] + update.double().numpy()
             np.testing.assert_allclose(p.detach().numpy(), theta[name], atol=3e-6)
-
-
-def test_the_official_reference_vector_is_masked_and_divided_once() -> None:
-    tau, mask = torch.tensor([1.0, 2.0, -3.0]), torch.tensor([1.0, 0.0, 1.0])
-    assert masked_once(tau, mask, 0.25).tolist() == [4.0, 0.0, -12.0]
 
 
 def test_a_whole_official_run_equals_the_plain_definition() -> None:
     settings = OnDARESettings(lr=1e-2, reserve=0.25, alpha=0.1, mode="official")
     net = Net()
-    taus = {name: 0.1 * p.detach() for name, p in Net(3).named_parameters()}
     start = {name: p.detach().double().numpy().copy() for name, p in net.named_parameters()}
-    optimizer = OnlineMerging(list(net.named_parameters()), settings, tau=taus, seed=7)
+    optimizer = OnlineMerging(list(net.named_parameters()), settings, tau=TAU, seed=7)
     grads: dict[str, list[np.ndarray]] = {name: [] for name in start}
     for step in range(5):
         gradients(net, step)
@@ -224,14 +224,13 @@ def test_a_whole_official_run_equals_the_plain_definition() -> None:
             grads[name].append(p.grad.double().numpy())
         optimizer.step()
     for index, (name, p) in enumerate(net.named_parameters()):
-        theta, like = start[name], p.detach()
-        g = torch.Generator().manual_seed(mask_seed(7, index, 0))
-        tau = taus[name].double().numpy() * random_mask(like, 0.25, g).double().numpy() / 0.25
+        theta = start[name]
+        # Masked once, before the first step; survivors of both are divided by p.
+        once = mask(p, 0.25, index, 0, Draw.TAU).double().numpy()
         for t, delta in enumerate(adam_steps(grads[name], settings), start=1):
-            g = torch.Generator().manual_seed(mask_seed(7, index, t))
-            kept = random_mask(like, 0.25, g).double().numpy()
-            theta = theta + 0.9 * kept * delta / 0.25 + 0.1 * tau
-        np.testing.assert_allclose(like.numpy(), theta, atol=2e-6)
+            kept = mask(p, 0.25, index, t, Draw.STEP).double().numpy()
+            theta = theta + (0.9 * kept * delta + 0.1 * once * TAU[name].double().numpy()) / 0.25
+        np.testing.assert_allclose(p.detach().numpy(), theta, atol=2e-6)
 
 
 def test_step_k_leaves_dropped_values_exactly_where_they_were() -> None:
@@ -239,20 +238,6 @@ def test_step_k_leaves_dropped_values_exactly_where_they_were() -> None:
     before = net.w.detach().clone()
     run(net, optimizer, range(4))
     assert (net.w == before).float().mean() == pytest.approx(0.9, abs=0.04)
-
-
-def test_masks_keep_the_reserve_rate_and_depend_on_the_counter_alone() -> None:
-    values = torch.empty(400, 500)
-    masks = {}
-    for key in [(1, 0, 1), (1, 0, 2), (1, 1, 1), (2, 0, 1)]:
-        masks[key] = random_mask(values, 0.1, torch.Generator().manual_seed(mask_seed(*key)))
-        assert masks[key].mean().item() == pytest.approx(0.1, abs=0.003)
-    first, *others = masks.values()
-    again = random_mask(values, 0.1, torch.Generator().manual_seed(mask_seed(1, 0, 1)))
-    assert torch.equal(first, again)
-    for other in others:
-        both = (first * other).mean().item()
-        assert both == pytest.approx(0.01, abs=0.002)
 
 
 @pytest.mark.parametrize("mode", ["paper", "official"])
@@ -276,16 +261,65 @@ def test_a_restart_from_the_state_goes_on_as_if_nothing_happened(merge_every: in
     run(straight, optimizer, range(7))
     first, optimizer = make(settings)
     run(first, optimizer, range(4))
-    saved = {name: t.clone() for name, t in optimizer_tensors(first, optimizer).items()}
+    saved = {
+        name: t.clone()
+        for name, t in optimizer_tensors(dict(first.named_parameters()), optimizer).items()
+    }
     assert not any("tau" in name for name in saved)
     second, optimizer = make(settings)
     second.load_state_dict(first.state_dict())
-    restore_optimizer(second, optimizer, saved)
+    restore_optimizer(dict(second.named_parameters()), optimizer, saved)
     run(second, optimizer, range(4, 7))
     for a, b in zip(straight.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_tau_may_be_held_in_bfloat16() -> None:
-    _, optimizer = make(OnDARESettings(alpha=0.1, tau_dtype="bfloat16"))
-    assert {tau.dtype for tau in optimizer._tau.values()} == {torch.bfloat16}
+def test_the_share_that_follows_tau_is_counted() -> None:
+    net, optimizer = make(OnDARESettings(lr=1e-2, reserve=0.5, alpha=0.0))
+    optimizer.count_changes = True
+    run(net, optimizer, range(1))
+    assert optimizer.share_following_tau is None
+    net, optimizer = make(OnDARESettings(lr=1e-2, reserve=0.5, alpha=1e-4))
+    run(net, optimizer, range(1))
+    assert optimizer.share_following_tau is None
+    optimizer.count_changes = True
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    run(net, optimizer, range(1, 2))
+    moved = {name: p.detach() - before[name] for name, p in net.named_parameters()}
+    follows = sum(int((moved[name] * TAU[name] > 0).sum()) for name in TAU)
+    changed = sum(int((move != 0).sum()) for move in moved.values())
+    assert optimizer.changed_values == changed
+    assert optimizer.share_following_tau == follows / changed
+    # A third of what changed is tau's alone, and of the rest about half goes its way.
+    assert follows / changed == pytest.approx(2 / 3, abs=0.05)
+
+
+@pytest.mark.parametrize("moments", ["float32", "int8"])
+@pytest.mark.parametrize("kind", [OnDARESettings, OnTIESSettings])
+def test_a_tensor_longer_than_a_slice_is_stepped_as_one(
+    kind: type, moments: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = kind(lr=1e-2, reserve=0.2, alpha=1e-3, moments=moments)
+    g = torch.Generator().manual_seed(0)
+    start, grad, tau = (torch.randn(3, BLOCK + 77, generator=g) for _ in range(3))
+    found = []
+    for length in (BLOCK, 2 * BLOCK, 1 << 30):
+        monkeypatch.setitem(omo._SLICE_VALUES, "cpu", length)
+        p = torch.nn.Parameter(start.clone())
+        optimizer = OnlineMerging([("w", p)], settings, tau={"w": tau}, seed=3)
+        for _ in range(3):
+            p.grad = grad
+            optimizer.step()
+        found.append(p.detach())
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(found[1], found[2])
+    assert not torch.equal(found[0], start)
+
+
+def test_gradients_are_let_go_when_asked_for() -> None:
+    net, optimizer = make(OnDARESettings(alpha=0.0))
+    run(net, optimizer, range(1))
+    assert all(p.grad is not None for p in net.parameters())
+    optimizer.free_gradients = True
+    run(net, optimizer, range(1))
+    assert all(p.grad is None for p in net.parameters())

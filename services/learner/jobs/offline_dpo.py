@@ -37,7 +37,7 @@ def train_offline_dpo(
         held, _ = encode_pairs(tokenizer, read_pairs(settings.heldout), settings.train.max_length)
 
     source, train = settings.reference or settings.policy, settings.train
-    tau = reference_delta(source, settings.base, train)
+    tau = reference_delta(source, settings.base, train, worker.device)
     folder = Path(place.folder) / REFERENCE if place.folder else None
     cache = ReferenceCache(folder, source, train.dtype, worker)
     reference, held_reference = _reference_sums(cache, source, train, worker, pairs, held)

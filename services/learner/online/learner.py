@@ -128,7 +128,7 @@ class _Learner:
         self._policy = Policy(prepared(load_policy(settings.policy), train, worker), train.dtype)
         self._policy.train(False)
         self._named = self._policy.named_parameters()
-        tau = reference_delta(source, settings.base, train)
+        tau = reference_delta(source, settings.base, train, worker.device)
         self._optimizer = make_optimizer(self._named, train.optimizer, tau=tau, seed=place.seed)
         self._checkpoints = CheckpointThread(Path(place.folder) / "checkpoints")
         self.version = 0

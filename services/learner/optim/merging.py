@@ -1,107 +1,59 @@
-"""The merging rules of the Online Merging Optimizer, on one tensor at a time.
+"""The merging rules of the Online Merging Optimizer, on flat float32 values.
 
 Symbols of arXiv 2405.17931: dtheta ("step") is Adam's step, tau_r ("tau") is the reference
-minus the base, p ("reserve") is how much of each is kept, a ("alpha") weighs tau. Every function
-returns what is added to the weights (Eq. 2); all tensors of a call have one shape and dtype.
-The "official" rules do what the authors' script does where it differs from the paper
+minus the base, p ("reserve") is how much of each is kept, a ("alpha") weighs tau. Every rule
+returns what is added to the weights (Eq. 2) and works value by value, so a tensor may be merged
+in parts. The "official" rules do what the authors' script does where it differs from the paper
 (docs/algorithms.md).
 """
+
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-_MASK64 = (1 << 64) - 1
-
-
-def mask_seed(seed: int, parameter: int, step: int) -> int:
-    """The seed of one parameter's masks in one step: a counter, mixed (splitmix64).
-
-    It depends on nothing else, so replicas agree and a restart draws the same masks.
-    """
-    mixed = seed & _MASK64
-    for counter in (parameter, step):
-        mixed = (mixed + 0x9E3779B97F4A7C15 * (counter + 1)) & _MASK64
-        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK64
-        mixed ^= mixed >> 31
-    return mixed
-
-
-def random_mask(like: Tensor, reserve: float, generator: torch.Generator) -> Tensor:
-    """1 with probability `reserve`, else 0; shape, dtype and device of `like`."""
-    return torch.empty_like(like).bernoulli_(reserve, generator=generator)
-
-
-def top_fraction(values: Tensor, reserve: float) -> Tensor:
-    """F_T (Eq. 5): the largest `reserve` of the values by magnitude, at least one; else 0.
-
-    Values that tie with the smallest kept one are kept as well.
-    """
-    kept = max(1, round(reserve * values.numel()))
-    if kept >= values.numel():
-        return values
-    magnitude = values.abs()
-    threshold = magnitude.flatten().kthvalue(values.numel() - kept + 1).values
-    return values.masked_fill(magnitude < threshold, 0.0)
+_LOW_BITS = 16
 
 
 def ondare(
     step: Tensor,
     tau: Tensor | None,
     *,
+    kept_step: Tensor | None,
+    kept_tau: Tensor | None,
     reserve: float,
     alpha: float,
     rescale: bool,
-    step_mask: Tensor,
-    tau_mask: Tensor | None,
 ) -> Tensor:
     """(1-a) F_R(dtheta) + a F_R(tau_r) (Eq. 3 and 4).
 
-    F_R multiplies by its mask, and by 1/p when `rescale` is set. `tau` may be None when alpha
-    is 0.
+    F_R keeps the values at the positions given (`masks.kept_positions`; None: all of them), and
+    divides them by p when `rescale` is set. `tau` may be None when alpha is 0. The authors' script
+    always rescales (inverted dropout), and its `kept_tau` is the same in every step.
     """
     scale = 1.0 / reserve if rescale else 1.0
-    update = step.mul(step_mask).mul_((1.0 - alpha) * scale)
-    if tau is not None and tau_mask is not None:
-        update.add_(tau.mul(tau_mask), alpha=alpha * scale)
+    if kept_step is None:
+        update = step * ((1.0 - alpha) * scale)
+    else:
+        update = torch.zeros_like(step)
+        update[kept_step] = step[kept_step].mul_((1.0 - alpha) * scale)
+    if tau is not None and kept_tau is None:
+        update.add_(tau, alpha=alpha * scale)
+    elif tau is not None and kept_tau is not None:
+        update.index_add_(0, kept_tau, tau[kept_tau], alpha=alpha * scale)
     return update
-
-
-def ondare_official(
-    step: Tensor,
-    masked_tau: Tensor | None,
-    *,
-    reserve: float,
-    alpha: float,
-    step_mask: Tensor,
-) -> Tensor:
-    """OnDARE as the authors' script does it.
-
-    Survivors are always divided by p (inverted dropout), and `masked_tau` was masked and divided
-    once, before training: see `masked_once`.
-    """
-    update = step.mul(step_mask).mul_((1.0 - alpha) / reserve)
-    if masked_tau is not None:
-        update.add_(masked_tau, alpha=alpha)
-    return update
-
-
-def masked_once(tau: Tensor, tau_mask: Tensor, reserve: float) -> Tensor:
-    """The reference vector as the authors' OnDARE keeps it for the whole training."""
-    return tau.mul(tau_mask).div_(reserve)
 
 
 def onties(
-    step: Tensor, kept_tau: Tensor | None, *, reserve: float, alpha: float, rescale: bool
+    kept_step: Tensor, kept_tau: Tensor | None, *, reserve: float, alpha: float, rescale: bool
 ) -> Tensor:
-    """(1-a) F_T(dtheta) (+sign) a F_T(tau_r) (Eq. 5 to 7).
+    """(1-a) F_T(dtheta) (+sign) a F_T(tau_r) (Eq. 5 to 7), of what F_T kept: see `top_threshold`.
 
     (+sign) adds the two weighted terms where their signs agree and takes the one of larger
-    magnitude where they do not. `kept_tau` is F_T(tau_r), which never changes: see
-    `top_fraction`; it may be None when alpha is 0.
+    magnitude where they do not. `kept_tau` may be None when alpha is 0.
     """
     scale = 1.0 / reserve if rescale else 1.0
-    first = top_fraction(step, reserve) * ((1.0 - alpha) * scale)
+    first = kept_step * ((1.0 - alpha) * scale)
     if kept_tau is None:
         return first
     second = kept_tau * (alpha * scale)
@@ -110,14 +62,14 @@ def onties(
 
 
 def onties_official(
-    step: Tensor, kept_tau: Tensor | None, *, reserve: float, alpha: float, rescale: bool
+    kept_step: Tensor, kept_tau: Tensor | None, *, reserve: float, alpha: float, rescale: bool
 ) -> Tensor:
     """OnTIES as the authors' script does it: the sign is elected by the *unweighted* sum.
 
     tau_r is far larger than a step, so where they oppose each other the step is dropped.
     """
     scale = 1.0 / reserve if rescale else 1.0
-    kept_step = top_fraction(step, reserve) * scale
+    kept_step = kept_step * scale
     if kept_tau is None:
         return kept_step * (1.0 - alpha)
     kept_tau = kept_tau * scale
@@ -125,3 +77,47 @@ def onties_official(
     agreeing_step = torch.where((kept_step > 0) == positive, kept_step, 0.0)
     agreeing_tau = torch.where((kept_tau > 0) == positive, kept_tau, 0.0)
     return agreeing_step * (1.0 - alpha) + agreeing_tau * alpha
+
+
+def above(values: Tensor, threshold: float) -> Tensor:
+    """F_T (Eq. 5): the values of at least this magnitude, else 0."""
+    return values.masked_fill(values.abs() < threshold, 0.0)
+
+
+def top_threshold(parts: Callable[[], Iterable[Tensor]], count: int, reserve: float) -> float:
+    """The least magnitude among the largest `reserve` of `count` float32 values, at least one.
+
+    `parts` gives the values piece by piece, and is asked twice: the bits of a magnitude order as
+    it does, so the upper ones are counted first and then the lower ones of the bin sought. No more
+    than one piece is in memory. Values that tie with the smallest kept one are kept as well.
+    """
+    kept = max(1, round(reserve * count))
+    if kept >= count:
+        return 0.0
+    upper = _histogram(_magnitude_bits(part) >> _LOW_BITS for part in parts())
+    bin_, within = _bin_of(upper, kept)
+    lower = _histogram(
+        bits[bits >> _LOW_BITS == bin_] & ((1 << _LOW_BITS) - 1)
+        for bits in map(_magnitude_bits, parts())
+    )
+    low, _ = _bin_of(lower, within)
+    return float(torch.tensor(bin_ << _LOW_BITS | low, dtype=torch.int32).view(torch.float32))
+
+
+def _magnitude_bits(values: Tensor) -> Tensor:
+    return values.abs().view(torch.int32)
+
+
+def _histogram(keys: Iterable[Tensor]) -> Tensor:
+    counts = torch.zeros(1 << _LOW_BITS, dtype=torch.int64)
+    for part in keys:
+        counts += torch.bincount(part, minlength=1 << _LOW_BITS).cpu()
+    return counts
+
+
+def _bin_of(counts: Tensor, kept: int) -> tuple[int, int]:
+    """The bin that holds the kept-th largest, and its place from the top inside of it."""
+    from_above = counts.flip(0).cumsum(0)
+    at = int(torch.searchsorted(from_above, kept))
+    before = int(from_above[at - 1]) if at else 0
+    return counts.numel() - 1 - at, kept - before

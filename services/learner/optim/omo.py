@@ -1,6 +1,11 @@
 """The Online Merging Optimizer: Adam whose steps are merged with the reference vector.
 
-Source: arXiv 2405.17931, Eq. 2 to 7 and algorithm 2. The merging rules are in `merging.py`.
+Source: arXiv 2405.17931, Eq. 2 to 7 and algorithm 2. The merging rules are in `merging.py`, what a
+random rule keeps in `masks.py`, Adam's moments in `moments.py`, tau_r in `tau.py`.
+
+A step takes one parameter after the other, in slices that stay in a core's cache: weights,
+gradient and moments are read from memory once and written once, and no second copy of anything
+is made that is longer than a slice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,66 +14,81 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from services.learner.optim.merging import (
-    mask_seed,
-    masked_once,
-    ondare,
-    ondare_official,
-    onties,
-    onties_official,
-    random_mask,
-    top_fraction,
-)
-from services.learner.settings import OnDARESettings, OnTIESSettings
+from services.learner.optim.masks import Draw, kept_positions, mask_seed
+from services.learner.optim.merging import above, ondare, onties, onties_official, top_threshold
+from services.learner.optim.moments import moments_of
+from services.learner.optim.tau import tau_of
+from services.learner.settings import AdamWSettings, OnDARESettings, OnTIESSettings
 
-_CHUNK_VALUES = 1 << 26
-"""Values whose steps exist at once: bounds the memory the step needs beside the state."""
+_SLICE_VALUES = {"cpu": 1 << 19}
+"""2 MiB a float32 slice: the half dozen that a step works on stay in the cache (bench/omo_step.py).
+Every length here is a multiple of what masks and 8-bit codes are blocked by."""
+_SLICE_ON_DEVICE = 1 << 25
 
 
 class OnlineMerging(torch.optim.Optimizer):  # type: ignore[misc]
-    """AdamW's moments, then OnDARE or OnTIES; with reserve 1 and alpha 0 it is AdamW.
+    """Adam's moments, then OnDARE or OnTIES; with reserve 1 and alpha 0 it is AdamW.
 
     `named_parameters`: in the model's order, which the masks are counted by. `tau`: reference
-    minus base by parameter name, same shapes; it may be None when alpha is 0. It is kept outside
-    the state, so checkpoints do not carry it. The state of a parameter is AdamW's ("step",
-    "exp_avg", "exp_avg_sq"), and with merge_every > 1 an "anchor": the weights at the last merge.
+    minus base by parameter name, same shapes (a `ReferenceVector` is read slice by slice); it may
+    be None when alpha is 0. It is kept outside the state, so checkpoints do not carry it. The
+    state of a parameter is "step", its moments (moments.py), and with merge_every > 1 an "anchor":
+    the weights at the last merge. `settings` of plain AdamW merge nothing: it is there for its
+    8-bit moments.
 
     Matrices decay by lr * weight_decay before the step (arXiv 1711.05101); vectors (norms,
-    biases) do not. With `count_changes` set, `changed_values` counts the values the last step
-    changed.
+    biases) do not. With `free_gradients` set, each gradient is let go as soon as it is used. With
+    `count_changes` set, the last step's changes are counted.
     """
 
     def __init__(
         self,
         named_parameters: Sequence[tuple[str, Tensor]],
-        settings: OnDARESettings | OnTIESSettings,
+        settings: AdamWSettings | OnDARESettings | OnTIESSettings,
         *,
         tau: Mapping[str, Tensor] | None,
         seed: int,
     ) -> None:
-        if tau is None and settings.alpha > 0:
+        if isinstance(settings, AdamWSettings):
+            rule: OnDARESettings | OnTIESSettings = OnDARESettings(
+                **settings.model_dump(exclude={"kind"}), reserve=1.0, alpha=0.0
+            )
+        else:
+            rule = settings
+        if tau is None and rule.alpha > 0:
             raise ValueError("alpha > 0 needs the reference vector")
         decays = [p for _, p in named_parameters if p.ndim >= 2]
         rest = [p for _, p in named_parameters if p.ndim < 2]
         groups = [
-            {"params": decays, "weight_decay": settings.weight_decay},
+            {"params": decays, "weight_decay": rule.weight_decay},
             {"params": rest, "weight_decay": 0.0},
         ]
-        super().__init__([group for group in groups if group["params"]], {"lr": settings.lr})
-        self.settings = settings
+        super().__init__([group for group in groups if group["params"]], {"lr": rule.lr})
+        self.settings = rule
         self.count_changes = False
+        self.free_gradients = False
         self._seed = seed
         self._index = {parameter: at for at, (_, parameter) in enumerate(named_parameters)}
-        self._tau: dict[Tensor, Tensor] = {}
-        self._changed: list[Tensor] = []
-        if tau is not None and settings.alpha > 0:
-            for name, parameter in named_parameters:
-                self._tau[parameter] = self._kept_tau(parameter, tau[name])
+        self._names = {parameter: name for name, parameter in named_parameters}
+        self._moments = moments_of(rule.moments, rule)
+        self._tau = tau_of(tau) if tau is not None and rule.alpha > 0 else None
+        self._tau_thresholds: dict[Tensor, float] = {}
+        self._changed = self._following = 0
 
     @property
     def changed_values(self) -> int:
         """Values that the last step changed; 0 unless `count_changes` was set before it."""
-        return int(sum(int(count) for count in self._changed))
+        return self._changed
+
+    @property
+    def share_following_tau(self) -> float | None:
+        """Of the values that the last step changed, the share that moved the way tau_r points.
+
+        None without tau_r, or when nothing was counted; a value whose tau_r is 0 does not follow.
+        """
+        if self._tau is None or not self._changed:
+            return None
+        return self._following / self._changed
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -83,131 +103,146 @@ class OnlineMerging(torch.optim.Optimizer):  # type: ignore[misc]
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._changed = []
+        self._changed = self._following = 0
         for group in self.param_groups:
-            for parameters in _chunks([p for p in group["params"] if p.grad is not None]):
-                self._step_chunk(parameters, group["lr"], group["weight_decay"])
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                self._step_parameter(parameter, group["lr"], group["weight_decay"])
+                if self.free_gradients:
+                    parameter.grad = None
         return loss
 
-    def _step_chunk(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
-        steps = self._adam_steps(parameters, lr)
+    def _step_parameter(self, parameter: Tensor, lr: float, weight_decay: float) -> None:
+        state = self._state_of(parameter)
+        state["step"] += 1
+        count = int(state["step"])
+        merges = count % self.settings.merge_every == 0
+        selects = merges and isinstance(self.settings, OnTIESSettings) and self.settings.reserve < 1
+        threshold = 0.0
+        grad = parameter.grad.reshape(-1)
+        rounding = self._key(parameter, count, Draw.ROUNDING)
         kept = 1.0 - lr * weight_decay
-        if kept != 1.0:
-            torch._foreach_mul_(parameters, kept)
-        if self.settings.merge_every == 1:
-            for parameter, step in zip(parameters, steps, strict=True):
-                self._add_merged(parameter, step, parameter)
+        for piece in _slices(parameter):
+            step = self._moments.advance(state, piece, grad[piece], count, lr, rounding)
+            if kept != 1.0:
+                parameter.view(-1)[piece].mul_(kept)
+                if "anchor" in state:
+                    state["anchor"].view(-1)[piece].mul_(kept)
+            if not selects:
+                self._add(parameter, piece, step, merges, threshold)
+        if not selects:
             return
-        anchors = [self.state[parameter]["anchor"] for parameter in parameters]
-        if kept != 1.0:
-            torch._foreach_mul_(anchors, kept)
-        for parameter, step, anchor in zip(parameters, steps, anchors, strict=True):
-            self._step_k(parameter, step, anchor)
 
-    def _step_k(self, parameter: Tensor, step: Tensor, anchor: Tensor) -> None:
-        """Algorithm 2; dc is the weights minus the anchor, so what is dropped returns exactly."""
-        if int(self.state[parameter]["step"]) % self.settings.merge_every:
-            self._count(parameter, parameter + step)
-            parameter.add_(step)
-            return
-        step.add_(parameter - anchor)
-        self._add_merged(parameter, step, anchor)
-        anchor.copy_(parameter)
+        # OnTIES keeps the largest of the whole tensor: first which, then they alone are added.
+        def steps() -> Iterator[Tensor]:
+            for piece in _slices(parameter):
+                step = self._moments.step(state, piece, count, lr)
+                yield self._accumulated(parameter, piece, step)
 
-    def _add_merged(self, parameter: Tensor, step: Tensor, start: Tensor) -> None:
-        """parameter = start + merged(step); `start` may be the parameter itself."""
-        update = self._merged(parameter, step)
-        if self.count_changes or start is not parameter:
-            after = start + update
-            self._count(parameter, after)
-            parameter.copy_(after)
-        else:
-            parameter.add_(update)
+        threshold = top_threshold(steps, parameter.numel(), self.settings.reserve)
+        for piece in _slices(parameter):
+            step = self._moments.step(state, piece, count, lr)
+            self._add(parameter, piece, step, merges, threshold)
 
-    def _merged(self, parameter: Tensor, step: Tensor) -> Tensor:
+    def _add(
+        self, parameter: Tensor, piece: slice, step: Tensor, merges: bool, threshold: float
+    ) -> None:
+        """Adam's step onto a slice of the weights: merged, or on the way to a merge as it is."""
+        weights = parameter.view(-1)[piece]
+        tau = self._tau_of(parameter, piece) if merges or self.count_changes else None
+        anchor = self.state[parameter].get("anchor")
+        before = weights.clone() if self.count_changes else None
+        if merges:
+            step = self._accumulated(parameter, piece, step)
+            if anchor is not None:
+                # What the merge drops returns exactly to where the last one left it.
+                weights.copy_(anchor.view(-1)[piece])
+            step = self._merged(parameter, piece, step, tau, threshold)
+        weights.add_(step)
+        if merges and anchor is not None:
+            anchor.view(-1)[piece].copy_(weights)
+        if before is not None:
+            self._count(before, weights, tau)
+
+    def _accumulated(self, parameter: Tensor, piece: slice, step: Tensor) -> Tensor:
+        """Algorithm 2's step since the last merge: dc is the weights minus the anchor."""
+        anchor = self.state[parameter].get("anchor")
+        if anchor is None:
+            return step
+        return step + (parameter.view(-1)[piece] - anchor.view(-1)[piece])
+
+    def _merged(
+        self, parameter: Tensor, piece: slice, step: Tensor, tau: Tensor | None, threshold: float
+    ) -> Tensor:
         rule = self.settings
         if rule.reserve == 1.0 and rule.alpha == 0.0:
             return step
-        tau = self._tau.get(parameter)
-        tau = tau.to(step.dtype) if tau is not None else None
         if isinstance(rule, OnTIESSettings):
             merge = onties if rule.mode == "paper" else onties_official
-            return merge(step, tau, reserve=rule.reserve, alpha=rule.alpha, rescale=rule.rescale)
-        generator = self._generator(parameter, int(self.state[parameter]["step"]))
-        step_mask = random_mask(step, rule.reserve, generator)
-        if rule.mode == "official":
-            return ondare_official(
-                step, tau, reserve=rule.reserve, alpha=rule.alpha, step_mask=step_mask
+            return merge(
+                above(step, threshold),
+                tau,
+                reserve=rule.reserve,
+                alpha=rule.alpha,
+                rescale=rule.rescale,
             )
+        count = int(self.state[parameter]["step"])
+        official = rule.mode == "official"
         return ondare(
             step,
             tau,
+            kept_step=self._kept(parameter, piece, count, Draw.STEP),
+            # The authors' script masks tau_r once, before the first step.
+            kept_tau=None
+            if tau is None
+            else self._kept(parameter, piece, 0 if official else count, Draw.TAU),
             reserve=rule.reserve,
             alpha=rule.alpha,
-            rescale=rule.rescale,
-            step_mask=step_mask,
-            tau_mask=None if tau is None else random_mask(step, rule.reserve, generator),
+            rescale=rule.rescale or official,
         )
 
-    def _adam_steps(self, parameters: list[Tensor], lr: float) -> list[Tensor]:
-        """Moments updated in place; returns -lr * m_hat / (sqrt(v_hat) + eps) for each."""
-        rule = self.settings
-        states = [self._state_of(parameter) for parameter in parameters]
-        for state in states:
-            state["step"] += 1
-        counts = [float(state["step"]) for state in states]
-        grads = [parameter.grad for parameter in parameters]
-        means = [state["exp_avg"] for state in states]
-        squares = [state["exp_avg_sq"] for state in states]
-        torch._foreach_lerp_(means, grads, 1.0 - rule.beta1)
-        torch._foreach_mul_(squares, rule.beta2)
-        torch._foreach_addcmul_(squares, grads, grads, 1.0 - rule.beta2)
-        steps: list[Tensor] = list(torch._foreach_sqrt(squares))
-        torch._foreach_div_(steps, [(1.0 - rule.beta2**count) ** 0.5 for count in counts])
-        torch._foreach_add_(steps, rule.eps)
-        torch._foreach_reciprocal_(steps)
-        torch._foreach_mul_(steps, means)
-        torch._foreach_mul_(steps, [-lr / (1.0 - rule.beta1**count) for count in counts])
-        return steps
+    def _kept(self, parameter: Tensor, piece: slice, count: int, draw: Draw) -> Tensor | None:
+        key = self._key(parameter, count, draw)
+        return kept_positions(key, piece.start, piece.stop, self.settings.reserve, parameter.device)
+
+    def _tau_of(self, parameter: Tensor, piece: slice) -> Tensor | None:
+        """A slice of tau_r; for OnTIES F_T of it, whose threshold never changes."""
+        name, tau = self._names[parameter], self._tau
+        if tau is None:
+            return None
+        if isinstance(self.settings, OnTIESSettings) and parameter not in self._tau_thresholds:
+            self._tau_thresholds[parameter] = top_threshold(
+                lambda: (tau.flat(name, at.start, at.stop) for at in _slices(parameter)),
+                parameter.numel(),
+                self.settings.reserve,
+            )
+        values = tau.flat(name, piece.start, piece.stop).to(parameter.device)
+        if isinstance(self.settings, OnTIESSettings):
+            values = above(values, self._tau_thresholds[parameter])
+        return values
 
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
+            state.update(self._moments.new_state(parameter))
             if self.settings.merge_every > 1:
                 state["anchor"] = parameter.detach().clone()
         return state
 
-    def _kept_tau(self, parameter: Tensor, tau: Tensor) -> Tensor:
-        """tau as it is held: its type, and what the rule fixes once and for all."""
-        rule = self.settings
-        tau = tau.to(parameter.device)
-        if isinstance(rule, OnTIESSettings):
-            tau = top_fraction(tau, rule.reserve)
-        elif rule.mode == "official":
-            mask = random_mask(tau, rule.reserve, self._generator(parameter, 0))
-            tau = masked_once(tau, mask, rule.reserve)
-        return tau.to(getattr(torch, rule.tau_dtype))
+    def _key(self, parameter: Tensor, step: int, draw: Draw) -> int:
+        return mask_seed(self._seed, self._index[parameter], step, draw)
 
-    def _generator(self, parameter: Tensor, step: int) -> torch.Generator:
-        generator = torch.Generator(device=parameter.device)
-        return generator.manual_seed(mask_seed(self._seed, self._index[parameter], step))
-
-    def _count(self, before: Tensor, after: Tensor) -> None:
-        if self.count_changes:
-            self._changed.append((before != after).sum())
+    def _count(self, before: Tensor, after: Tensor, tau: Tensor | None) -> None:
+        changed = before != after
+        self._changed += int(changed.sum())
+        if tau is not None:
+            follows = torch.where(after > before, tau > 0, tau < 0)
+            self._following += int((changed & follows).sum())
 
 
-def _chunks(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
-    chunk: list[Tensor] = []
-    values = 0
-    for parameter in parameters:
-        if chunk and values + parameter.numel() > _CHUNK_VALUES:
-            yield chunk
-            chunk, values = [], 0
-        chunk.append(parameter)
-        values += parameter.numel()
-    if chunk:
-        yield chunk
+def _slices(parameter: Tensor) -> Iterator[slice]:
+    length = _SLICE_VALUES.get(parameter.device.type, _SLICE_ON_DEVICE)
+    for start in range(0, parameter.numel(), length):
+        yield slice(start, min(start + length, parameter.numel()))

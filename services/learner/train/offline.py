@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from services.errors import DataError
@@ -12,8 +13,9 @@ from services.learner.jobs.settings import Place
 from services.learner.losses.objectives import Objective
 from services.learner.model.policy import Trained
 from services.learner.model.stored import StoredTensors
-from services.learner.optim.build import make_optimizer, reference_vector
+from services.learner.optim.build import make_optimizer
 from services.learner.optim.schedule import lr_factor
+from services.learner.optim.tau import ReferenceVector
 from services.learner.settings import AdamWSettings, TrainSettings
 from services.learner.train.batches import plan_batches
 from services.learner.train.distributed import Worker
@@ -34,14 +36,24 @@ def prepared(module: Any, settings: TrainSettings, worker: Worker) -> Any:
 
 
 def reference_delta(
-    reference: str, base: str | None, settings: TrainSettings
+    reference: str | Path,
+    base: str | Path | None,
+    settings: TrainSettings,
+    device: torch.device | str = "cpu",
 ) -> Mapping[str, Tensor] | None:
-    """tau_r for OMO from two model folders, or None when the optimizer needs none."""
-    if isinstance(settings.optimizer, AdamWSettings) or settings.optimizer.alpha == 0:
+    """tau_r for OMO from two model folders, or None when the optimizer needs none.
+
+    On a CPU it is computed from the files as it is needed; a GPU holds it.
+    """
+    rule = settings.optimizer
+    if isinstance(rule, AdamWSettings) or rule.alpha == 0 or base is None:
         return None
-    if base is None:
-        return None
-    return reference_vector(StoredTensors(reference), StoredTensors(base))
+    tau = ReferenceVector(
+        StoredTensors(reference), StoredTensors(base), getattr(torch, rule.tau_dtype)
+    )
+    if torch.device(device).type == "cpu":
+        return tau
+    return {name: tau[name].to(device) for name in tau}
 
 
 @dataclass(frozen=True)
