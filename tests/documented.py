@@ -25,9 +25,18 @@ LOOKS = (
 )
 """While a run is on, in this order; then `resume` again."""
 WATCH = f"{ADMIN} watch"
+REPLAY = (
+    ".venv/bin/python orchestrator/run.py configs/replay_dpo.yaml"
+    " rollouts=runs/first/online_dpo dpo.beta=0.3"
+)
+ONE_PAGE = ".venv/bin/python examples/online_dpo_one_page.py"
+ONE_PAGE_REPLAY = f"{ONE_PAGE} --replay runs/first/online_dpo"
 STOP_RAY = "make stop-ray"
 
-TESTED = (DRY_RUN, MISTAKE, ONLINE, FIRST, *LOOKS, WATCH, STOP_RAY)
+TESTED = (
+    *(DRY_RUN, MISTAKE, ONLINE, FIRST, *LOOKS, WATCH, STOP_RAY),
+    *(REPLAY, ONE_PAGE, ONE_PAGE_REPLAY),
+)
 """By tests/e2e/test_documented.py, small and with what is said in place of `...`."""
 
 NOT_TESTED = {

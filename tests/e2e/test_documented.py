@@ -22,7 +22,10 @@ from tests.documented import (
     FIRST,
     LOOKS,
     MISTAKE,
+    ONE_PAGE,
+    ONE_PAGE_REPLAY,
     ONLINE,
+    REPLAY,
     STOP_RAY,
     WATCH,
     block,
@@ -114,6 +117,7 @@ SMALL: Mapping[str, tuple[str, ...]] = {
     ),
     "qwen2-0.5b": recipe_of(beta=0.1),
     "qwen2-7b": recipe_of(beta=0.2),
+    "replay_dpo": (),  # as small as what the tiny recipe recorded
     "reward_model": ("pairs.limit=16", *SMALL_TRAIN),
     "sft": ("demonstrations.limit=16", *SMALL_TRAIN),
 }
@@ -127,6 +131,9 @@ SAID = {
     "base=/path/to/base": "base=base",
     "texts.path=...": "texts.path=data/texts.jsonl",
     "evaluation.prompts.path=...": "evaluation.prompts.path=data/heldout.jsonl",
+    "rollouts=...": "rollouts=recorded/online_dpo",
+    "rollouts=runs/first/online_dpo": "rollouts=recorded/online_dpo",
+    "runs/first/online_dpo": "recorded/online_dpo",
     "python": ".venv/bin/python",
 }
 """In place of what a page or a config leaves to its reader."""
@@ -140,11 +147,12 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 def place(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder like a clone's, with models and data of the tiny recipe."""
     place = tmp_path_factory.mktemp("clone")
-    for name in ("Makefile", "configs", "orchestrator", "protos", "services"):
+    for name in ("Makefile", "configs", "examples", "orchestrator", "protos", "services"):
         (place / name).symlink_to(ROOT / name)
     (place / ".venv").symlink_to(sys.prefix)
     (place / "policy").symlink_to(recipe / "sft")
     (place / "base").symlink_to(recipe / "pretrain")
+    (place / "recorded").symlink_to(recipe)
     (place / "data").mkdir()
     made = {
         "texts": "data/texts",
@@ -224,6 +232,33 @@ def test_a_mistake_is_named_with_its_line_as_the_tutorial_shows(place: Path) -> 
     done = run(place, MISTAKE.replace("=prompts.jsonl", "=wrong.jsonl"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("pairloop: wrong.jsonl, line 2: ")
+
+
+def test_a_replay_reaches_the_weights_of_the_distributed_run(place: Path) -> None:
+    """The job byte for byte; the page up to rounding; and with another beta neither."""
+    weights = "model.safetensors"
+    recorded = (place / "recorded" / "online_dpo" / weights).read_bytes()
+    made = place / "runs" / "same" / "replay_dpo" / weights
+    same = [word for word in words(REPLAY) if not word.startswith("dpo.beta")]
+    done = run(place, shlex.join(same), "name=same", "ray.keep=true")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert made.read_bytes() == recorded
+    other = run(place, REPLAY, "name=other", "ray.keep=true")
+    assert other.returncode == 0, other.stderr
+    assert made.parents[2].joinpath("other", "replay_dpo", weights).read_bytes() != recorded
+
+    page = run(place, ONE_PAGE_REPLAY)
+    assert page.returncode == 0, page.stderr
+    (apart,) = re.findall(r"^weights: (\S+) from", page.stdout, re.MULTILINE)
+    assert float(apart) <= 1e-6
+
+
+def test_the_one_page_raises_its_reward(place: Path) -> None:
+    done = run(place, ONE_PAGE)
+    assert (done.returncode, done.stderr) == (0, "")
+    rewards = [float(found) for found in re.findall(r"reward (\S+),", done.stdout)]
+    assert len(rewards) == 20
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.2
 
 
 def free_port() -> int:

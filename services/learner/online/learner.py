@@ -29,7 +29,7 @@ import torch
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
 from services.data.chat import load_tokenizer
-from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
+from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace, ReplayDPOSettings
 from services.learner.losses.objectives import DirectPreference
 from services.learner.model.load import load_frozen, load_policy
 from services.learner.model.policy import Policy
@@ -97,7 +97,7 @@ def online_learner(
     return learner.metrics | {"version": float(learner.version)}
 
 
-def planned_steps(settings: OnlineDPOSettings) -> int:
+def planned_steps(settings: OnlineDPOSettings | ReplayDPOSettings) -> int:
     """Steps an episode takes when every prompt gives a pair: the room the schedule plans for.
 
     `max_steps`, when set, is the number of steps of each episode.
