@@ -33,14 +33,14 @@ def learner_memory(size: ModelSize, train: TrainSettings, what: Training) -> Pro
     """One of `train.workers`."""
     on_gpu = train.num_gpus > 0
     parts = [
-        Part("weights, float32", 4 * size.parameters),
+        Part("float32 weights", 4 * size.parameters),
         Part("gradients", 4 * size.parameters),
         _moments(size, train),
         *_copies(size, train),
         *_reference(size, train, what),
         *_tau(size, train),
         _activations(size, train, what),
-        Part("head tiles and the largest tensor's step", _working_room(size, train, what)),
+        Part("head tiles", _head_tiles(size, what)),
     ]
     placed = [replace(part, on_gpu=on_gpu) for part in parts if part.bytes]
     process = Part("process", _BASE + _TOKENIZER_ENTRY * size.vocab_size)
@@ -49,9 +49,10 @@ def learner_memory(size: ModelSize, train: TrainSettings, what: Training) -> Pro
 
 
 def _moments(size: ModelSize, train: TrainSettings) -> Part:
-    if getattr(train.optimizer, "moments", "float32") == "int8":
-        return Part("moments, int8", 2 * size.parameters + size.parameters // 32)
-    return Part("moments, float32", 8 * size.parameters, "train.optimizer.moments=int8")
+    if train.optimizer.moments == "int8":
+        # A byte each, and a float32 scale for 256 of them.
+        return Part("int8 moments", 2 * size.parameters + size.parameters // 32)
+    return Part("float32 moments", 8 * size.parameters, "train.optimizer.moments=int8")
 
 
 def _copies(size: ModelSize, train: TrainSettings) -> list[Part]:
@@ -70,15 +71,17 @@ def _reference(size: ModelSize, train: TrainSettings, what: Training) -> list[Pa
 
 
 def _tau(size: ModelSize, train: TrainSettings) -> list[Part]:
-    """OnDARE of the paper makes it anew for each tensor; all others keep what they chose of it."""
-    how = train.optimizer
-    if isinstance(how, AdamWSettings) or how.alpha == 0:
+    """Held on a GPU alone: a CPU reads it from the files at each step. And Step-K's anchor."""
+    how, parts = train.optimizer, []
+    if isinstance(how, AdamWSettings):
         return []
-    if how.kind == "ondare" and how.mode == "paper":
-        return []
-    return [
-        Part("tau", WIDTHS[how.tau_dtype] * size.parameters, "train.optimizer.tau_dtype=bfloat16")
-    ]
+    if train.num_gpus and how.alpha > 0:
+        width, lower = WIDTHS[how.tau_dtype], "train.optimizer.tau_dtype=bfloat16"
+        parts.append(Part("tau", width * size.parameters, lower if width == 4 else ""))
+    if how.merge_every > 1:
+        anchor = 4 * size.parameters
+        parts.append(Part("weights at the last merge", anchor, "train.optimizer.merge_every=1"))
+    return parts
 
 
 def _activations(size: ModelSize, train: TrainSettings, what: Training) -> Part:
@@ -94,6 +97,6 @@ def _activations(size: ModelSize, train: TrainSettings, what: Training) -> Part:
     return Part(f"activations of {tokens} tokens", held, "train.micro_batch_tokens")
 
 
-def _working_room(size: ModelSize, train: TrainSettings, what: Training) -> int:
-    tile = min(_TILE, what.example_tokens * size.vocab_size)
-    return 3 * 4 * tile + 2 * 4 * size.embedding
+def _head_tiles(size: ModelSize, what: Training) -> int:
+    """Logits, their slopes, and one of the two in the dtype of the pass."""
+    return 3 * 4 * min(_TILE, what.example_tokens * size.vocab_size)

@@ -76,21 +76,29 @@ def test_a_model_of_another_make_is_counted_by_its_tensors() -> None:
 def test_the_learner_holds_16_bytes_a_parameter_and_2_more_in_bfloat16() -> None:
     n = size().parameters
     held = parts(learner())
-    assert held["weights, float32"] == held["gradients"] == 4 * n
-    assert held["moments, float32"] == 8 * n
+    assert held["float32 weights"] == held["gradients"] == 4 * n
+    assert held["float32 moments"] == 8 * n
     assert held["reference's file"] == 2 * n
     assert "bfloat16 copies" not in held
     assert parts(learner(dtype="bfloat16"))["bfloat16 copies"] == 2 * size().matrices
     assert "reference's file" not in parts(learner(dpo=False))
 
 
-def test_tau_is_held_where_it_is_not_made_anew_for_each_tensor() -> None:
+def test_moments_in_8_bits_are_a_quarter() -> None:
     n = size().parameters
-    assert "tau" not in parts(learner(optimizer=OMO))
-    for optimizer in ({**OMO, "mode": "official"}, {**OMO, "kind": "onties"}):
-        assert parts(learner(optimizer=optimizer))["tau"] == 4 * n
-        assert parts(learner(optimizer={**optimizer, "tau_dtype": "bfloat16"}))["tau"] == 2 * n
-    assert "tau" not in parts(learner(optimizer={**OMO, "mode": "official", "alpha": 0.0}))
+    for kind in (OMO, {"kind": "adamw"}):
+        held = parts(learner(optimizer={**kind, "moments": "int8"}))
+        assert held["int8 moments"] == 2 * n + n // 32
+        assert "float32 moments" not in held
+
+
+def test_tau_is_held_on_a_gpu_alone() -> None:
+    n = size().parameters
+    assert "tau" not in parts(learner(optimizer={**OMO, "kind": "onties"}))
+    assert parts(learner(num_gpus=1, optimizer=OMO))["tau"] == 4 * n
+    assert parts(learner(num_gpus=1, optimizer={**OMO, "tau_dtype": "bfloat16"}))["tau"] == 2 * n
+    assert "tau" not in parts(learner(num_gpus=1, optimizer={**OMO, "alpha": 0.0}))
+    assert parts(learner(optimizer={**OMO, "merge_every": 4}))["weights at the last merge"] == 4 * n
 
 
 def test_activations_grow_with_the_pass_and_end_with_the_batch() -> None:
@@ -273,4 +281,4 @@ def test_the_table_names_the_fullest_stage_part_by_part(tmp_path: Path) -> None:
     assert lines[3].split()[3] == "-"  # nothing trains while preferences are made
     assert lines[6] == "online_dpo, part by part:"
     assert lines[7].startswith("   learner ")
-    assert "moments, float32 3.7" in lines[7]
+    assert "float32 moments 3.7" in lines[7]
