@@ -32,7 +32,8 @@ class Shared:
     tensors: Tensors
     """Read-only; a name's array is gone once a newer snapshot has replaced it."""
     changed: Mapping[str, int]
-    """Values whose bits differ from the snapshot shared before; without one, all."""
+    """Values whose bits differ from the snapshot shared before; without one, all. Empty where
+    nobody counts."""
 
 
 CARRIERS = {"float32": "float32", "float16": "float16", "bfloat16": "uint16"}

@@ -166,7 +166,7 @@ class _Learner:
         if not worker.is_main:
             return
         shared = self._publish.share(engine_tensors(self._policy, place.engine_dtype))
-        if self._shared:
+        if self._shared and shared.changed:
             self._changed = dict(shared.changed)
             values = sum(array.size for array in shared.tensors.values())
             self.metrics["changed_fraction"] = sum(self._changed.values()) / values

