@@ -11,6 +11,7 @@ trains on the rollouts that such a run recorded (record=true) and compares the w
 
 import argparse
 import copy
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,7 @@ class Learner:
 def replay(folder: Path) -> None:
     """Train on what a distributed run recorded, and compare the weights with the run's own."""
     run = ReplayDPO.model_validate({"rollouts": str(folder)})
+    torch.set_num_threads(run.train.threads or os.cpu_count() or 1)  # sums are cut by threads
     policy, reference = load_policy(run.policy), load_policy(run.reference or run.policy)
     base = load_policy(run.base or run.reference or run.policy)  # AdamW has none, and no use of it
     learner = Learner(policy, reference, base, run, run.seed)

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1.admin_pb2 import Episode
 from pairloop.admin.v1.admin_pb2_grpc import AdminServiceStub
+from services.learner.online.rollouts import read_rollouts
 from services.queues.ledger import LedgerEvent, ledger_audit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,6 +221,9 @@ def test_a_run_goes_on_in_its_episode_with_other_operation_and_then_with_more_ep
     ledger = ledger_of(artifact)
     assert ledger_audit(ledger) == []
     assert {event.episode for event in ledger if event.kind == "trained"} == {1, 2, 3, 4, 5}
+    # What it recorded outlived the interruption and the end of the shorter run.
+    of_episode = [read_rollouts(artifact / "rollouts", episode) for episode in range(1, 6)]
+    assert sorted(pair.id for pairs in of_episode for pair in pairs) == sorted(trained(artifact))
     kept = json.loads(
         (output / "longer" / ".replaced" / "online_dpo-1" / "artifact.json").read_text()
     )

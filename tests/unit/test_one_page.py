@@ -43,6 +43,7 @@ def artifact(tmp_path: Path, settings: OnlineDPOSettings, folder: Path) -> Path:
 def test_a_replay_on_the_page_reaches_the_learners_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], how: TrainSettings
 ) -> None:
+    how = how.model_copy(update={"threads": torch.get_num_threads()})
     settings, folder = recorded(tmp_path, train=how)
     page.replay(artifact(tmp_path, settings, folder))
     printed = capsys.readouterr().out
