@@ -54,7 +54,7 @@ def ray_cluster(settings: RaySettings, output: Path, store_bytes: int) -> Iterat
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     local = {
         "num_cpus": settings.num_cpus or max(_LOCAL_CPUS, os.cpu_count() or 1),
-        "object_store_memory": _store_room(settings, store_bytes),
+        "object_store_memory": store_room(settings, store_bytes),
         "include_dashboard": False,
         "_node_ip_address": "127.0.0.1",
     }
@@ -70,7 +70,8 @@ def ray_cluster(settings: RaySettings, output: Path, store_bytes: int) -> Iterat
         yield
 
 
-def _store_room(settings: RaySettings, wanted: int) -> int:
+def store_room(settings: RaySettings, wanted: int) -> int:
+    """Bytes of a local object store: as set, else room for `wanted` and for what else passes."""
     if settings.object_store_gib is not None:
         return int(settings.object_store_gib * 2**30)
     # Pages are taken as they are filled. In powers of two: a kept Ray fits runs that differ little.

@@ -9,8 +9,10 @@ import pytest
 
 from orchestrator.checks.memory_check import Room, check_memory, memory_table
 from orchestrator.checks.memory_plan import StageMemory, object_store_bytes, plan_memory
+from orchestrator.config.ray import RaySettings
 from orchestrator.jobs.job import Job
 from orchestrator.jobs.registry import validated
+from orchestrator.stages.cluster import store_room
 from services.errors import ResourceError
 from services.learner.memory import Training, learner_memory
 from services.learner.settings import TrainSettings
@@ -220,6 +222,13 @@ def test_the_object_store_has_room_for_one_snapshot(tmp_path: Path) -> None:
     wide = recipe(tmp_path, dtype="float32")
     assert 4 * n < object_store_bytes(wide.expand()) < 6 * n
     assert object_store_bytes({"sft": recipe(tmp_path).expand()["sft"]}) == 0
+
+
+def test_the_stores_room_is_a_power_of_two_unless_it_is_set() -> None:
+    assert store_room(RaySettings(), 0) == GIB // 2
+    assert store_room(RaySettings(), GIB // 3) == GIB // 2
+    assert store_room(RaySettings(), 1_200 * 2**20) == 2 * GIB
+    assert store_room(RaySettings(object_store_gib=0.75), GIB) == 3 * GIB // 4
 
 
 def test_what_does_not_fit_is_refused_with_what_to_lower(tmp_path: Path) -> None:

@@ -79,6 +79,12 @@ def test_summary_of_nothing() -> None:
     assert result["run"]["error"] == "no"
 
 
+def test_the_measured_peak_stands_beside_the_planned_one() -> None:
+    told = summary(RunState(), {"peak_memory_bytes": 7, "planned_memory_bytes": 8})["run"]
+    assert (told["peak_memory_bytes"], told["planned_memory_bytes"]) == (7, 8)
+    assert summary(RunState(), {})["run"]["planned_memory_bytes"] is None
+
+
 def test_verdict_credits_each_stage_with_what_it_changed_itself(whole: RunState) -> None:
     lines = verdict(whole)
     assert lines[0] == (
