@@ -18,6 +18,8 @@ class Part:
     on_gpu: bool = False
     mapped: bool = False
     """Pages of a file: they show in what is measured, and go when memory is short."""
+    passing: bool = False
+    """Held while the process does one thing: engines load while the learner does not train."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,14 @@ class ProcessMemory:
         return sum(part.bytes for part in self.parts if not part.on_gpu)
 
     @property
-    def needed(self) -> int:
-        """Bytes of host memory that one cannot do without."""
-        return sum(part.bytes for part in self.parts if not (part.on_gpu or part.mapped))
+    def mapped(self) -> int:
+        """Bytes of host memory that one could do without."""
+        return sum(part.bytes for part in self.parts if part.mapped and not part.on_gpu)
+
+    @property
+    def passing(self) -> int:
+        """Bytes of host memory that one holds now and then."""
+        return sum(part.bytes for part in self.parts if part.passing and not part.on_gpu)
 
     @property
     def on_gpu(self) -> int:

@@ -85,7 +85,9 @@ def memory_table(plans: Sequence[StageMemory], room: Room, numbers: Sequence[int
         lines.append(start + _row(["all", *names], cells))
     if known:
         fullest = max(known, key=lambda plan: plan.host)
-        lines += [f"{fullest.key}, part by part:", *_parts(fullest)]
+        together = sum(process.count * process.host for process in fullest.processes)
+        once = " (+: in turn, the larger one counts)" if together > fullest.host else ""
+        lines += [f"{fullest.key}, part by part{once}:", *_parts(fullest)]
     return lines
 
 
@@ -99,7 +101,9 @@ def _parts(plan: StageMemory) -> Iterator[str]:
             total = _on_each_gpu(process) if on_gpu else process.host
             where = " on each GPU" if on_gpu else ""
             shown = [part for part in _largest(parts) if part.bytes > _SMALL] or _largest(parts)[:1]
-            one = ", ".join(f"{part.name} {_gib(part.bytes)}" for part in shown)
+            one = ", ".join(
+                f"{'+' if part.passing else ''}{part.name} {_gib(part.bytes)}" for part in shown
+            )
             yield f"   {process.name}{where} {many}{_gib(total)}: {one}"
 
 
@@ -120,12 +124,12 @@ def _cell(process: ProcessMemory | None) -> str:
 
 
 def _too_much(plan: StageMemory, limit: int, place: Place) -> str:
-    processes = sorted(plan.processes, key=lambda each: -each.count * each.needed)
+    processes = sorted(plan.processes, key=lambda each: -each.count * each.host)
     first, *others = processes
     parts = _largest([part for part in first.parts if not (part.on_gpu or part.mapped)])
     inside = ", ".join(f"{part.name} {_gib(part.bytes)}" for part in parts[:2])
-    named = [f"{first.name} {_gib(first.count * first.needed)} ({inside})"]
-    named += [f"{each.name} {_gib(each.count * each.needed)}" for each in others[:1]]
+    named = [f"{first.name} {_cell(first)} ({inside})"]
+    named += [f"{each.name} {_cell(each)}" for each in others[:1]]
     return (
         f"{plan.key} would take {_gib(plan.needed)} GiB of memory, this machine has"
         f" {_gib(limit)}: {', '.join(named)}; lower {_or(_advice(plan.key, processes, place))}"

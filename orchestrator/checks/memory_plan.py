@@ -44,12 +44,13 @@ class StageMemory:
     @property
     def host(self) -> int:
         """Bytes of host memory, as they are measured."""
-        return sum(process.count * process.host for process in self.processes)
+        held = sum(each.count * (each.host - each.passing) for each in self.processes)
+        return held + max((each.count * each.passing for each in self.processes), default=0)
 
     @property
     def needed(self) -> int:
         """Bytes of host memory that the stage cannot do without."""
-        return sum(process.count * process.needed for process in self.processes)
+        return self.host - sum(each.count * each.mapped for each in self.processes)
 
 
 def plan_memory(stages: Mapping[str, Job], done: Collection[str] = ()) -> list[StageMemory]:

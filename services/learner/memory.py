@@ -40,7 +40,7 @@ def learner_memory(size: ModelSize, train: TrainSettings, what: Training) -> Pro
         *_reference(size, train, what),
         *_tau(size, train),
         _activations(size, train, what),
-        Part("head tiles", _head_tiles(size, what)),
+        Part("head tiles", _head_tiles(size, what), passing=True),
     ]
     placed = [replace(part, on_gpu=on_gpu) for part in parts if part.bytes]
     process = Part("process", _BASE + _TOKENIZER_ENTRY * size.vocab_size)
@@ -94,7 +94,8 @@ def _activations(size: ModelSize, train: TrainSettings, what: Training) -> Part:
     tokens = min(allowed, -(-train.batch_size // train.workers) * what.example_tokens)
     # What is kept of all layers, and what the backward pass of one works on.
     held = tokens * each * (size.num_hidden_layers + 1) // size.num_hidden_layers
-    return Part(f"activations of {tokens} tokens", held, "train.micro_batch_tokens")
+    name = f"activations of {tokens} tokens"
+    return Part(name, held, "train.micro_batch_tokens", passing=True)
 
 
 def _head_tiles(size: ModelSize, what: Training) -> int:

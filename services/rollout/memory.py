@@ -33,7 +33,8 @@ def engine_memory(size: ModelSize, settings: EngineSettings) -> ProcessMemory:
         # The CPU's kernels pack layers in place of their weights, and a copy of the head beside it.
         Part("packed head", width * size.embedding),
         Part("KV cache", int(settings.kv_cache_gib * GIB), "engine.kv_cache_gib"),
-        Part("a load's working room", 2 * width * size.embedding),
+        # The embedding in checkpoint form, and packed twice.
+        Part("a load's working room", 3 * width * size.embedding, passing=True),
         base,
     )
     return ProcessMemory("engine", parts, settings.workers)
