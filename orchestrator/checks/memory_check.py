@@ -78,7 +78,7 @@ def memory_table(plans: Sequence[StageMemory], room: Room, numbers: Sequence[int
     for number, plan in zip(numbers, plans, strict=True):
         start = f"{number:>2} {plan.key.ljust(width)}"
         if plan.unknown:
-            lines.append(f"{start}  not known before {plan.unknown} is here")
+            lines.append(f"{start}  not known before {plan.unknown} is fetched")
             continue
         by_name = {process.name: process for process in plan.processes}
         cells = [_gib(plan.host), *(_cell(by_name.get(name)) for name in names)]
@@ -141,13 +141,20 @@ def _too_much_for_a_gpu(key: str, process: ProcessMemory, limit: int, place: Pla
     inside = ", ".join(f"{part.name} {_gib(part.bytes)}" for part in parts[:_NAMED])
     return (
         f"{key}: the {process.name} would take {_gib(_on_each_gpu(process))} GiB of each GPU and"
-        f" there are {_gib(limit)}: {inside}; lower {_or(_advice(key, [process], place))}"
+        f" there are {_gib(limit)}: {inside}; lower {_or(_advice(key, [process], place, on_gpu=True))}"
     )
 
 
-def _advice(stage: str, processes: Sequence[ProcessMemory], place: Place) -> list[str]:
-    """Settings that make it smaller, those of the largest parts first."""
-    parts = [(p.count * part.bytes, part) for p in processes for part in p.parts if part.lower]
+def _advice(
+    stage: str, processes: Sequence[ProcessMemory], place: Place, *, on_gpu: bool = False
+) -> list[str]:
+    """Settings that make it smaller on the host or on a GPU, those of the largest parts first."""
+    parts = [
+        (process.count * part.bytes, part)
+        for process in processes
+        for part in process.parts
+        if part.lower and part.on_gpu is on_gpu
+    ]
     settings = [part.lower for _, part in sorted(parts, key=lambda each: -each[0])]
     return [place(stage, setting) for setting in dict.fromkeys(settings)][:_NAMED]
 

@@ -15,6 +15,7 @@ _GPU_WORKSPACE = int(1.5 * GIB)
 def engine_memory(size: ModelSize, settings: EngineSettings) -> ProcessMemory:
     """One engine. On a GPU it fills the share it is given whatever the model."""
     width = WIDTHS[settings.dtype]
+    narrower = "engine.dtype=bfloat16" if width == 4 else ""
     weights = width * size.parameters
     base = Part("process", _BASE + _TOKENIZER_ENTRY * size.vocab_size)
     if settings.num_gpus:
@@ -23,13 +24,13 @@ def engine_memory(size: ModelSize, settings: EngineSettings) -> ProcessMemory:
             base,
             # Read in the order of the files, a shard at a time.
             Part("weights while they load", min(weights, 2 * GIB)),
-            Part("weights", weights // spread, "engine.dtype=bfloat16", on_gpu=True),
+            Part("weights", weights // spread, narrower, on_gpu=True),
             Part("workspace", _GPU_WORKSPACE, on_gpu=True),
             Part("KV cache", _one_sequence(size, settings) // spread, on_gpu=True),
         )
         return ProcessMemory("engine", parts, settings.workers, settings.num_gpus / spread)
     parts = (
-        Part("weights", weights, "engine.dtype=bfloat16" if width == 4 else ""),
+        Part("weights", weights, narrower),
         # The CPU's kernels pack layers in place of their weights, and a copy of the head beside it.
         Part("packed head", width * size.embedding),
         Part("KV cache", int(settings.kv_cache_gib * GIB), "engine.kv_cache_gib"),

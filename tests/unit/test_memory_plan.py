@@ -280,7 +280,7 @@ def test_a_hub_model_that_is_not_here_has_no_plan(
     plans = plan_memory(job.expand())
     assert check_memory(plans, Room(GIB, None), job.place) == []
     table = memory_table(plans, Room(GIB, None), [1])
-    assert table[-1] == " 1 sft  not known before Qwen/Qwen2-0.5B is here"
+    assert table[-1] == " 1 sft  not known before Qwen/Qwen2-0.5B is fetched"
     cached = tmp_path / "models--Qwen--Qwen2-0.5B" / "snapshots" / "abc"
     cached.mkdir(parents=True)
     (cached / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
