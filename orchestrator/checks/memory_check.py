@@ -139,9 +139,10 @@ def _too_much(plan: StageMemory, limit: int, place: Place) -> str:
 def _too_much_for_a_gpu(key: str, process: ProcessMemory, limit: int, place: Place) -> str:
     parts = _largest([part for part in process.parts if part.on_gpu])
     inside = ", ".join(f"{part.name} {_gib(part.bytes)}" for part in parts[:_NAMED])
+    advice = _advice(key, [process], place, on_gpu=True)
     return (
         f"{key}: the {process.name} would take {_gib(_on_each_gpu(process))} GiB of each GPU and"
-        f" there are {_gib(limit)}: {inside}; lower {_or(_advice(key, [process], place, on_gpu=True))}"
+        f" there are {_gib(limit)}: {inside}; lower {_or(advice)}"
     )
 
 

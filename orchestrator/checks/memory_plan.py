@@ -26,7 +26,7 @@ ORDER = ("learner", "engine", "snapshot", "reward", "the rest")
 """Of the processes, wherever they are listed."""
 _WEIGHTS = "snapshot"
 
-_RAY = Part("driver, Ray's servers and idle workers", int(1.1 * GIB))
+_RAY = Part("driver, Ray's servers and idle workers", int(0.95 * GIB))
 _SERVE = Part("Serve's controller, pairing, version store, Redis", int(0.25 * GIB))
 _CONTROLLER = Part("Ray Train's controller", int(0.13 * GIB))
 """Measured with a model of 4M parameters (docs/memory.md)."""
@@ -121,7 +121,9 @@ def _training(stage: Job, train: TrainSettings, sizes: Sizes) -> Training:
         pairs = 2 if "pairs" in values else 1
         return Training(pairs * train.max_length)
     reference = Lineage(sizes.stages).reference(values["policy"], values["reference"])
-    return Training(2 * train.max_length, sizes.stored_width(reference))
+    # A prompt and two answers that follow it.
+    answer = min(train.max_length, getattr(values.get("sampling"), "max_tokens", train.max_length))
+    return Training(train.max_length + answer, sizes.stored_width(reference))
 
 
 def _train(stage: Job) -> TrainSettings | None:
