@@ -101,9 +101,8 @@ def _parts(plan: StageMemory) -> Iterator[str]:
             total = _on_each_gpu(process) if on_gpu else process.host
             where = " on each GPU" if on_gpu else ""
             shown = [part for part in _largest(parts) if part.bytes > _SMALL] or _largest(parts)[:1]
-            one = ", ".join(
-                f"{'+' if part.passing else ''}{part.name} {_gib(part.bytes)}" for part in shown
-            )
+            listed = [f"{'+' * part.passing}{part.name} {_gib(part.bytes)}" for part in shown]
+            one = ", ".join(listed) if len(parts) > 1 else parts[0].name
             yield f"   {process.name}{where} {many}{_gib(total)}: {one}"
 
 
