@@ -61,7 +61,8 @@ def _case(shape: str, dtype: str, words: list[str], *, online: bool) -> dict[str
         run = [sys.executable, str(measure.ROOT / "orchestrator" / "run.py"), str(config), *words]
         found = watched_run.run(run, floor_gib=FLOOR_GIB)
     planned = {p.name: p.count * p.host for p in plan.processes} | {"all": plan.host}
-    measured = _measured(found)
+    measured = _by_process(found.own_peak) | {"all": found.peak}
+    measured["snapshot"] = found.shared_peak
     return {
         "shape": shape,
         "dtype": dtype,
@@ -71,6 +72,11 @@ def _case(shape: str, dtype: str, words: list[str], *, online: bool) -> dict[str
         "seconds": round(found.seconds, 1),
         "planned_gib": _gib(planned),
         "measured_gib": _gib(measured),
+        "at_the_peak_of_all_gib": _gib(_by_process(found.at_peak)),
+        "roles_gib": {
+            role: [round(part / GIB, 2) for part in (held.private, held.files, held.shared)]
+            for role, held in found.own_peak.items()
+        },
         "planned_over_measured": round(planned["all"] / max(1, measured["all"]), 3),
         "parts": {
             process.name: _gib({part.name: part.bytes for part in process.parts})
@@ -79,13 +85,13 @@ def _case(shape: str, dtype: str, words: list[str], *, online: bool) -> dict[str
     }
 
 
-def _measured(found: watched_run.WatchedRun) -> dict[str, int]:
-    """Each process at its own peak, with the files it maps; what is shared is the snapshot."""
-    peaks = dict.fromkeys(ORDER, 0)
-    for role, held in found.own_peak.items():
-        peaks[_OURS.get(role, "the rest")] += held.private + held.files
-    peaks["snapshot"] = found.shared_peak
-    return peaks | {"all": found.peak}
+def _by_process(roles: Mapping[str, watched_run.Held]) -> dict[str, int]:
+    """Bytes by the plan's names, with the files they map; what is shared is the snapshot."""
+    found = dict.fromkeys(ORDER, 0)
+    for role, held in roles.items():
+        found[_OURS.get(role, "the rest")] += held.private + held.files
+        found["snapshot"] += held.shared
+    return found
 
 
 def _job(made: Mapping[str, Path], out: Path, dtype: str, *, online: bool) -> dict[str, Any]:
@@ -131,11 +137,13 @@ def _job(made: Mapping[str, Path], out: Path, dtype: str, *, online: bool) -> di
 def _lines(case: Mapping[str, Any]) -> list[str]:
     kind = "online DPO" if case["online"] else "offline DPO"
     planned, measured = case["planned_gib"], case["measured_gib"]
+    together = case["at_the_peak_of_all_gib"] | {"all": measured["all"]}
     lines = [f"{case['shape']} {case['dtype']} {kind}: status {case['status']}"]
-    lines.append(f"   {'':<12}{'planned':>9}{'measured':>10}   GiB")
+    lines.append(f"   {'':<12}{'planned':>9}{'own peak':>10}{'at peak of all':>16}   GiB")
     for name in [*ORDER, "all"]:
         if name in planned or measured.get(name):
-            lines.append(f"   {name:<12}{planned.get(name, 0.0):>9.2f}{measured[name]:>10.2f}")
+            one, other = measured.get(name, 0.0), together.get(name, 0.0)
+            lines.append(f"   {name:<12}{planned.get(name, 0.0):>9.2f}{one:>10.2f}{other:>16.2f}")
     return [*lines, f"   planned over measured {case['planned_over_measured']}"]
 
 
