@@ -12,6 +12,7 @@ from services.learner.jobs.lm import train_base
 from services.learner.jobs.settings import Place, PretrainSettings
 from services.learner.losses.objectives import LanguageModelling
 from services.learner.model.load import new_model
+from services.learner.model.packing import PrefixGroup, pack_groups
 from services.learner.model.policy import Policy
 from services.learner.settings import AdamWSettings, ScheduleSettings, TrainSettings
 from services.learner.train.documents import pack_documents
@@ -24,8 +25,10 @@ END = 2
 def test_a_row_is_its_documents_each_by_itself() -> None:
     """Values and gradients, against one plain unpadded pass a document in the same dtype."""
     draw = torch.Generator().manual_seed(0)
-    texts = [torch.randint(3, 250, (n,), generator=draw).tolist() for n in (5, 40, 11, 1, 17, 3)]
-    rows = pack_documents(texts, END, 24).rows
+    texts = [
+        torch.randint(3, 250, (n,), generator=draw).tolist() for n in (5, 80, 11, 1, 40, 3, 20)
+    ]
+    rows = pack_documents(texts, END, 64).rows
     assert max(len(row.segments) for row in rows) > 1
     held = parts.tokenizer()
     packed = Policy(new_model(parts.SHAPE, held, 3), "float32")
@@ -50,6 +53,14 @@ def test_a_row_is_its_documents_each_by_itself() -> None:
         assert ours.grad is not None, name
         assert theirs.grad is not None, name
         assert (ours.grad - theirs.grad).norm() < 1e-5 * norm, name
+
+
+def test_short_documents_are_not_padded_to_the_longest() -> None:
+    lengths = [512, *[20] * 40, 9, 100]
+    groups = [PrefixGroup((), ([5] * length,)) for length in lengths]
+    calls = pack_groups(groups, torch.device("cpu")).calls
+    shapes = sorted(tuple(call.queries.shape) for call in calls)
+    assert shapes == [(1, 9), (1, 100), (1, 512), (40, 20)]
 
 
 def extended(

@@ -58,7 +58,8 @@ class Packing:
     branch: Tensor
     """int64 [tokens]: the suffix of each token, counted through all groups; -1 in a prefix."""
     calls: tuple[Padded, ...]
-    """Prefixes among themselves (if there are any), and suffixes over prefix and themselves."""
+    """Prefixes among themselves, and suffixes over prefix and themselves; without prefixes the
+    suffixes among themselves, those of similar length in one call."""
     restore: Tensor
     """int64 [tokens]: each token's place in the calls' results, flattened and laid end to end."""
     last: Tensor
@@ -154,10 +155,15 @@ def _calls(
         restore[places[real]] = real.flatten().nonzero()[:, 0]
         results = real.numel()
     starts, sizes, begins, lengths = torch.tensor(suffixes).unbind(1)
+    if not prefixes:
+        for alike in _of_similar_length(lengths):
+            own, real = _spans(begins[alike], lengths[alike])
+            calls.append(Padded(own, own, None))
+            restore[own[real]] = results + real.flatten().nonzero()[:, 0]
+            results += real.numel()
+        return calls, restore
     own, real = _spans(begins, lengths)
     restore[own[real]] = results + real.flatten().nonzero()[:, 0]
-    if not prefixes:
-        return [Padded(own, own, None)], restore
     before, seen = _spans(starts, sizes)
     longest = own.shape[1]
     causal = torch.ones(longest, longest, dtype=torch.bool).tril()
@@ -168,6 +174,15 @@ def _calls(
     bias = torch.zeros(visible.shape).masked_fill_(~visible, float("-inf"))
     calls.append(Padded(own, torch.cat([before, own], dim=1), bias.unsqueeze(1)))
     return calls, restore
+
+
+def _of_similar_length(lengths: Tensor) -> list[Tensor]:
+    """Indices into `lengths` by powers of two, so that padding at most doubles a call's tokens.
+
+    Documents of a row may be of 20 tokens and of 2,000. Up to 16 all are alike: a call has a cost.
+    """
+    classes = (lengths.clamp(min=16) - 1).log2().floor()
+    return [(classes == each).nonzero()[:, 0] for each in classes.unique()]
 
 
 def _spans(starts: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
