@@ -48,7 +48,7 @@ WORDS = {
 PROMPTS = [f"name {number} {kind}" for number in NUMBERS for kind in WORDS]
 SHAPE = ModelShape(hidden_size=64, layers=2, heads=4, intermediate_size=128, initializer_range=0.06)
 SAMPLING = {"do_sample": True, "top_k": 0, "num_return_sequences": 8, "max_new_tokens": 12}
-OPTIMIZER = {"kind": "ondare", "lr": 5e-4, "reserve": 0.2, "rescale": True, "alpha": 1e-6}
+OPTIMIZER = {"kind": "ondare", "lr": 2e-4, "reserve": 0.2, "rescale": True, "alpha": 1e-6}
 TRAIN = {"optimizer": OPTIMIZER, "schedule": {"kind": "constant"}, "batch_size": 16, "epochs": 4}
 EPISODES = {"count": 20, "prompts": 48}
 SETTINGS = OnlineDPOSettings.model_validate({"policy": "", "episodes": EPISODES, "train": TRAIN})

@@ -280,6 +280,16 @@ def test_the_final_table_as_plain_text(whole: RunState) -> None:
     assert "11 weight versions, 22 attestations, 1 repaired" in " ".join(text.split())
 
 
+def test_a_replay_hands_out_no_weights_and_says_nothing_of_them() -> None:
+    state = RunState()
+    apply(state, StageStarted(stage="replay_dpo", job="replay_dpo", index=1, total=1))
+    done = {"number": 1, "total": 1, "version": 1, "pairs": 24, "dropped": {}, "metrics": {}}
+    apply(state, EpisodeFinished.model_validate({"stage": "replay_dpo"} | done))
+    stream = io.StringIO()
+    write_final_table(state, stream)
+    assert "replay_dpo: 1 episode; 24 pairs trained; 0 groups dropped\n" in stream.getvalue()
+
+
 def test_an_evaluation_of_a_policy_from_elsewhere_has_its_own_row() -> None:
     state = RunState()
     apply(state, StageStarted(stage="evaluate", job="evaluate", index=1, total=1))

@@ -100,9 +100,13 @@ def _online_totals(stage: Stage) -> str:
         _many(len(done), "episode"),
         f"{count(sum(e.paired for e in done))} pairs trained",
         _many(sum(dropped.values()), "group") + " dropped" + (f" ({why})" if why else ""),
-        f"{len(weights)} weight versions, {sum(w.workers for w in weights)} attestations, "
-        f"{sum(w.repaired for w in weights)} repaired",
     ]
+    if weights:  # a replay hands out none
+        attested = sum(w.workers for w in weights)
+        repaired = sum(w.repaired for w in weights)
+        parts.append(
+            f"{len(weights)} weight versions, {attested} attestations, {repaired} repaired"
+        )
     return f"{stage.name}: " + "; ".join(parts)
 
 
