@@ -1,6 +1,6 @@
 """The memory plan held against what runs really take, process by process.
 
-    PYTHONPATH=. .venv/bin/python bench/memory_plan.py [--shapes 4m 60m] [--dtypes float32 bfloat16]
+    PYTHONPATH=. .venv/bin/python bench/memory_plan.py [--shapes 4m,60m] [--dtypes float32,bfloat16]
         [--online] [key=value ...]
 
 Trains each model on preference pairs by our offline DPO, or with --online runs two episodes of
@@ -36,15 +36,14 @@ _OURS = {"learner": "learner", "engine": "engine", "reward": "reward"}
 def main() -> None:
     """Every case, then the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--shapes", nargs="+", choices=list(models.SHAPES), default=["4m"])
-    dtypes = ("float32", "bfloat16")
-    parser.add_argument("--dtypes", nargs="+", choices=dtypes, default=list(dtypes))
+    parser.add_argument("--shapes", default="4m", help=f"of {', '.join(models.SHAPES)}")
+    parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--online", action="store_true", help="the whole of online DPO")
     parser.add_argument("words", nargs="*", metavar="key=value")
     options = parser.parse_args()
     cases = []
-    for shape in options.shapes:
-        for dtype in options.dtypes:
+    for shape in options.shapes.split(","):
+        for dtype in options.dtypes.split(","):
             cases.append(_case(shape, dtype, options.words, online=options.online))
             print("\n".join(_lines(cases[-1])), flush=True)
     print(json.dumps({"machine": measure.machine(), "cases": cases}))

@@ -116,7 +116,11 @@ def _rest(stage: Job) -> ProcessMemory:
 def _training(stage: Job, train: TrainSettings, sizes: Sizes) -> Training:
     values: dict[str, Any] = {name: value for name, _, value in fields_of(stage)}
     if "sequence_length" in values:
-        return Training(values["sequence_length"])
+        phases = [
+            values["sequence_length"],
+            getattr(values["context_extension"], "sequence_length", 0),
+        ]
+        return Training(max(phases))
     if "dpo" not in values:
         pairs = 2 if "pairs" in values else 1
         return Training(pairs * train.max_length)

@@ -206,6 +206,25 @@ def test_engines_stay_from_one_stage_to_the_next(tmp_path: Path) -> None:
     assert processes(rest[0]) == ["learner", "the rest"]
 
 
+def test_pretraining_is_planned_for_its_longest_rows(tmp_path: Path) -> None:
+    def activations(**more: Any) -> int:
+        job = validated(
+            {
+                "job": "pretrain",
+                "texts": {"path": str(tmp_path / "texts.jsonl")},
+                "model": {"hidden_size": 64, "heads": 2, "kv_heads": 1, "layers": 2},
+                "sequence_length": 32,
+                "train": {"batch_size": 2},
+                **more,
+            }
+        )
+        (plan,) = plan_memory(job.expand())
+        return next(p.bytes for p in plan.processes[0].parts if p.name.startswith("activations"))
+
+    longer = activations(context_extension={"sequence_length": 128, "rope_theta": 1e6})
+    assert longer == 4 * activations()
+
+
 def test_a_learner_on_a_gpu_ends_the_engines_first(tmp_path: Path) -> None:
     stages = dict(recipe(tmp_path).expand())
     on_gpu = stages["offline_dpo"].train.model_copy(  # type: ignore[attr-defined]
