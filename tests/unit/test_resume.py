@@ -93,7 +93,16 @@ def job(kind: str, at: Path, **train: object) -> Callable[[Place, Any], dict[str
         given = {"policy": policy, "pairs": pairs, "heldout": pairs, "train": how}
         settings = RewardModelSettings.model_validate(given)
         return lambda place, report: train_reward_model(settings, place, report)
-    merging = {"kind": "ondare", "lr": 1e-2, "reserve": 0.3, "rescale": True, "alpha": 1e-3}
+    merging: dict[str, object] = {
+        "kind": "ondare",
+        "lr": 1e-2,
+        "reserve": 0.3,
+        "rescale": True,
+        "alpha": 1e-3,
+    }
+    if "8-bit" in kind:
+        merging |= {"moments": "int8", "merge_every": 2}
+        how["dtype"] = "bfloat16"
     settings = OfflineDPOSettings.model_validate(
         {
             "policy": policy,
@@ -122,7 +131,11 @@ def weights(at: Path, name: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["pretrain", "pretrain, extended", "sft", "reward_model", "offline_dpo"]
+    "kind",
+    [
+        *("pretrain", "pretrain, extended", "sft", "reward_model", "offline_dpo"),
+        "offline_dpo, 8-bit moments between merges, bfloat16",
+    ],
 )
 def test_a_job_killed_at_every_step_ends_with_the_same_bytes_and_metrics(
     kind: str, tmp_path: Path
