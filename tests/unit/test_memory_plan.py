@@ -306,16 +306,6 @@ def test_a_hub_model_that_is_not_here_has_no_plan(
     assert plan_memory(job.expand())[0].host > 16 * size().parameters
 
 
-def test_a_context_extension_counts_its_longer_rows(tmp_path: Path) -> None:
-    def host(**longer: Any) -> int:
-        job = {"job": "pretrain", "texts": {"path": str(tmp_path / "t.jsonl")}, **longer}
-        job |= {"sequence_length": 16, "train": {"batch_size": 1}}
-        (plan,) = plan_memory(validated(job).expand())
-        return plan.host
-
-    assert host(context_extension={"sequence_length": 64}) > host()
-
-
 def test_the_table_names_the_fullest_stage_part_by_part(tmp_path: Path) -> None:
     plans = plan_memory(recipe(tmp_path).expand())
     lines = memory_table(plans, Room(24 * GIB, None), [1, 2, 3, 4])
