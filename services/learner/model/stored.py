@@ -3,6 +3,8 @@
 import json
 import math
 import mmap
+import os
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +60,11 @@ class StoredTensors(Mapping[str, Tensor]):
     def __init__(self, source: str | Path) -> None:
         self.folder = _folder_of(str(source))
         self._places: dict[str, _Place] = {}
+        self._descriptors: dict[Path, int] = {}
         for file in _weight_files(self.folder):
             self._places |= _places(file)
+            self._descriptors[file] = descriptor = os.open(file, os.O_RDONLY)
+            weakref.finalize(self, os.close, descriptor)
         if _ties_its_head(self.folder):
             self._places.pop("lm_head.weight", None)
 
@@ -90,8 +95,8 @@ class StoredTensors(Mapping[str, Tensor]):
         page = first - first % mmap.ALLOCATIONGRANULARITY
         length = place.offset + stop * place.dtype.itemsize - page
         try:
-            with place.file.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_COPY, offset=page)
+            descriptor = self._descriptors[place.file]
+            mapped = mmap.mmap(descriptor, length, access=mmap.ACCESS_COPY, offset=page)
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{place.file}: cannot be mapped ({one_line(error)})") from error
         # The tensor holds the mapping, and the mapping ends with the tensor.

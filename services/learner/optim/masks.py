@@ -50,7 +50,9 @@ def kept_positions(
     if reserve >= 1.0:
         return None
     first, last = start // BLOCK, -(-stop // BLOCK)
-    gaps = _gaps(key, first, last, reserve, device)
+    # A short tensor needs the start of its only block.
+    length = min(BLOCK, stop - first * BLOCK)
+    gaps = _gaps(key, first, last, length, reserve, device)
     places = gaps.cumsum_(1)
     shift = torch.arange(first, last, dtype=torch.float64, device=device).mul_(BLOCK)
     places.add_(shift.sub_(start + 1)[:, None])
@@ -67,14 +69,16 @@ def kept_positions(
     return torch.cat(rows).long()
 
 
-def _gaps(key: int, first: int, last: int, reserve: float, device: torch.device | str) -> Tensor:
+def _gaps(
+    key: int, first: int, last: int, length: int, reserve: float, device: torch.device | str
+) -> Tensor:
     """Distances from one kept value to the next, geometric, float64 [blocks, enough of them].
 
     In float64 no rounding of a logarithm decides where a value falls, so machines agree. Enough:
-    eight standard deviations above the number that fills a block.
+    eight standard deviations above the number that fills the first `length` values of a block.
     """
-    spread = math.sqrt(BLOCK * reserve * (1.0 - reserve))
-    count = min(BLOCK, math.ceil(BLOCK * reserve + 8.0 * spread) + 8)
+    spread = math.sqrt(length * reserve * (1.0 - reserve))
+    count = min(length, math.ceil(length * reserve + 8.0 * spread) + 8)
     keys = torch.tensor(
         [_two_int32(mask_seed(key, block)) for block in range(first, last)],
         dtype=torch.int32,

@@ -35,12 +35,12 @@ def ondare(
     if kept_step is None:
         update = step * ((1.0 - alpha) * scale)
     else:
-        update = torch.zeros_like(step)
-        update[kept_step] = step[kept_step].mul_((1.0 - alpha) * scale)
+        kept = step.index_select(0, kept_step).mul_((1.0 - alpha) * scale)
+        update = torch.zeros_like(step).scatter_(0, kept_step, kept)
     if tau is not None and kept_tau is None:
         update.add_(tau, alpha=alpha * scale)
     elif tau is not None and kept_tau is not None:
-        update.index_add_(0, kept_tau, tau[kept_tau], alpha=alpha * scale)
+        update.index_add_(0, kept_tau, tau.index_select(0, kept_tau), alpha=alpha * scale)
     return update
 
 

@@ -27,7 +27,8 @@ _REPORT_EVERY_S = 0.5
 _EVALUATED_TOKENS = 1 << 12
 """Of one pass without gradients."""
 _OF_THE_LOOP = (
-    "loss", "grad_norm", "lr", "changed_fraction", "tokens_per_s", "limit_fraction"
+    "loss", "grad_norm", "lr", "changed_fraction", "following_tau", "tokens_per_s",
+    "limit_fraction",
 )  # fmt: skip
 """Metrics of every objective: these names are taken."""
 
@@ -146,7 +147,7 @@ def train_phase(
         due = worker.is_main and (reporter.due or at + 1 == len(batches))
         began, flops = time.monotonic(), model.useful_flops
         if isinstance(optimizer, OnlineMerging):
-            optimizer.count_changes = due
+            optimizer.count_changes, optimizer.free_gradients = due, True
         set_lr(optimizer, lr_at(at))
         share = shard(batch, sizes, worker.rank, worker.world)
         cuts = micro_batches(share, sizes, budget)
@@ -160,8 +161,7 @@ def train_phase(
         optimizer.step()
         model.refresh()
         if isinstance(optimizer, OnlineMerging) and due:
-            values = sum(p.numel() for p in parameters)
-            metrics["changed_fraction"] = optimizer.changed_values / values
+            metrics |= _changes(optimizer, parameters)
         tokens = sum(sizes[i] for i in batch)
         speed = _speed(model, tokens, flops, time.monotonic() - began) if due else {}
         reporter.advance(tokens, metrics | speed, report=due)
@@ -192,6 +192,15 @@ def evaluate_sums(
             _add(objective, totals, loss, sums)
     weight = sum(objective.weight(example) for example in examples)
     return _means(objective, totals, weight, worker)
+
+
+def _changes(optimizer: OnlineMerging, parameters: Sequence[Tensor]) -> dict[str, float]:
+    """Of the last step: the share of the values it changed, and of these those that tau_r led."""
+    values = sum(parameter.numel() for parameter in parameters)
+    found = {"changed_fraction": optimizer.changed_values / values}
+    if (following := optimizer.share_following_tau) is not None:
+        found["following_tau"] = following
+    return found
 
 
 def _gradients(

@@ -68,8 +68,9 @@ class TrainProgress(Settings):
     seconds: float
     """Since the stage's first step began."""
     metrics: dict[str, float]
-    """loss, lr, grad_norm, changed_fraction, what the loss declares (accuracy, margin, ...);
-    tokens_per_s, of all workers, and limit_fraction: of what the device multiplies at most."""
+    """loss, lr, grad_norm, what the loss declares (accuracy, margin, ...); changed_fraction, and
+    following_tau: of the values changed, the share that moved the way tau_r points; tokens_per_s,
+    of all workers, and limit_fraction: of what the device multiplies at most."""
 
 
 class EpisodeChanged(Settings):
