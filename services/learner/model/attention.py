@@ -48,7 +48,7 @@ def packed_attention(
         return _flex(query, key, value, packing, scaling), None
     queries, keys, values = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
     results = [_call(queries, keys, values, call, scaling, dropout) for call in packing.calls]
-    return torch.cat(results).index_select(0, packing.restore)[None], None
+    return torch.cat(results)[packing.restore][None], None
 
 
 def _call(
@@ -70,8 +70,8 @@ def _call(
 
 def _taken(rows: Tensor, places: Tensor) -> Tensor:
     """[tokens, heads, size] at places [sequences, longest]: [sequences, heads, longest, size]."""
-    taken = rows.index_select(0, places.flatten())
-    return taken.view(*places.shape, *rows.shape[1:]).transpose(1, 2)
+    # By indexing: the backward of index_select is several times slower on a CPU.
+    return rows[places].transpose(1, 2)
 
 
 def _flex(

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from services.errors import ArtifactError
 from services.learner.model import attention
+from services.learner.model.fused import fuse
 from services.learner.model.head import token_logprobs
 from services.learner.model.packing import PrefixGroup, pack_groups
 from services.learner.model.policy import LogProbs, body_states
@@ -40,6 +41,7 @@ class FrozenPolicy:
             )
         self._module.eval()
         self._module.config._attn_implementation = attention.NAME
+        fuse(self._module)
         self._dtype, self._device, self._tensors = getattr(torch, dtype), device, tensors
         self._places = self._named_places()
         self._held = False

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from services.learner.model import attention
 from services.learner.model.activations import pass_tokens
 from services.learner.model.export import export_model
+from services.learner.model.fused import fuse
 from services.learner.model.head import gradient_of, token_logprobs
 from services.learner.model.packing import Packing, PrefixGroup, pack_groups
 from services.learner.model.precision import Dtype, WorkingWeights
@@ -68,6 +69,7 @@ class Trained:
         self.useful_flops = 0
         """Of all passes so far, forward and backward, each product once."""
         module.config._attn_implementation = attention.NAME
+        fuse(module)
 
     @property
     def device(self) -> torch.device:
@@ -201,5 +203,5 @@ class _EmbeddingRows(torch.autograd.Function):  # type: ignore[misc]
         if ctx.master.requires_grad:
             if ctx.padding is not None:
                 upstream = upstream.masked_fill((ids == ctx.padding)[:, None], 0.0)
-            gradient_of(ctx.master).index_add_(0, ids, upstream.float())
+            gradient_of(ctx.master).index_put_((ids,), upstream.float(), accumulate=True)
         return None, None, None, None

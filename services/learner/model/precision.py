@@ -11,8 +11,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from services.learner.model.head import gradient_of
-
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -66,5 +64,9 @@ class WorkingWeights:
         """A copy's gradient goes to the master, and is let go."""
         if copy.grad is None:  # embedding and head have added theirs to the master themselves
             return
-        gradient_of(self._master_of[copy]).add_(copy.grad)
+        master = self._master_of[copy]
+        if master.grad is None:
+            master.grad = copy.grad.float()
+        else:
+            master.grad.add_(copy.grad)
         copy.grad = None
