@@ -8,11 +8,58 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from services.learner.jobs.settings import OnlinePlace
 from services.learner.model.frozen import FrozenPolicy
 from services.learner.model.packing import PrefixGroup
 from services.learner.model.policy import Policy
+from services.learner.online.ports import Publisher, WeightVersion
 from services.weights.manifest import Array, Tensors
 from services.weights.snapshot import to_array
+
+
+class Outgoing:
+    """Sends one version after the other, and counts what changed from one to the next.
+
+    `changed`: by parameter name, of the version sent last; a restored one's is set from outside.
+    """
+
+    def __init__(self, publish: Publisher, place: OnlinePlace, changed: dict[str, int]) -> None:
+        self._publish, self._place = publish, place
+        self.changed = changed
+        self._first = True
+
+    def send(self, policy: Policy, version: int, metrics: dict[str, float]) -> float | None:
+        """Share the policy's weights, describe them and hand them out.
+
+        Returns the fraction of the values that changed, None where nothing was sent before; it is
+        in the version's metrics as "changed_fraction".
+        """
+        place = self._place
+        shared = self._publish.share(engine_tensors(policy, place.engine_dtype))
+        fraction = None
+        if shared.changed and not self._first:
+            self.changed = dict(shared.changed)
+            values = sum(array.size for array in shared.tensors.values())
+            fraction = sum(self.changed.values()) / values
+            metrics = metrics | {"changed_fraction": fraction}
+        self._first = False
+        self._publish(
+            WeightVersion(
+                run=place.run,
+                version=version,
+                base_version=max(0, version - 1),
+                dtype=place.engine_dtype,
+                tensors=shared.tensors,
+                changed=self.changed,
+                canary_tokens=place.canary_tokens,
+                canary_logprobs=canary_logprobs(
+                    shared.tensors, policy.config, place.canary_tokens, policy.device
+                ),
+                canary_tolerance=place.canary_tolerance,
+                metrics=metrics,
+            )
+        )
+        return fraction
 
 
 def engine_tensors(policy: Policy, dtype: str) -> Iterator[tuple[str, Array]]:

@@ -34,11 +34,11 @@ from services.learner.losses.objectives import DirectPreference
 from services.learner.model.load import load_frozen, load_policy
 from services.learner.model.policy import Policy
 from services.learner.model.reference import AnswerLogprobs, summed
-from services.learner.online.engine_weights import canary_logprobs, engine_tensors
+from services.learner.online.engine_weights import Outgoing
 from services.learner.online.episode_wait import EpisodeQueues
 from services.learner.online.metrics import divergence, sampler_gap
 from services.learner.online.pair_record import write_pairs
-from services.learner.online.ports import Connect, Publisher, WeightVersion
+from services.learner.online.ports import Connect, Publisher
 from services.learner.online.reference_ahead import ReferenceAhead
 from services.learner.online.rollouts import write_rollouts
 from services.learner.optim.build import make_optimizer
@@ -120,7 +120,7 @@ class _Learner:
         worker: Worker,
     ) -> None:
         self._settings, self._place = settings, place
-        self._report, self._publish, self._worker = report, publish, worker
+        self._report, self._worker = report, worker
         self._tokenizer = load_tokenizer(settings.policy)
         source, train = settings.reference or settings.policy, settings.train
         reference = load_frozen(source, train.dtype, worker.device)
@@ -134,13 +134,12 @@ class _Learner:
         self.version = 0
         self.metrics: dict[str, float] = {}
         self._pair_ids: list[str] = []
-        self._changed = dict.fromkeys(self._named, 0)
+        self._outgoing = Outgoing(publish, place, dict.fromkeys(self._named, 0))
         self._uncommitted = False
         steps_done = self._restore()
         self._reporter = StepReporter(
             report, place.stage, planned_steps(settings) * settings.episodes.count, steps_done
         )
-        self._shared = False
 
     def meanwhile(self, queues: EpisodeQueues, episode: int) -> bool:
         """Something to do while an episode is sampled; False when there is nothing."""
@@ -162,32 +161,10 @@ class _Learner:
 
     def publish(self) -> None:
         """Hand out the current version; the main worker alone does it."""
-        place, worker = self._place, self._worker
-        if not worker.is_main:
-            return
-        shared = self._publish.share(engine_tensors(self._policy, place.engine_dtype))
-        if self._shared and shared.changed:
-            self._changed = dict(shared.changed)
-            values = sum(array.size for array in shared.tensors.values())
-            self.metrics["changed_fraction"] = sum(self._changed.values()) / values
-        self._shared = True
-        canary = canary_logprobs(
-            shared.tensors, self._policy.config, place.canary_tokens, worker.device
-        )
-        self._publish(
-            WeightVersion(
-                run=place.run,
-                version=self.version,
-                base_version=max(0, self.version - 1),
-                dtype=place.engine_dtype,
-                tensors=shared.tensors,
-                changed=self._changed,
-                canary_tokens=place.canary_tokens,
-                canary_logprobs=canary,
-                canary_tolerance=place.canary_tolerance,
-                metrics=self.metrics,
-            )
-        )
+        if self._worker.is_main:
+            fraction = self._outgoing.send(self._policy, self.version, self.metrics)
+            if fraction is not None:
+                self.metrics["changed_fraction"] = fraction
 
     def save(self) -> None:
         """Begin to write the checkpoint; the main worker alone does it."""
@@ -207,7 +184,7 @@ class _Learner:
                 "step": self._reporter.step,
                 "pairs": self._pair_ids,
                 "metrics": self.metrics,
-                "changed": self._changed,
+                "changed": self._outgoing.changed,
             },
         )
         if not self._pair_ids:
@@ -296,6 +273,6 @@ class _Learner:
         torch.set_rng_state(checkpoint.tensors["rng"]["torch"])
         self._policy.refresh()
         self.version = int(checkpoint.state["episode"])
-        self._changed = {name: int(v) for name, v in checkpoint.state["changed"].items()}
+        self._outgoing.changed = {name: int(v) for name, v in checkpoint.state["changed"].items()}
         self.metrics = {name: float(v) for name, v in checkpoint.state["metrics"].items()}
         return int(checkpoint.state["step"])
