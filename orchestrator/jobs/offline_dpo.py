@@ -36,9 +36,16 @@ class OfflineDPO(OfflineDPOSettings, PolicyJob):
 
     async def run(self, context: "StageContext") -> dict[str, float]:
         """Train the policy against its frozen reference; returns the learner's metrics."""
-        earlier = context.run.folder / context.stage / REFERENCE
-        if earlier.is_dir():  # of other settings; what is of another reference is not found by it
-            shutil.copytree(earlier, context.scratch / LEARNER / REFERENCE, dirs_exist_ok=True)
+        keep_known_reference(context)
         resolved = self.model_copy(update=context.parents)
         task = "services.learner.jobs.offline_dpo:train_offline_dpo"
         return await train(task, resolved, OfflineDPOSettings, context)
+
+
+def keep_known_reference(context: "StageContext") -> None:
+    """Give the job what the artifact in its place knows of a reference: made with another beta,
+    say. What is of other pairs or of another reference is never found by it.
+    """
+    known = context.run.folder / context.stage / REFERENCE
+    if known.is_dir():
+        shutil.copytree(known, context.scratch / LEARNER / REFERENCE, dirs_exist_ok=True)

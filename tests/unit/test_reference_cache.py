@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.jobs.offline_dpo import keep_known_reference
+from orchestrator.stages.context import RunContext, StageContext
 from services.learner.model.export import export_model
 from services.learner.model.load import new_model
 from services.learner.model.precision import Dtype
@@ -101,3 +103,16 @@ def test_what_was_used_is_copied_and_nothing_without_a_folder(tmp_path: Path) ->
     ask(None, reference, computed)
     ask(None, reference, computed)
     assert computed.times == 4
+
+
+def test_a_job_has_what_the_artifact_in_its_place_knows(tmp_path: Path) -> None:
+    reference, computed = parts.policy(tmp_path / "reference"), Computed()
+    run = RunContext("r", tmp_path / "r", lambda _: None)
+    ask(run.folder / "offline_dpo" / "reference", reference, computed)
+    scratch = run.folder / ".work" / "offline_dpo-1"
+    context = StageContext(run, "offline_dpo", 0, scratch / "out", scratch, "1")
+    keep_known_reference(context)
+    ask(scratch / "learner" / "reference", reference, computed)
+    assert computed.times == 1
+    other = StageContext(run, "first_of_its_name", 0, scratch / "out", scratch, "1")
+    keep_known_reference(other)  # there is none
