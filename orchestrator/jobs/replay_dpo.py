@@ -8,18 +8,24 @@ from pydantic import model_validator
 
 from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
 from orchestrator.artifacts.store import LEARNER, artifact_root, read_artifact
+from orchestrator.checks.folders import meant
 from orchestrator.checks.models import check_same_tokenizer
 from orchestrator.checks.rollouts import check_recorded
 from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.jobs.training import train
 from services.learner.jobs.settings import ReplayDPOSettings
 from services.learner.optim.warnings import optimizer_warnings, warmup_warnings
+from services.learner.settings import AdamWSettings, OnDARESettings, OnTIESSettings
 
 if TYPE_CHECKING:
     from orchestrator.stages.context import StageContext
 
 _MODELS = ("policy", "reference", "base")
 _SETTINGS = ("seed", "episodes", "dpo", "train")
+_OPTIMIZERS = {
+    each.model_fields["kind"].default: each.model_fields
+    for each in (AdamWSettings, OnDARESettings, OnTIESSettings)
+}
 
 
 class ReplayDPO(ReplayDPOSettings, PolicyJob):
@@ -81,10 +87,12 @@ def _recorded(rollouts: str) -> dict[str, Any]:
         )
     folder = artifact_root(rollouts)
     artifact = read_artifact(folder)
+    if not Path(folder).is_dir():
+        raise ValueError(f"'rollouts': there is no folder {rollouts}{meant(rollouts)}")
     if artifact is None or artifact.kind != "online_dpo":
         raise ValueError(
-            f"'policy' is missing, and {rollouts} is no artifact of an online run that tells of"
-            " it; name one, or set policy, episodes, dpo and train"
+            f"'rollouts': {rollouts} is no artifact of an online run; name one, or set policy,"
+            " episodes, dpo and train too"
         )
     models = Lineage().parents_of(folder)
     found: dict[str, Any] = {role: models[role] for role in _MODELS if role in models}
@@ -92,13 +100,12 @@ def _recorded(rollouts: str) -> dict[str, Any]:
 
 
 def _laid_over(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """`recorded` with every key that is given; a section of another `kind` is replaced whole."""
+    """`recorded` with every key that is given; of another optimizer, the keys that both have."""
     merged = dict(recorded)
     for key, value in given.items():
         before = merged.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
-            other = value.get("kind", before.get("kind")) != before.get("kind")
-            merged[key] = value if other else _laid_over(before, value)
-        else:
-            merged[key] = value
-    return merged
+            value = _laid_over(before, value)
+        merged[key] = value
+    known = _OPTIMIZERS.get(merged.get("kind", ""))
+    return {key: v for key, v in merged.items() if known is None or key in known or key in given}

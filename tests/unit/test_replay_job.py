@@ -73,10 +73,12 @@ def test_what_is_not_set_is_that_of_the_recorded_run(tmp_path: Path) -> None:
     check(found)
     # The folder of the record stands for the artifact.
     assert job(tmp_path, online / "rollouts").policy == found.policy
-    # A section of another kind is not mixed with the recorded one.
-    other = job(tmp_path, online, "train.optimizer={kind: adamw}")
-    assert other.train.optimizer == AdamWSettings()
+    # Another optimizer keeps what it shares with the recorded one.
+    other = job(tmp_path, online, "train.optimizer.kind=adamw", "train.optimizer.eps=1.0e-6")
+    assert other.train.optimizer == AdamWSettings(lr=3e-5, eps=1e-6)
     assert other.train.batch_size == 8
+    with pytest.raises(ConfigError, match=r"unknown key 'train\.optimizer\.reserve'"):
+        job(tmp_path, online, "train.optimizer={kind: adamw, reserve: 0.5}")
 
 
 def test_with_a_policy_everything_is_as_it_is_written(tmp_path: Path) -> None:
@@ -108,8 +110,10 @@ def test_the_dry_run_shows_every_value_and_reads_back(tmp_path: Path) -> None:
 
 def test_what_cannot_be_replayed_is_refused_with_what_to_do(tmp_path: Path) -> None:
     online = online_run(tmp_path)
-    with pytest.raises(ConfigError, match=r"'policy' is missing, and .*nothing is no artifact"):
-        job(tmp_path, tmp_path / "nothing")
+    with pytest.raises(ConfigError, match=r"there is no folder .*did you mean .*online_dpo\?"):
+        job(tmp_path, online.with_name("online_dp"))
+    with pytest.raises(ConfigError, match=r"'rollouts': .*/first is no artifact of an online run"):
+        job(tmp_path, online.parent)
     policy = f"policy={online.parent}/offline_dpo"
     with pytest.raises(ArtifactError, match=r"there is no folder .*did you mean .*online_dpo\?"):
         check(job(tmp_path, online.with_name("online_dp"), policy))
