@@ -1,5 +1,6 @@
 """What a process is going to hold in memory: parts with a name, on the host or on its GPU."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 GIB = 2**30
@@ -19,7 +20,7 @@ class Part:
     mapped: bool = False
     """Pages of a file: they show in what is measured, and go when memory is short."""
     passing: bool = False
-    """Held while the process does one thing: engines load while the learner does not train."""
+    """Held while the process does one thing: engines load while the learner reads no reference."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,16 @@ class ProcessMemory:
         return sum(part.bytes for part in self.parts if not part.on_gpu)
 
     @property
-    def mapped(self) -> int:
-        """Bytes of host memory that one could do without."""
-        return sum(part.bytes for part in self.parts if part.mapped and not part.on_gpu)
-
-    @property
-    def passing(self) -> int:
-        """Bytes of host memory that one holds now and then."""
-        return sum(part.bytes for part in self.parts if part.passing and not part.on_gpu)
-
-    @property
     def on_gpu(self) -> int:
         """Bytes of device memory that one holds, on all its GPUs together."""
         return sum(part.bytes for part in self.parts if part.on_gpu)
+
+
+def at_once(processes: Iterable[ProcessMemory], *, without_files: bool = False) -> int:
+    """Bytes of host memory of all of them at the fullest moment: what passes counts in turn."""
+    held, passing = 0, [0]
+    for process in processes:
+        parts = [p for p in process.parts if not (p.on_gpu or (without_files and p.mapped))]
+        passing.append(process.count * sum(part.bytes for part in parts if part.passing))
+        held += process.count * sum(part.bytes for part in parts if not part.passing)
+    return held + max(passing)

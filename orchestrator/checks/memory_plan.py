@@ -14,7 +14,7 @@ from orchestrator.checks.model_sizes import Sizes, UnknownSizeError
 from orchestrator.jobs.job import Job
 from services.learner.memory import Training, learner_memory
 from services.learner.settings import TrainSettings
-from services.memory_plan import GIB, WIDTHS, Part, ProcessMemory
+from services.memory_plan import GIB, WIDTHS, Part, ProcessMemory, at_once
 from services.model_size import ModelSize
 from services.reward.memory import reward_memory
 from services.reward.settings import ModelReward, RewardSettings
@@ -44,13 +44,12 @@ class StageMemory:
     @property
     def host(self) -> int:
         """Bytes of host memory, as they are measured."""
-        held = sum(each.count * (each.host - each.passing) for each in self.processes)
-        return held + max((each.count * each.passing for each in self.processes), default=0)
+        return at_once(self.processes)
 
     @property
     def needed(self) -> int:
         """Bytes of host memory that the stage cannot do without."""
-        return self.host - sum(each.count * each.mapped for each in self.processes)
+        return at_once(self.processes, without_files=True)
 
 
 def plan_memory(stages: Mapping[str, Job], done: Collection[str] = ()) -> list[StageMemory]:

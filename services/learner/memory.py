@@ -40,7 +40,7 @@ def learner_memory(size: ModelSize, train: TrainSettings, what: Training) -> Pro
         *_reference(size, train, what),
         *_tau(size, train),
         _activations(size, train, what),
-        Part("head tiles", _head_tiles(size, what), passing=True),
+        Part("head tiles", _head_tiles(size, what)),
     ]
     placed = [replace(part, on_gpu=on_gpu) for part in parts if part.bytes]
     process = Part("process", _BASE + _TOKENIZER_ENTRY * size.vocab_size)
@@ -67,7 +67,9 @@ def _reference(size: ModelSize, train: TrainSettings, what: Training) -> list[Pa
     width = WIDTHS[train.dtype]
     if train.num_gpus or (train.dtype == "bfloat16" and what.reference_width != width):
         return [Part("reference", width * size.matrices)]
-    return [Part("reference's file", what.reference_width * size.parameters, mapped=True)]
+    # Before a phase of training; what that frees the process keeps (services/allocator.py).
+    width = what.reference_width
+    return [Part("reference's file", width * size.parameters, mapped=True, passing=True)]
 
 
 def _tau(size: ModelSize, train: TrainSettings) -> list[Part]:
@@ -95,7 +97,7 @@ def _activations(size: ModelSize, train: TrainSettings, what: Training) -> Part:
     # What is kept of all layers, and what the backward pass of one works on.
     held = tokens * each * (size.num_hidden_layers + 1) // size.num_hidden_layers
     name = f"activations of {tokens} tokens"
-    return Part(name, held, "train.micro_batch_tokens", passing=True)
+    return Part(name, held, "train.micro_batch_tokens")
 
 
 def _head_tiles(size: ModelSize, what: Training) -> int:

@@ -267,12 +267,16 @@ def test_what_does_not_fit_is_refused_with_what_to_lower(tmp_path: Path) -> None
     assert check_memory(plans, Room(None, None), job.place) == []
 
 
-def test_engines_load_while_the_learner_does_not_train() -> None:
-    first = ProcessMemory("learner", (Part("weights", 4), Part("activations", 3, passing=True)))
+def test_what_is_held_in_turn_counts_once() -> None:
+    first = ProcessMemory("learner", (Part("weights", 4), Part("reference", 3, passing=True)))
     second = ProcessMemory("engine", (Part("weights", 2), Part("load", 2, passing=True)), count=2)
     plan = StageMemory("online_dpo", (first, second))
     # Two engines load at once: 4, and the learner's 3 are not there then.
     assert plan.host == plan.needed == 4 + 2 * 2 + 2 * 2
+    # A file's pages may go: what passes beside them counts all the same.
+    file = replace(first, parts=(Part("weights", 4), Part("file", 9, mapped=True, passing=True)))
+    plan = StageMemory("online_dpo", (file, second))
+    assert (plan.host, plan.needed) == (4 + 2 * 2 + 9, 4 + 2 * 2 + 2 * 2)
 
 
 def test_a_files_pages_are_no_reason_to_refuse() -> None:
@@ -315,6 +319,6 @@ def test_the_table_names_the_fullest_stage_part_by_part(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [line.split()[1] for line in lines[2:6]] == [plan.key for plan in plans]
     assert lines[3].split()[3] == "-"  # nothing trains while preferences are made
-    assert lines[6] == "online_dpo, part by part (+: in turn, the larger one counts):"
+    assert lines[6] == "online_dpo, part by part:"
     assert lines[7].startswith("   learner ")
     assert "float32 moments 3.7" in lines[7]
