@@ -51,7 +51,12 @@ def run_arm(command: Sequence[str | Path], environment: Mapping[str, str] | None
     Its last line is its result, if that is JSON. Its errors go to ours. Raises SystemExit when it
     fails.
     """
-    more = {"PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false", **(environment or {})}
+    more = {
+        "PYTHONPATH": str(ROOT),
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",
+        **(environment or {}),
+    }
     began = time.perf_counter()
     with subprocess.Popen(
         [str(word) for word in command],

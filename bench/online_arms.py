@@ -98,7 +98,10 @@ def run_theirs(task: Task, *options: str) -> measure.Outcome:
         command += [f"--{name}", str(value)]
     environment = measure.KEEP_FREED_MEMORY if task.trl_keeps_memory else {}
     command += [*task.trl, *options]
-    return measure.run_arm(command, {"TRL_EXPERIMENTAL_SILENCE": "1", **environment})
+    began = time.time()
+    outcome = measure.run_arm(command, {"TRL_EXPERIMENTAL_SILENCE": "1", **environment})
+    outcome.result["start_seconds"] = outcome.result.pop("started") - began
+    return outcome
 
 
 def new_folder(prefix: str) -> Path:
