@@ -27,6 +27,8 @@ class Steps:
     count: int = 4
     optimizer: str = "ondare"
     """Of ours; TRL has AdamW."""
+    moments: str = "float32"
+    """How the optimizer of ours holds them."""
     trl_keeps_memory: bool = False
     """Whether TRL's allocator is set as our learner sets its own."""
 
@@ -37,7 +39,8 @@ def run_ours(steps: Steps, *options: str) -> measure.Outcome:
     command = [
         measure.OURS, "bench/learner_child.py", "--policy", made["policy"], "--base", made["base"],
         "--pairs", pairs, "--dtype", steps.dtype, "--batch", str(steps.batch),
-        "--steps", str(steps.count), "--optimizer", steps.optimizer, *options,
+        "--steps", str(steps.count), "--optimizer", steps.optimizer,
+        "--moments", steps.moments, *options,
     ]  # fmt: skip
     return measure.run_arm(command)
 

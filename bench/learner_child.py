@@ -39,7 +39,7 @@ def main() -> None:
     pairs = read_pairs(options.pairs, load_tokenizer(options.policy))
     settings = TrainSettings.model_validate(
         {
-            "optimizer": optimizer(options.optimizer),
+            "optimizer": optimizer(options.optimizer, options.moments),
             "batch_size": options.batch,
             "micro_batch_tokens": options.tokens_at_once,
             "dtype": options.dtype,
@@ -102,17 +102,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens-at-once", type=int, default=0)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--optimizer", choices=("ondare", "adamw"), default="ondare")
+    parser.add_argument("--moments", choices=("float32", "int8"), default="float32")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--num-gpus", type=int, default=0)
     return parser.parse_args()
 
 
-def optimizer(kind: str) -> dict[str, Any]:
+def optimizer(kind: str, moments: str) -> dict[str, Any]:
     """Settings of AdamW, or of OMO around a reference vector in bfloat16."""
+    adam = {"kind": kind, "lr": 1e-6, "moments": moments}
     if kind == "adamw":
-        return {"kind": "adamw", "lr": 1e-6}
-    merging = {"reserve": 0.1, "rescale": True, "alpha": 1e-6, "tau_dtype": "bfloat16"}
-    return {"kind": kind, "lr": 1e-6, **merging}
+        return adam
+    return adam | {"reserve": 0.1, "rescale": True, "alpha": 1e-6, "tau_dtype": "bfloat16"}
 
 
 def read_pairs(path: Path, tokenizer: Any) -> list[EncodedPair]:

@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--answers", type=int, nargs=2, default=(64, 64))
     parser.add_argument("--optimizer", choices=("ondare", "adamw"), default="ondare")
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--moments", choices=("float32", "int8"), default="float32", help="ours")
     options = parser.parse_args()
     rows, found = [], {}
     more = ["--num-gpus", "1"] if options.gpu else []
@@ -36,13 +37,13 @@ def main() -> None:
         for dtype in options.dtype or ("float32", "bfloat16"):
             steps = Steps(
                 shape, dtype, options.prompt, tuple(options.answers), options.batch, options.steps,
-                options.optimizer,
+                options.optimizer, options.moments,
             )  # fmt: skip
             runs = [run_ours(steps, *more) for _ in range(options.repeats)]
             figures = measured(runs)
             found[f"{shape} {dtype}"] = figures
             rows += [[f"{shape} {dtype}: {name}", value] for name, value in figures.items()]
-    told = ("batch", "prompt", "answers", "optimizer")
+    told = ("batch", "prompt", "answers", "optimizer", "moments")
     settings = {name: getattr(options, name) for name in told}
     measure.finish(measure.table(["", ""], rows), {**settings, "cases": found})
 

@@ -27,10 +27,13 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), nargs="+")
     parser.add_argument("--shape", choices=SHAPES, default="60M", help="of the middle case")
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--moments", choices=("float32", "int8"), default="float32", help="ours")
     options = parser.parse_args()
     rows, cases = [], []
     for dtype in options.dtype or ("float32", "bfloat16"):
-        middle = Steps(options.shape, dtype, 128, (128, 128), 8, options.steps)
+        middle = Steps(
+            options.shape, dtype, 128, (128, 128), 8, options.steps, moments=options.moments
+        )
         moved = {
             "length": [replace(middle, prompt=size, answers=(size, size)) for size in LENGTHS],
             "batch": [replace(middle, batch=size) for size in BATCHES],
@@ -56,7 +59,9 @@ def main() -> None:
                 measure.say(f"{case['step_seconds']:.3g} s, {case['peak_gib']:.3g} GiB")
                 cases.append(case)
                 rows.append(list(case.values()))
-    measure.finish(measure.table(list(cases[0]), rows), {"cases": cases})
+    measure.finish(
+        measure.table(list(cases[0]), rows), {"moments": options.moments, "cases": cases}
+    )
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument(
         "--trl-keeps-memory", action="store_true", help="TRL's allocator set as our learner's is"
     )
+    parser.add_argument("--moments", choices=("float32", "int8"), default="float32", help="ours")
     options = parser.parse_args()
     measure.require_trl()
     rows: list[list[Any]] = []
@@ -36,7 +37,7 @@ def main() -> None:
         for dtype in options.dtype or ("float32", "bfloat16"):
             steps = Steps(
                 shape, dtype, count=options.steps, optimizer=options.optimizer,
-                trl_keeps_memory=options.trl_keeps_memory,
+                trl_keeps_memory=options.trl_keeps_memory, moments=options.moments,
             )  # fmt: skip
             figures = compared(steps, options.repeats)
             found[f"{shape} {dtype}"] = figures
@@ -46,7 +47,10 @@ def main() -> None:
                 row += [ours[figure], trl[figure], figures[f"times_{figure}"]]
             rows.append(row)
     head = ["", "ours, pairs/s", "trl, pairs/s", "ratio", "ours, GiB", "trl, GiB", "ratio"]
-    told = {name: getattr(options, name) for name in ("repeats", "optimizer", "trl_keeps_memory")}
+    told = {
+        name: getattr(options, name)
+        for name in ("repeats", "optimizer", "moments", "trl_keeps_memory")
+    }
     result = {**told, "cases": found}
     measure.finish(measure.table(head, rows), result)
 

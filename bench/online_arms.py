@@ -38,6 +38,8 @@ class Task:
     lr: float = 1e-6
     beta: float = 0.1
     dtype: str = "float32"
+    moments: str = "float32"
+    """How OMO's optimizer holds them in ours."""
     seed: int = 0
     kept: bool = False
     """Whether every episode's model is kept, and where it lies is told."""
@@ -131,7 +133,7 @@ def _job(task: Task, folder: Path) -> dict[str, Any]:
         "sampling": {"n": task.samples, "temperature": 1.0, "max_tokens": task.max_tokens},
         "dpo": {"beta": task.beta},
         "train": {
-            "optimizer": optimizer | {"tau_dtype": "bfloat16"},
+            "optimizer": optimizer | {"tau_dtype": "bfloat16", "moments": task.moments},
             "schedule": {"kind": "constant"},
             "batch_size": task.batch,
             "max_length": task.max_length,

@@ -33,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=("a", "b", "c"), default="a")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), nargs="+")
+    parser.add_argument("--moments", choices=("float32", "int8"), default="float32", help="ours")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--episodes", type=int, help="a run, the first left out")
     parser.add_argument("--trl-at-once", type=int, help="pairs, of the 16 of a step")
@@ -60,7 +61,7 @@ def main() -> None:
         at_once = options.trl_at_once or TRL_AT_ONCE.get((options.case, dtype), work.batch)
         this = replace(
             work, dtype=dtype, trl=("--at-once", str(at_once)),
-            trl_keeps_memory=options.trl_keeps_memory,
+            trl_keeps_memory=options.trl_keeps_memory, moments=options.moments,
         )  # fmt: skip
         arms = {
             "ours": lambda _, this=this: online_arms.run_ours(this),
@@ -69,7 +70,9 @@ def main() -> None:
         runs = measure.alternate(arms, options.repeats)
         found[dtype] = compared(runs["ours"], runs["trl"]) | {"trl_pairs_at_once": at_once}
         lines += readable(f"case {options.case}, {dtype}", found[dtype])
-    told = {name: getattr(options, name) for name in ("case", "repeats", "trl_keeps_memory")}
+    told = {
+        name: getattr(options, name) for name in ("case", "repeats", "moments", "trl_keeps_memory")
+    }
     measure.finish(lines, {**told, "dtypes": found})
 
 
