@@ -86,7 +86,7 @@ class TrainSettings(Settings):
     optimizer: OptimizerSettings = AdamWSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     batch_size: int = Field(64, ge=1)
-    """Examples (texts, dialogues or pairs) a step at most, over all workers."""
+    """Examples (rows of texts, dialogues or pairs) a step at most, over all workers."""
     micro_batch_tokens: Operational[int] = Field(0, ge=0)
     """Tokens one worker puts through the model at once; 0: so many that their activations take
     about 2 GiB on a CPU, 8 GiB on a GPU. An example above it goes alone."""

@@ -13,6 +13,7 @@ from services.learner.jobs.settings import Place
 from services.learner.losses.objectives import DirectPreference, LanguageModelling
 from services.learner.model.load import new_model
 from services.learner.model.policy import Policy
+from services.learner.model.reference_cache import ReferenceCache
 from services.learner.optim.masks import Draw, kept_positions, mask_seed
 from services.learner.settings import DPOSettings, OnDARESettings, TrainSettings
 from services.learner.train.distributed import Worker
@@ -101,7 +102,25 @@ def run_rank(rank: int, world: int, port: int, kind: str, out: str) -> None:
         shutil.rmtree(Path(out, "checkpoints", "step-000000006"))
     worker.barrier()
     torch.save(train(kind, worker, out), f"{out}/{rank}-again.pt")
+    if kind == "dpo":
+        ask_the_reference_twice(worker, Path(out))
     torch.distributed.destroy_process_group()
+
+
+def ask_the_reference_twice(worker: Worker, at: Path) -> None:
+    """The second time every worker has what the leading one has read."""
+    pairs = [EncodedPair(str(n), [5, 6], [7] * (n + 1), [8]) for n in range(3)]
+    computed = {pair.id: (-0.5 - n, -1.0 / 3) for n, pair in enumerate(pairs)}
+
+    def cache() -> ReferenceCache:
+        return ReferenceCache(at / "reference", str(at / "policy"), "float32", worker)
+
+    def again() -> dict[str, tuple[float, float]]:
+        raise AssertionError(f"worker {worker.rank} computes what is kept")
+
+    first = cache().sums(pairs, lambda: computed)
+    assert first["2"] == (-2.5, pytest.approx(-1 / 3))
+    assert cache().sums(pairs, again) == first
 
 
 @pytest.mark.parametrize("kind", ["lm", "dpo", "lone"])
@@ -109,6 +128,7 @@ def test_two_workers_train_the_weights_of_one(kind: str, tmp_path: Path) -> None
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    parts.policy(tmp_path / "policy")
     spawn = multiprocessing.get_context("spawn")
     ranks = [
         spawn.Process(target=run_rank, args=(rank, 2, port, kind, str(tmp_path)))
@@ -129,9 +149,10 @@ def test_two_workers_train_the_weights_of_one(kind: str, tmp_path: Path) -> None
     held = parts.tokenizer()
     start = dict(new_model(parts.SHAPE, held, 4).named_parameters())
     alone, expected = train(kind, Worker())
-    # How many values changed is counted by the worker that reports.
-    expected.pop("changed_fraction")
-    metrics.pop("changed_fraction")
+    # What changed, and followed tau, is counted by the worker that reports.
+    for counted in ("changed_fraction", "following_tau"):
+        expected.pop(counted)
+        metrics.pop(counted)
     assert metrics == of_second == pytest.approx(expected, rel=1e-4)
     still, tau_kept = masks(start)
     for name, value in alone.items():

@@ -27,7 +27,7 @@ from services.learner.train.checkpoint import latest, number_of
 from services.learner.train.distributed import Worker
 from services.learner.train.loop import PhaseResult
 from services.learner.train.resume import StepCheckpoints
-from services.telemetry.record.events import Event, Note
+from services.telemetry.record.events import Event, Note, TrainProgress
 from tests.unit import learner_parts as parts
 
 STEPS = 4
@@ -150,6 +150,8 @@ def test_a_job_killed_at_every_step_ends_with_the_same_bytes_and_metrics(
     notes = [event.text for event in events if isinstance(event, Note)]
     assert f"goes on from step {STEPS - 1} of {STEPS}" in notes
     assert sum("kept a model" in text for text in notes) == 1
+    last = [event for event in events if isinstance(event, TrainProgress)][-1]
+    assert (last.step, last.tokens) == (STEPS, metrics["tokens"])
     expected.pop("seconds"), metrics.pop("seconds")
     # Whether the changed values of a step are counted is the clock's to say.
     for name in ("changed_fraction", "following_tau"):

@@ -61,11 +61,20 @@ class Trainable(Protocol):
 class StepReporter:
     """Steps and tokens of a stage so far; reports about twice a second, and each phase's end."""
 
-    def __init__(self, report: Report, stage: str, steps: int, first_step: int = 0) -> None:
+    def __init__(
+        self,
+        report: Report,
+        stage: str,
+        steps: int,
+        first_step: int = 0,
+        tokens: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        """`tokens` and `seconds` are those of the steps before `first_step`."""
         self._report, self._stage, self._steps = report, stage, steps
         self.step = first_step
-        self._tokens = 0
-        self._started = time.monotonic()
+        self._tokens = tokens
+        self._started = time.monotonic() - seconds
         self._reported = -math.inf
 
     @property

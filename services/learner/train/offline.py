@@ -132,7 +132,9 @@ def run_offline(
         settings,
         lr_at=lambda step: peak * lr_factor(settings.schedule, step, len(batches)),
         worker=worker,
-        reporter=StepReporter(report, place.stage, len(batches), done),
+        reporter=StepReporter(
+            report, place.stage, len(batches), done, result.tokens, result.seconds
+        ),
         after_step=after_step,
         first=done,
         result=result,
