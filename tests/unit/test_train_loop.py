@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from services.errors import WorkerError
-from services.learner.settings import TrainSettings
+from services.learner.optim.build import make_optimizer
+from services.learner.settings import OnDARESettings, TrainSettings
 from services.learner.train.distributed import Worker
 from services.learner.train.loop import PhaseResult, StepReporter, evaluate_sums, train_phase
 from services.telemetry.record.events import Event, TrainProgress
@@ -98,6 +99,28 @@ def test_a_step_follows_the_gradient_of_the_weighted_mean() -> None:
     assert step["grad_norm"] == pytest.approx(0.1 * 2**0.5)
     assert result.tokens == 20
     assert model.refreshed == 1
+
+
+def test_a_merging_step_says_what_it_changed_and_lets_its_gradients_go() -> None:
+    model = Line()
+    rule = OnDARESettings(lr=0.1, reserve=1.0, alpha=1e-3)
+    # The first weight's step goes with tau_r, the second's against it.
+    tau = {"w": torch.tensor([-1.0, 1.0])}
+    result = train_phase(
+        model,
+        make_optimizer({"w": model.w}, rule, tau=tau),
+        Slopes(model),
+        [Point("a", (0.1, 0.3))],
+        [[0]],
+        TrainSettings(optimizer=rule),
+        lr_at=lambda _: 0.1,
+        worker=Worker(),
+        reporter=StepReporter(lambda _: None, "x", 1),
+    )
+    (step,) = result.steps
+    assert step["changed_fraction"] == 1.0
+    assert step["following_tau"] == 0.5
+    assert model.w.grad is None
 
 
 def test_passes_are_cut_by_tokens() -> None:
