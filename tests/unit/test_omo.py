@@ -1,13 +1,15 @@
 """The Online Merging Optimizer against plain definitions, written apart from the code."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 
-from services.learner.optim import omo
 from services.learner.optim.masks import BLOCK, Draw, kept_positions, mask_seed
 from services.learner.optim.merging import above, ondare, onties, onties_official, top_threshold
 from services.learner.optim.omo import OnlineMerging
+from services.learner.optim.slices import SLICE_VALUES, slices
 from services.learner.settings import OnDARESettings, OnTIESSettings
 from services.learner.train.checkpoint import optimizer_tensors, restore_optimizer
 
@@ -116,11 +118,14 @@ def test_ondare_that_keeps_everything_is_the_weighted_sum() -> None:
 
 
 @pytest.mark.parametrize("reserve", [1e-9, 0.01, 0.1, 0.5, 0.999, 1.0])
-def test_the_threshold_is_that_of_a_full_sort(reserve: float) -> None:
+def test_the_threshold_is_that_of_a_full_sort(
+    reserve: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values = torch.randn(37 * 11) * 10.0 ** torch.randint(-9, 9, (37 * 11,))
     values[100:180] = 0.25
     values[200:220] = 0.0
-    found = top_threshold(lambda: values.split(100), values.numel(), reserve)
+    monkeypatch.setitem(SLICE_VALUES, "cpu", 100)
+    found = top_threshold(lambda piece: values[piece], slices(values), reserve)
     assert torch.equal(above(values, found), top(values, reserve))
 
 
@@ -294,17 +299,27 @@ def test_the_share_that_follows_tau_is_counted() -> None:
     assert follows / changed == pytest.approx(2 / 3, abs=0.05)
 
 
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    # A step computes with one thread a slice, and then puts back what was.
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("moments", ["float32", "int8"])
 @pytest.mark.parametrize("kind", [OnDARESettings, OnTIESSettings])
 def test_a_tensor_longer_than_a_slice_is_stepped_as_one(
-    kind: type, moments: str, monkeypatch: pytest.MonkeyPatch
+    kind: type, moments: str, monkeypatch: pytest.MonkeyPatch, three_threads: None
 ) -> None:
     settings = kind(lr=1e-2, reserve=0.2, alpha=1e-3, moments=moments)
     g = torch.Generator().manual_seed(0)
     start, grad, tau = (torch.randn(3, BLOCK + 77, generator=g) for _ in range(3))
     found = []
     for length in (BLOCK, 2 * BLOCK, 1 << 30):
-        monkeypatch.setitem(omo._SLICE_VALUES, "cpu", length)
+        monkeypatch.setitem(SLICE_VALUES, "cpu", length)
         p = torch.nn.Parameter(start.clone())
         optimizer = OnlineMerging([("w", p)], settings, tau={"w": tau}, seed=3)
         for _ in range(3):

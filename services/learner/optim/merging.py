@@ -7,12 +7,15 @@ in parts. The "official" rules do what the authors' script does where it differs
 (docs/algorithms.md).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+Map = Callable[[Callable[[slice], Tensor], Sequence[slice]], Iterable[Tensor]]
+"""The builtin `map` over a tensor's pieces."""
 _LOW_BITS = 16
+_NONE = torch.zeros(1 << _LOW_BITS, dtype=torch.int64)
 
 
 def ondare(
@@ -84,35 +87,40 @@ def above(values: Tensor, threshold: float) -> Tensor:
     return values.masked_fill(values.abs() < threshold, 0.0)
 
 
-def top_threshold(parts: Callable[[], Iterable[Tensor]], count: int, reserve: float) -> float:
-    """The least magnitude among the largest `reserve` of `count` float32 values, at least one.
+def top_threshold(
+    values: Callable[[slice], Tensor],
+    pieces: Sequence[slice],
+    reserve: float,
+    each: Map = map,
+) -> float:
+    """The least magnitude among the largest `reserve` of float32 values, at least one of them.
 
-    `parts` gives the values piece by piece, and is asked twice: the bits of a magnitude order as
-    it does, so the upper ones are counted first and then the lower ones of the bin sought. No more
-    than one piece is in memory. Values that tie with the smallest kept one are kept as well.
+    `values` gives those of a piece, and is asked twice: the bits of a magnitude order as it does,
+    so the upper ones are counted first and then the lower ones of the bin sought. `each` is `map`,
+    or one that does several pieces at once. Values that tie with the smallest kept one are kept
+    as well.
     """
+    count = pieces[-1].stop
     kept = max(1, round(reserve * count))
     if kept >= count:
         return 0.0
-    upper = _histogram(_magnitude_bits(part) >> _LOW_BITS for part in parts())
+    upper = sum(each(lambda piece: _histogram(_bits(values(piece)) >> _LOW_BITS), pieces), _NONE)
     bin_, within = _bin_of(upper, kept)
-    lower = _histogram(
-        bits[bits >> _LOW_BITS == bin_] & ((1 << _LOW_BITS) - 1)
-        for bits in map(_magnitude_bits, parts())
-    )
-    low, _ = _bin_of(lower, within)
+
+    def lower_bits(piece: slice) -> Tensor:
+        bits = _bits(values(piece))
+        return _histogram(bits[bits >> _LOW_BITS == bin_] & (1 << _LOW_BITS) - 1)
+
+    low, _ = _bin_of(sum(each(lower_bits, pieces), _NONE), within)
     return float(torch.tensor(bin_ << _LOW_BITS | low, dtype=torch.int32).view(torch.float32))
 
 
-def _magnitude_bits(values: Tensor) -> Tensor:
+def _bits(values: Tensor) -> Tensor:
     return values.abs().view(torch.int32)
 
 
-def _histogram(keys: Iterable[Tensor]) -> Tensor:
-    counts = torch.zeros(1 << _LOW_BITS, dtype=torch.int64)
-    for part in keys:
-        counts += torch.bincount(part, minlength=1 << _LOW_BITS).cpu()
-    return counts
+def _histogram(keys: Tensor) -> Tensor:
+    return torch.bincount(keys, minlength=1 << _LOW_BITS).cpu()
 
 
 def _bin_of(counts: Tensor, kept: int) -> tuple[int, int]:

@@ -8,7 +8,8 @@ gradient and moments are read from memory once and written once, and no second c
 is made that is longer than a slice.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 import torch
@@ -17,13 +18,12 @@ from torch import Tensor
 from services.learner.optim.masks import Draw, kept_positions, mask_seed
 from services.learner.optim.merging import above, ondare, onties, onties_official, top_threshold
 from services.learner.optim.moments import moments_of
+from services.learner.optim.slices import SliceThreads, slices
 from services.learner.optim.tau import tau_of
 from services.learner.settings import AdamWSettings, OnDARESettings, OnTIESSettings
 
-_SLICE_VALUES = {"cpu": 1 << 19}
-"""2 MiB a float32 slice: the half dozen that a step works on stay in the cache (bench/omo_step.py).
-Every length here is a multiple of what masks and 8-bit codes are blocked by."""
-_SLICE_ON_DEVICE = 1 << 25
+Counted = tuple[int, int]
+"""Values changed, and of these the ones that moved as tau_r points."""
 
 
 class OnlineMerging(torch.optim.Optimizer):  # type: ignore[misc]
@@ -70,7 +70,8 @@ class OnlineMerging(torch.optim.Optimizer):  # type: ignore[misc]
         self._seed = seed
         self._index = {parameter: at for at, (_, parameter) in enumerate(named_parameters)}
         self._names = {parameter: name for name, parameter in named_parameters}
-        self._moments = moments_of(rule.moments, rule)
+        self._threads = SliceThreads()
+        self._work = _Work(rule)
         self._tau = tau_of(tau) if tau is not None and rule.alpha > 0 else None
         self._tau_thresholds: dict[Tensor, float] = {}
         self._changed = self._following = 0
@@ -104,13 +105,14 @@ class OnlineMerging(torch.optim.Optimizer):  # type: ignore[misc]
             with torch.enable_grad():
                 loss = closure()
         self._changed = self._following = 0
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                self._step_parameter(parameter, group["lr"], group["weight_decay"])
-                if self.free_gradients:
-                    parameter.grad = None
+        with self._threads.each_alone():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is None:
+                        continue
+                    self._step_parameter(parameter, group["lr"], group["weight_decay"])
+                    if self.free_gradients:
+                        parameter.grad = None
         return loss
 
     def _step_parameter(self, parameter: Tensor, lr: float, weight_decay: float) -> None:
@@ -119,35 +121,41 @@ class OnlineMerging(torch.optim.Optimizer):  # type: ignore[misc]
         count = int(state["step"])
         merges = count % self.settings.merge_every == 0
         selects = merges and isinstance(self.settings, OnTIESSettings) and self.settings.reserve < 1
-        threshold = 0.0
         grad = parameter.grad.reshape(-1)
         rounding = self._key(parameter, count, Draw.ROUNDING)
         kept = 1.0 - lr * weight_decay
-        for piece in _slices(parameter):
-            step = self._moments.advance(state, piece, grad[piece], count, lr, rounding)
+        self._find_tau_threshold(parameter)
+
+        def advance(piece: slice) -> Counted:
+            step = self._work.moments.advance(state, piece, grad[piece], count, lr, rounding)
             if kept != 1.0:
                 parameter.view(-1)[piece].mul_(kept)
                 if "anchor" in state:
                     state["anchor"].view(-1)[piece].mul_(kept)
-            if not selects:
-                self._add(parameter, piece, step, merges, threshold)
-        if not selects:
-            return
+            return (0, 0) if selects else self._add(parameter, piece, step, merges, 0.0)
 
-        # OnTIES keeps the largest of the whole tensor: first which, then they alone are added.
-        def steps() -> Iterator[Tensor]:
-            for piece in _slices(parameter):
-                step = self._moments.step(state, piece, count, lr)
-                yield self._accumulated(parameter, piece, step)
+        pieces = slices(parameter)
+        counted = self._threads.map(advance, pieces)
+        if selects:
+            # OnTIES keeps the largest of the whole tensor: first which, then they alone are added.
+            def step_of(piece: slice) -> Tensor:
+                return self._work.moments.step(state, piece, count, lr)
 
-        threshold = top_threshold(steps, parameter.numel(), self.settings.reserve)
-        for piece in _slices(parameter):
-            step = self._moments.step(state, piece, count, lr)
-            self._add(parameter, piece, step, merges, threshold)
+            threshold = top_threshold(
+                lambda at: self._accumulated(parameter, at, step_of(at)),
+                pieces,
+                self.settings.reserve,
+                self._threads.map,
+            )
+            counted = self._threads.map(
+                lambda at: self._add(parameter, at, step_of(at), merges, threshold), pieces
+            )
+        self._changed += sum(changed for changed, _ in counted)
+        self._following += sum(following for _, following in counted)
 
     def _add(
         self, parameter: Tensor, piece: slice, step: Tensor, merges: bool, threshold: float
-    ) -> None:
+    ) -> Counted:
         """Adam's step onto a slice of the weights: merged, or on the way to a merge as it is."""
         weights = parameter.view(-1)[piece]
         tau = self._tau_of(parameter, piece) if merges or self.count_changes else None
@@ -162,8 +170,7 @@ class OnlineMerging(torch.optim.Optimizer):  # type: ignore[misc]
         weights.add_(step)
         if merges and anchor is not None:
             anchor.view(-1)[piece].copy_(weights)
-        if before is not None:
-            self._count(before, weights, tau)
+        return (0, 0) if before is None else _counted(before, weights, tau)
 
     def _accumulated(self, parameter: Tensor, piece: slice, step: Tensor) -> Tensor:
         """Algorithm 2's step since the last merge: dc is the weights minus the anchor."""
@@ -206,17 +213,24 @@ class OnlineMerging(torch.optim.Optimizer):  # type: ignore[misc]
         key = self._key(parameter, count, draw)
         return kept_positions(key, piece.start, piece.stop, self.settings.reserve, parameter.device)
 
+    def _find_tau_threshold(self, parameter: Tensor) -> None:
+        """Of F_T(tau_r), once for every parameter."""
+        tau, name = self._tau, self._names[parameter]
+        if tau is None or not isinstance(self.settings, OnTIESSettings):
+            return
+        if parameter not in self._tau_thresholds:
+            self._tau_thresholds[parameter] = top_threshold(
+                lambda at: tau.flat(name, at.start, at.stop),
+                slices(parameter),
+                self.settings.reserve,
+                self._threads.map,
+            )
+
     def _tau_of(self, parameter: Tensor, piece: slice) -> Tensor | None:
-        """A slice of tau_r; for OnTIES F_T of it, whose threshold never changes."""
+        """A slice of tau_r; for OnTIES F_T of it."""
         name, tau = self._names[parameter], self._tau
         if tau is None:
             return None
-        if isinstance(self.settings, OnTIESSettings) and parameter not in self._tau_thresholds:
-            self._tau_thresholds[parameter] = top_threshold(
-                lambda: (tau.flat(name, at.start, at.stop) for at in _slices(parameter)),
-                parameter.numel(),
-                self.settings.reserve,
-            )
         values = tau.flat(name, piece.start, piece.stop).to(parameter.device)
         if isinstance(self.settings, OnTIESSettings):
             values = above(values, self._tau_thresholds[parameter])
@@ -226,7 +240,7 @@ class OnlineMerging(torch.optim.Optimizer):  # type: ignore[misc]
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
-            state.update(self._moments.new_state(parameter))
+            state.update(self._work.moments.new_state(parameter))
             if self.settings.merge_every > 1:
                 state["anchor"] = parameter.detach().clone()
         return state
@@ -234,15 +248,17 @@ class OnlineMerging(torch.optim.Optimizer):  # type: ignore[misc]
     def _key(self, parameter: Tensor, step: int, draw: Draw) -> int:
         return mask_seed(self._seed, self._index[parameter], step, draw)
 
-    def _count(self, before: Tensor, after: Tensor, tau: Tensor | None) -> None:
-        changed = before != after
-        self._changed += int(changed.sum())
-        if tau is not None:
-            follows = torch.where(after > before, tau > 0, tau < 0)
-            self._following += int((changed & follows).sum())
+
+class _Work(threading.local):
+    """Each thread's moments: the buffers that they work in are its own."""
+
+    def __init__(self, rule: OnDARESettings | OnTIESSettings) -> None:
+        self.moments = moments_of(rule.moments, rule)
 
 
-def _slices(parameter: Tensor) -> Iterator[slice]:
-    length = _SLICE_VALUES.get(parameter.device.type, _SLICE_ON_DEVICE)
-    for start in range(0, parameter.numel(), length):
-        yield slice(start, min(start + length, parameter.numel()))
+def _counted(before: Tensor, after: Tensor, tau: Tensor | None) -> Counted:
+    changed = before != after
+    if tau is None:
+        return int(changed.sum()), 0
+    follows = torch.where(after > before, tau > 0, tau < 0)
+    return int(changed.sum()), int((changed & follows).sum())

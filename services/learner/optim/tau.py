@@ -1,5 +1,6 @@
 """The reference vector tau_r = reference - base, from two model folders, as it is needed."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
@@ -18,6 +19,18 @@ class Tau(Protocol):
         ...
 
 
+class _Space(threading.local):
+    """Each thread's two buffers, as long as the longest range so far."""
+
+    def __init__(self) -> None:
+        self._both = torch.empty(2, 0)
+
+    def of(self, count: int) -> tuple[Tensor, Tensor]:
+        if self._both.shape[1] < count:
+            self._both = torch.empty(2, count)
+        return self._both[0, :count], self._both[1, :count]
+
+
 class ReferenceVector(Mapping[str, Tensor]):
     """tau_r by parameter name, never held: each use reads both folders' files where they lie.
 
@@ -30,7 +43,7 @@ class ReferenceVector(Mapping[str, Tensor]):
     ) -> None:
         _check_same(reference, base)
         self._reference, self._base, self._dtype = reference, base, dtype
-        self._ours = self._theirs = torch.empty(0)
+        self._space = _Space()
 
     def __getitem__(self, name: str) -> Tensor:
         difference = self._reference[name].float() - self._base[name].float()
@@ -47,10 +60,8 @@ class ReferenceVector(Mapping[str, Tensor]):
         return self._reference.shape(name)
 
     def flat(self, name: str, start: int, stop: int) -> Tensor:
-        """As `Tau.flat`. The two buffers it works in are as long as the longest range so far."""
-        if self._ours.numel() < stop - start:
-            self._ours, self._theirs = torch.empty(2, stop - start)
-        ours, theirs = self._ours[: stop - start], self._theirs[: stop - start]
+        """As `Tau.flat`: good until the same thread's next call."""
+        ours, theirs = self._space.of(stop - start)
         ours.copy_(self._reference.flat(name, start, stop))
         ours.sub_(theirs.copy_(self._base.flat(name, start, stop)))
         if self._dtype != torch.float32:
