@@ -204,7 +204,8 @@ class _Memory(threading.Thread):
 
 def _add_pss(process: psutil.Process, seen: dict[str, int]) -> None:
     try:
-        name = " ".join(process.cmdline())[:60] or process.name()
+        words = [word.strip().rpartition("/")[2] for word in process.cmdline()[:3]]
+        name = " ".join(words)[:40].strip() or process.name()
         size = process.memory_full_info().pss
     except (psutil.Error, OSError):  # it has ended
         return

@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--case", choices=("a", "b", "c"), default="a")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), nargs="+")
     parser.add_argument("--moments", choices=("float32", "int8"), default="float32", help="ours")
+    parser.add_argument("--tokens-at-once", type=int, default=0, help="through our learner")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--episodes", type=int, help="a run, the first left out")
     parser.add_argument("--trl-at-once", type=int, help="pairs, of the 16 of a step")
@@ -55,14 +56,14 @@ def main() -> None:
         time_to_reward.measure_all(options.sft, options.data, options.seeds, plan)
         return
     shape, max_tokens, episodes = CASES[options.case]
-    work = online_arms.task(shape, max_tokens, options.episodes or episodes)
+    told = {
+        name: getattr(options, name) for name in ("moments", "tokens_at_once", "trl_keeps_memory")
+    }
+    work = replace(online_arms.task(shape, max_tokens, options.episodes or episodes), **told)
     lines, found = "", {}
     for dtype in options.dtype or ("float32", "bfloat16"):
         at_once = options.trl_at_once or TRL_AT_ONCE.get((options.case, dtype), work.batch)
-        this = replace(
-            work, dtype=dtype, trl=("--at-once", str(at_once)),
-            trl_keeps_memory=options.trl_keeps_memory, moments=options.moments,
-        )  # fmt: skip
+        this = replace(work, dtype=dtype, trl=("--at-once", str(at_once)))
         arms = {
             "ours": lambda _, this=this: online_arms.run_ours(this),
             "trl": lambda _, this=this: online_arms.run_theirs(this),
@@ -70,10 +71,8 @@ def main() -> None:
         runs = measure.alternate(arms, options.repeats)
         found[dtype] = compared(runs["ours"], runs["trl"]) | {"trl_pairs_at_once": at_once}
         lines += readable(f"case {options.case}, {dtype}", found[dtype])
-    told = {
-        name: getattr(options, name) for name in ("case", "repeats", "moments", "trl_keeps_memory")
-    }
-    measure.finish(lines, {**told, "dtypes": found})
+    result = {"case": options.case, "repeats": options.repeats, **told, "dtypes": found}
+    measure.finish(lines, result)
 
 
 def compared(ours: Sequence[measure.Outcome], trl: Sequence[measure.Outcome]) -> dict[str, Any]:
