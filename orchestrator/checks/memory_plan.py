@@ -119,7 +119,7 @@ def _training(stage: Job, train: TrainSettings, sizes: Sizes) -> Training:
             values["sequence_length"],
             getattr(values["context_extension"], "sequence_length", 0),
         ]
-        return Training(max(phases))
+        return Training(max(phases), always=True)
     if "dpo" not in values:
         pairs = 2 if "pairs" in values else 1
         return Training(pairs * train.max_length)

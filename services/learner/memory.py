@@ -27,6 +27,8 @@ class Training:
     """Of the longest example."""
     reference_width: int | None = None
     """Bytes a value of the stored reference; None: the loss needs none."""
+    always: bool = False
+    """Every example is as long as the longest."""
 
 
 def learner_memory(size: ModelSize, train: TrainSettings, what: Training) -> ProcessMemory:
@@ -94,6 +96,8 @@ def _activations(size: ModelSize, train: TrainSettings, what: Training) -> Part:
         size, width, train.gradient_checkpointing, device
     )
     tokens = min(allowed, -(-train.batch_size // train.workers) * what.example_tokens)
+    if what.always:  # one that is longer than a pass goes through alone
+        tokens = max(tokens, what.example_tokens)
     # What is kept of all layers, and what the backward pass of one works on.
     held = tokens * each * (size.num_hidden_layers + 1) // size.num_hidden_layers
     name = f"activations of {tokens} tokens"

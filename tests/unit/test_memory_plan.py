@@ -114,6 +114,13 @@ def test_activations_grow_with_the_pass_and_end_with_the_batch() -> None:
     # No more than eight examples of 256 tokens.
     assert activations(micro_batch_tokens=10**6) == activations(micro_batch_tokens=2048)
     assert activations(micro_batch_tokens=10**6, workers=2) == activations(micro_batch_tokens=1024)
+    # Rows that are all longer than a pass go through alone.
+    few = TrainSettings(micro_batch_tokens=64)
+    short, long = (
+        learner_memory(size(), few, Training(256, always=each)) for each in (False, True)
+    )
+    assert [p.name for p in short.parts][-3:-2] == ["activations of 64 tokens"]
+    assert [p.name for p in long.parts][-3:-2] == ["activations of 256 tokens"]
 
 
 def test_on_a_gpu_weights_lie_there_and_the_process_here() -> None:
