@@ -191,6 +191,7 @@ def main() -> None:
         reference, base = map(load_policy, asked.models)
         tokenizer = load_tokenizer(asked.models[0])
     else:
+        torch.set_num_threads(1)  # more of them only wait for each other on matrices this small
         tokenizer, reference, base = tiny_models(asked.seed)
     online_dpo(Learner(copy.deepcopy(reference), reference, base, SETTINGS, asked.seed), tokenizer)
 
