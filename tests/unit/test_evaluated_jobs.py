@@ -82,7 +82,8 @@ def test_an_evaluation_added_later_reuses_the_trained_model(tmp_path: Path) -> N
     (stage,) = plan_stages(job("sft", tmp_path, evaluate=None, engine=None))
     made(stage)
     lines = outlook(job("sft", tmp_path)).splitlines()
-    assert lines[1:] == [
+    made_of = lines.index("# What a run does (3 stages):")
+    assert lines[made_of : made_of + 4] == [
         "# What a run does (3 stages):",
         "#  1 policy-evaluation: will be made",
         f"#  2 sft: is reused from {tmp_path / 'runs' / 'sft' / 'sft'}",

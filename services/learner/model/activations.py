@@ -24,16 +24,16 @@ class Shape(Protocol):
 def activation_bytes(config: Shape, width: int, checkpointing: bool) -> int:
     """Bytes kept for each token by a model of a Hugging Face `config`.
 
-    It computes in values of `width` bytes; the residual stream and the norms are float32. As
-    counted at the tensors that autograd saves, a layer keeps seven values of the hidden size for
-    those, two of the queries, three of the keys and four of the feed-forward width;
+    It computes in values of `width` bytes; the residual stream is float32. As counted at the tensors
+    that autograd saves, a layer keeps two values of the hidden size in float32 and two in `width`
+    (around its norms), three of the queries, three of the keys and three of the feed-forward width;
     with checkpointing only its input, and one layer at a time the rest.
     """
     hidden, heads = config.hidden_size, config.num_attention_heads
     key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     size = int(getattr(config, "head_dim", None) or hidden // heads)
-    layer = 7 * hidden * 4 + (2 * heads + 3 * key_heads) * size * width
-    layer += 4 * config.intermediate_size * width
+    layer = 2 * hidden * (4 + width) + 3 * (heads + key_heads) * size * width
+    layer += 3 * config.intermediate_size * width
     layers = config.num_hidden_layers
     return layers * hidden * 4 + layer if checkpointing else layers * layer
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 _NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen2MoeRMSNorm", "Qwen3RMSNorm")
 _GATED = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen2MoeMLP", "Qwen3MLP")
+_SILU = ("SiLU", "SiLUActivation")
 """Classes of transformers that compute exactly this. Others stay as they are."""
 
 
@@ -25,7 +26,7 @@ def fuse(module: nn.Module) -> None:
         kind = type(part).__name__
         if kind in _NORMS:
             part.forward = partial(_norm, part)
-        elif kind in _GATED and isinstance(part.act_fn, nn.SiLU):
+        elif kind in _GATED and type(part.act_fn).__name__ in _SILU:
             part.forward = partial(_gated, part)
 
 
