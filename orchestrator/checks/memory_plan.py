@@ -94,8 +94,8 @@ def _others(stage: Job, sizes: Sizes) -> Iterator[ProcessMemory]:
         yield learner_memory(policy, train, _training(stage, train, sizes))
         if stage.engines():
             width = WIDTHS[stage.engines()[0].dtype]
-            # One snapshot, and the tensor that is put in the place of another.
-            snapshot = width * (policy.parameters + policy.embedding)
+            # One snapshot; what a tensor takes the place of is gone a moment later.
+            snapshot = width * policy.parameters * 3 // 2
             lower = "engine.dtype=bfloat16" if width == 4 else ""
             part = Part("weights on their way to the engines", snapshot, lower)
             yield ProcessMemory(_WEIGHTS, (part,))

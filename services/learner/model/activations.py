@@ -24,9 +24,10 @@ class Shape(Protocol):
 def activation_bytes(config: Shape, width: int, checkpointing: bool) -> int:
     """Bytes kept for each token by a model of a Hugging Face `config`.
 
-    It computes in values of `width` bytes; the residual stream is float32. As counted at the tensors
-    that autograd saves, a layer keeps two values of the hidden size in float32 and two in `width`
-    (around its norms), three of the queries, three of the keys and three of the feed-forward width;
+    It computes in values of `width` bytes; the residual stream is float32. As counted at the
+    tensors that autograd saves, a layer keeps two values of the hidden size in float32 and two in
+    `width` (around its norms), three of the queries, three of the keys and three of the
+    feed-forward width;
     with checkpointing only its input, and one layer at a time the rest.
     """
     hidden, heads = config.hidden_size, config.num_attention_heads
