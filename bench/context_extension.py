@@ -1,6 +1,6 @@
-"""Does the last phase of pre-training teach longer contexts? Measured in two minutes on 2 cores.
+"""Does the last phase of pre-training teach longer contexts? Some ten minutes on 2 cores.
 
-    .venv/bin/python bench/context_extension.py [--steps 400] [--seed 0]
+    .venv/bin/python bench/context_extension.py [--steps 300] [--seed 0]
 
 A small model is trained on rows of 128 tokens with RoPE base 200, then by the job's own
 `context_extension` on rows of 512 with base 10,000, a quarter as many steps. On held-out texts the
@@ -57,7 +57,7 @@ SHAPE = ModelShape(
 def main() -> None:
     """Train both phases, measure the four models, print a table and a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--steps", type=int, default=400, help="of the first phase")
+    parser.add_argument("--steps", type=int, default=300, help="of the first phase")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +82,7 @@ def measured(folder: Path, steps: int, seed: int) -> dict[str, Any]:
         train=TrainSettings(
             optimizer=AdamWSettings(lr=2e-3, weight_decay=0.1),
             schedule=ScheduleSettings(warmup_ratio=0.02, min_ratio=0.1),
-            batch_size=32,
+            batch_size=16,
             max_steps=steps,
             keep_every=steps,
         ),
