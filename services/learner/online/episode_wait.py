@@ -42,8 +42,8 @@ _READINESS: dict[str, Readiness] = {
 }
 """Of the states; WAITING in every other one."""
 
-Work = Callable[[], bool]
-"""A piece of work; False when there was none to do."""
+Work = Callable[[], None]
+"""What is done between two looks; short."""
 
 
 class EpisodeQueues:
@@ -76,7 +76,8 @@ class EpisodeQueues:
             if self._worker.is_main:
                 seen = self._poll(episode, deadline, meanwhile)
             else:
-                seen = _work(meanwhile)
+                meanwhile()
+                seen = Readiness.WAITING
             readiness = Readiness(self._worker.broadcast(seen))
             if readiness is Readiness.READY:
                 return True
@@ -140,22 +141,13 @@ class EpisodeQueues:
                 return Readiness.TRAINED_BEFORE if counters.get("trained") else readiness
             if deadline.passed((state, tuple(sorted(counters.items()))), paused=state in HELD):
                 return Readiness.STALLED
-            busy = meanwhile()
+            meanwhile()
             if time.monotonic() >= until:
                 return Readiness.WAITING
-            if not busy:
-                time.sleep(_POLL_S)
+            time.sleep(_POLL_S)
 
     def _call(self, call: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(call)
-
-
-def _work(meanwhile: Work) -> Readiness:
-    """What a worker does that does not look itself: work until the main one is due with a word."""
-    until = time.monotonic() + _BROADCAST_EVERY_S
-    while meanwhile() and time.monotonic() < until:
-        pass
-    return Readiness.WAITING
 
 
 class _Deadline:

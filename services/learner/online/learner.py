@@ -141,12 +141,11 @@ class _Learner:
             report, place.stage, planned_steps(settings) * settings.episodes.count, steps_done
         )
 
-    def meanwhile(self, queues: EpisodeQueues, episode: int) -> bool:
-        """Something to do while an episode is sampled; False when there is nothing."""
+    def meanwhile(self, queues: EpisodeQueues, episode: int) -> None:
+        """What is to be done while an episode is sampled."""
         if self._uncommitted and self._checkpoints.written:
             self.commit(queues)
-            return True
-        return self._reference.step(partial(queues.pairs, episode))
+        self._reference.look(partial(queues.pairs, episode))
 
     def train(self, episode: int, pairs: list[PreferencePair]) -> None:
         """One episode's passes, and its files beside the checkpoint."""
