@@ -223,3 +223,24 @@ def test_the_gpu_mask_lets_each_token_see_what_the_calls_let_it_see() -> None:
     own = (branch[None] < 0) | (branch[None] == branch[:, None])
     expected = (group[None] == group[:, None]) & own & (order[None] <= order[:, None])
     assert torch.equal(seen, expected)
+
+
+def test_the_same_pass_gives_the_same_gradients_to_the_bit() -> None:
+    """Large enough that several threads share every operation."""
+    wide = parts.SHAPE.model_copy(update={"hidden_size": 128, "intermediate_size": 256})
+    policy = Policy(new_model(wide, parts.tokenizer(), 3), "float32")
+    three = (range(60, 120), range(90, 150), range(100, 160))
+    groups = [PrefixGroup(range(5, 60), three) for _ in range(24)]
+    before, found = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        for _ in range(8):
+            for parameter in policy.named_parameters().values():
+                parameter.grad = None
+            policy.logprobs(groups).summed().square().sum().backward()
+            found.append({n: p.grad.clone() for n, p in policy.named_parameters().items()})
+    finally:
+        torch.set_num_threads(before)
+    for again in found[1:]:
+        for name, grad in again.items():
+            assert torch.equal(grad, found[0][name]), name

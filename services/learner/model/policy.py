@@ -21,7 +21,7 @@ from services.learner.model.activations import pass_tokens
 from services.learner.model.export import export_model
 from services.learner.model.fused import fuse
 from services.learner.model.head import gradient_of, token_logprobs
-from services.learner.model.packing import Packing, PrefixGroup, pack_groups
+from services.learner.model.packing import Packing, PrefixGroup, pack_groups, taken
 from services.learner.model.precision import Dtype, WorkingWeights
 from services.learner.train.limit import FlopCount, Work, matmul_rate
 
@@ -142,7 +142,7 @@ class Policy(Trained):
     def logprobs(self, groups: Sequence[PrefixGroup]) -> LogProbs:
         """Per-token log-probabilities of what is learnt in each group's suffixes."""
         packing = self._packed(groups, head=True)
-        hidden = self._hidden(packing)[packing.sources].to(self._weights.dtype)
+        hidden = taken(self._hidden(packing), packing.sources).to(self._weights.dtype)
         head = self._module.get_output_embeddings()
         values = token_logprobs(
             hidden, head.weight, packing.targets, self._weights.master_of(head.weight), head.bias
@@ -165,7 +165,7 @@ class ScoreModel(Trained):
     def scores(self, groups: Sequence[PrefixGroup]) -> Tensor:
         """float32 [suffixes]; the head's product is float32 whatever the body computes in."""
         packing = self._packed(groups, head=False)
-        last = self._hidden(packing)[packing.last].float()
+        last = taken(self._hidden(packing), packing.last).float()
         return F.linear(last, self._weights.master_of(self._module.score.weight))[:, 0]
 
 
@@ -203,5 +203,5 @@ class _EmbeddingRows(torch.autograd.Function):  # type: ignore[misc]
         if ctx.master.requires_grad:
             if ctx.padding is not None:
                 upstream = upstream.masked_fill((ids == ctx.padding)[:, None], 0.0)
-            gradient_of(ctx.master).index_put_((ids,), upstream.float(), accumulate=True)
+            gradient_of(ctx.master).index_add_(0, ids, upstream.float())
         return None, None, None, None
