@@ -5,18 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pydantic import SecretStr
 from safetensors.numpy import load_file
 
 from pairloop.data.v1.rollout_pb2 import VersionSpan
 from services.errors import StallError, StateError
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
-from services.learner.model.load import load_policy
+from services.learner.model.load import load_frozen, load_policy
 from services.learner.model.policy import Policy
 from services.learner.model.reference import pair_logprobs
 from services.learner.online.learner import online_learner, planned_steps
+from services.learner.online.reference_ahead import ReferenceAhead
 from services.learner.settings import OnDARESettings, ScheduleSettings, TrainSettings
 from services.learner.train.batches import plan_batches
+from services.learner.train.distributed import Worker
 from services.learner.train.encoding import sampled_pairs
 from services.telemetry.record.events import Event, TrainProgress
 from tests.unit import learner_parts as parts
@@ -238,3 +241,32 @@ def test_the_sampler_gap_compares_tokens_of_the_current_version_alone(tmp_path: 
     # The reference is the policy, so the two changed tokens alone differ: k3 of d = -0.5 and -9.
     k3 = (math.expm1(-0.5) + 0.5) + (math.expm1(-9.0) + 9.0)
     assert metrics["kl"] == pytest.approx(k3 / 16, rel=1e-3)
+
+
+def test_what_was_computed_ahead_is_what_would_have_been_computed_at_the_end(
+    tmp_path: Path,
+) -> None:
+    source = queues()
+    settings, _ = setting(tmp_path, "a")
+    frozen = load_frozen(settings.policy, "float32", torch.device("cpu"))
+    late = ReferenceAhead(frozen, 128, Worker()).finish(source.kept[1])
+    ahead = ReferenceAhead(frozen, 128, Worker())
+    ahead.look(lambda: source.kept[1][:5])
+    ahead._join()
+    assert len(ahead._found) == 5
+    found = ahead.finish(source.kept[1][2:])  # two of them were dropped since
+    assert list(found) == [pair.id for pair in source.kept[1][2:]]
+    for name, answers in found.items():
+        for one, other in zip(answers, late[name], strict=True):
+            assert torch.equal(one, other)
+
+
+def test_an_error_of_the_thread_that_works_ahead_is_the_learners(tmp_path: Path) -> None:
+    source = queues()
+    settings, _ = setting(tmp_path, "a")
+    frozen = load_frozen(settings.policy, "float32", torch.device("cpu"))
+    source.kept[1][0].chosen.token_ids[0] = 10**6  # no such word
+    ahead = ReferenceAhead(frozen, 128, Worker())
+    ahead.look(lambda: source.kept[1])
+    with pytest.raises(IndexError):
+        ahead.finish(source.kept[1])

@@ -23,9 +23,9 @@ class ReferenceAhead:
     """This worker's share of the pairs, by prompt; each pair in a pass of its own.
 
     So what is found for a pair does not depend on when it came or on what came with it, and a
-    restart finds the same to the bit. A thread of the lowest priority works ahead: where the
-    engines sample on the same cores it takes what they leave, and what it leaves is computed at
-    the end, by the same number of threads.
+    restart finds the same to the bit. A thread that runs when nothing else wants to works ahead:
+    where the engines sample on the same cores it takes what they leave, and what it leaves is
+    computed at the end, by the same number of threads.
     """
 
     def __init__(self, reference: FrozenPolicy, max_length: int, worker: Worker) -> None:
@@ -91,8 +91,10 @@ def _in_thread(work: Callable[[], None]) -> "Future[None]":
 
     def run() -> None:
         try:
-            if sys.platform == "linux":  # where a thread has a priority of its own
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+            if sys.platform == "linux":  # where a thread is scheduled on its own
+                # Not by niceness: a thread of the least still takes turns of milliseconds, and an
+                # engine's threads wait for each other.
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
             torch.set_num_threads(threads)
             work()
             future.set_result(None)
