@@ -11,9 +11,8 @@ from typing import Any, Protocol
 
 from pairloop.data.v1.weights_pb2 import Attestation, TensorManifest, WeightManifest
 from services.errors import AttestationError, StallError
+from services.memory_plan import WIDTHS
 from services.telemetry.record.events import WeightsPublished
-
-_WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 class WeightHolder(Protocol):
@@ -58,7 +57,7 @@ async def broadcast(
         stage=stage,
         version=described.version,
         workers=len(workers),
-        bytes=sum(_values(t) * _WIDTHS[t.dtype] for t in described.tensors),
+        bytes=sum(_values(t) * WIDTHS[t.dtype] for t in described.tensors),
         seconds=time.monotonic() - started,
         repaired=sum(repaired for _, repaired in attested),
         max_canary_difference=max((a.max_canary_difference for a, _ in attested), default=0.0),

@@ -1,6 +1,7 @@
 """A Hugging Face folder as a weight version: its tensors, their manifest and its canary."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,20 @@ def to_array(tensor: "torch.Tensor") -> Array:
         return bits
     values: Array = flat.numpy()
     return values
+
+
+def to_tensor(array: Array) -> "torch.Tensor":
+    """The opposite of `to_array`, in the array's own memory: to be read alone.
+
+    That of an object store is others' too.
+    """
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        if array.dtype == np.uint16:
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(array)
 
 
 def snapshot_folder(
@@ -122,7 +137,7 @@ def _float32_scores(
 
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-    held = {name: _tensor(array) for name, array in tensors.items()}
+    held = {name: to_tensor(array) for name, array in tensors.items()}
     model.load_state_dict(held, strict=False, assign=True)
     model.tie_weights()
     for module in model.eval().base_model.modules():
@@ -153,11 +168,3 @@ def _float32_while_it_runs(module: Any) -> None:
 
     module.register_forward_pre_hook(cast)
     module.register_forward_hook(restore)
-
-
-def _tensor(array: Array) -> "torch.Tensor":
-    import torch
-
-    if array.dtype == np.uint16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)

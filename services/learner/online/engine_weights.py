@@ -1,12 +1,9 @@
 """A weight version as it goes out: the policy in the engines' dtype, its changes, its canary."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from services.learner.jobs.settings import OnlinePlace
 from services.learner.model.frozen import FrozenPolicy
@@ -14,7 +11,7 @@ from services.learner.model.packing import PrefixGroup
 from services.learner.model.policy import Policy
 from services.learner.online.ports import Publisher, WeightVersion
 from services.weights.manifest import Array, Tensors
-from services.weights.snapshot import to_array
+from services.weights.snapshot import to_array, to_tensor
 
 
 class Outgoing:
@@ -76,16 +73,7 @@ def canary_logprobs(
 ) -> list[float]:
     """Log-probabilities in nats of token_ids[1:], by a float32 forward of the tensors."""
     frozen = FrozenPolicy(
-        {name: _tensor(array) for name, array in tensors.items()}, config, "float32", device
+        {name: to_tensor(array) for name, array in tensors.items()}, config, "float32", device
     )
     found: list[float] = frozen.logprobs([PrefixGroup((), (token_ids,))]).values.tolist()
     return found
-
-
-def _tensor(array: Array) -> Tensor:
-    """The array's own memory, as `to_array` has made it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of arrays that are not to be written to
-        if array.dtype == np.uint16:
-            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-        return torch.from_numpy(array)

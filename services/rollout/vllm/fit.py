@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 
 from services.errors import ArtifactError, ResourceError
+from services.memory_plan import GIB, WIDTHS
 from services.rollout.settings import EngineSettings
 
 CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)
 """The CPU's attention kernels are built for these alone, and say so at the first token."""
-_WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
-_GIB = 2**30
 
 
 def check_fit(model: str, settings: EngineSettings) -> None:
@@ -31,7 +30,7 @@ def check_fit(model: str, settings: EngineSettings) -> None:
         return  # of another make: the engine will say
     check_head_size(model, size)
     # Keys and values.
-    needed = 2 * layers * kv_heads * size * _WIDTHS[settings.dtype] * settings.max_model_len / _GIB
+    needed = 2 * layers * kv_heads * size * WIDTHS[settings.dtype] * settings.max_model_len / GIB
     if needed > settings.kv_cache_gib:
         raise ResourceError(
             f"engine.kv_cache_gib={settings.kv_cache_gib:g} does not hold one sequence of "

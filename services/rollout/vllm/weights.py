@@ -7,13 +7,11 @@ GPUs; the tests do not reach it.
 """
 
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -27,6 +25,8 @@ from vllm.model_executor.model_loader.reload import (
     finalize_layerwise_reload,
     initialize_layerwise_reload,
 )
+
+from services.weights.snapshot import to_tensor
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 a file vLLM's own workers read, mode 0600
 
@@ -101,22 +101,14 @@ def write_shared(tensors: Mapping[str, Any]) -> Path:
     with tempfile.NamedTemporaryFile(
         prefix="pairloop-weights-", suffix=".safetensors", dir=folder, delete=False
     ) as file:
-        save_file({name: _tensor(array) for name, array in tensors.items()}, file.name)
+        save_file({name: to_tensor(array) for name, array in tensors.items()}, file.name)
     return Path(file.name)
-
-
-def _tensor(array: Any) -> torch.Tensor:
-    """The array's memory as a tensor, to be read alone: that of an object store is others' too."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        tensor = torch.from_numpy(array)
-    return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
 
 
 def _from_arrays(tensors: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
     """Layer by layer, as vLLM packs a layer once it is whole and buffers what is not."""
     for name in sorted(tensors):
-        yield name, _tensor(tensors[name])
+        yield name, to_tensor(tensors[name])
 
 
 def _from_file(path: str) -> Iterator[tuple[str, torch.Tensor]]:
