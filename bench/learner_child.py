@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,20 @@ from services.learner.train.encoding import EncodedPair
 from services.learner.train.limit import FlopCount, Work, matmul_rate
 from services.learner.train.loop import StepReporter, train_phase
 from services.learner.train.offline import prepared, reference_delta
+from services.model_size import known_size
 
 
 def main() -> None:
-    """Train, and print what it took."""
-    options = arguments()
+    """Train, and print what it took: in a second thread, as a training worker does.
+
+    Where threads allocate is each one's own, and attention's backward pass allocates in all.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(train, arguments()).result()
+
+
+def train(options: argparse.Namespace) -> None:
+    """The steps asked for."""
     keep_freed_memory()  # as a training worker does
     worker, moments = Worker.current(options.num_gpus), Moments(options.num_gpus)
     pairs = read_pairs(options.pairs, load_tokenizer(options.policy))
@@ -71,7 +81,7 @@ def main() -> None:
         after_step=lambda _: moments.mark(),
     )
     _, before, *steps = moments.between()
-    counted = FlopCount.of(policy.config)
+    counted = FlopCount.of(known_size(policy.config.to_dict()))
     works = [total([pairs[at] for at in batch]) for batch in batches]
     tokens = max(1, min(policy.pass_tokens, works[-1].tokens))
     dtype = getattr(torch, options.dtype)

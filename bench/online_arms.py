@@ -42,6 +42,8 @@ class Task:
     """How OMO's optimizer holds them in ours."""
     tokens_at_once: int = 0
     """Through our learner; 0: as its memory plan has it."""
+    engine_dtype: str = ""
+    """Of our engine; "": `dtype`."""
     seed: int = 0
     kept: bool = False
     """Whether every episode's model is kept, and where it lies is told."""
@@ -143,7 +145,7 @@ def _job(task: Task, folder: Path) -> dict[str, Any]:
             "dtype": task.dtype,
         },
         "engine": {
-            "dtype": task.dtype,
+            "dtype": task.engine_dtype or task.dtype,
             "max_model_len": task.max_length,
             "max_num_seqs": 256,
             "kv_cache_gib": 0.2,  # 32 answers at Qwen2-0.5B's shape take half of it

@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), nargs="+")
     parser.add_argument("--moments", choices=("float32", "int8"), default="float32", help="ours")
     parser.add_argument("--tokens-at-once", type=int, default=0, help="through our learner")
+    parser.add_argument("--engine-dtype", default="", help="ours; as --dtype unless told")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--episodes", type=int, help="a run, the first left out")
     parser.add_argument("--trl-at-once", type=int, help="pairs, of the 16 of a step")
@@ -56,9 +57,8 @@ def main() -> None:
         time_to_reward.measure_all(options.sft, options.data, options.seeds, plan)
         return
     shape, max_tokens, episodes = CASES[options.case]
-    told = {
-        name: getattr(options, name) for name in ("moments", "tokens_at_once", "trl_keeps_memory")
-    }
+    names = ("moments", "tokens_at_once", "engine_dtype", "trl_keeps_memory")
+    told = {name: getattr(options, name) for name in names}
     work = replace(online_arms.task(shape, max_tokens, options.episodes or episodes), **told)
     lines, found = "", {}
     for dtype in options.dtype or ("float32", "bfloat16"):

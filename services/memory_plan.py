@@ -6,6 +6,8 @@ from dataclasses import dataclass
 GIB = 2**30
 WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes a value."""
+TOKENIZER_ENTRY = 700
+"""Bytes an entry of the vocabulary costs in transformers' tokenizer, with its merge."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from services.errors import ArtifactError
+
 
 @dataclass(frozen=True)
 class ModelSize:
@@ -59,8 +61,8 @@ class ModelSize:
         """Values of all matrices, a tied output head once."""
         if self.counted is not None:
             return self.counted[1]
-        hidden, query = self.hidden_size, self.num_attention_heads * self.head_dim
-        layer = hidden * (2 * query + 2 * self._keys + 3 * self.intermediate_size)
+        hidden, kept = self.hidden_size, self.queries + self.keys
+        layer = hidden * (2 * kept + 3 * self.intermediate_size)
         ends = self.embedding * (1 if self.tie_word_embeddings else 2)
         return self.num_hidden_layers * layer + ends
 
@@ -69,15 +71,33 @@ class ModelSize:
         """Values of all tensors, a tied output head once; the biases are those of Qwen2."""
         if self.counted is not None:
             return self.counted[0]
-        biases = self.num_attention_heads * self.head_dim + 2 * self._keys
+        biases = self.queries + 2 * self.keys
         vectors = self.num_hidden_layers * (2 * self.hidden_size + biases) + self.hidden_size
         return self.matrices + vectors
 
     @property
     def key_values(self) -> int:
         """Values that a KV cache holds for each token."""
-        return 2 * self.num_hidden_layers * self._keys
+        return 2 * self.num_hidden_layers * self.keys
 
     @property
-    def _keys(self) -> int:
+    def queries(self) -> int:
+        """Width of a layer's queries, over all heads."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def keys(self) -> int:
+        """Width of a layer's keys, over all heads; its values have the same."""
         return self.num_key_value_heads * self.head_dim
+
+
+def known_size(config: Mapping[str, Any]) -> ModelSize:
+    """As ModelSize.of. Raises ArtifactError where the config does not say what it takes."""
+    size = ModelSize.of(config)
+    if size is None:
+        kind = config.get("model_type") or "of no type"
+        raise ArtifactError(
+            f"a model {kind!r}: its config does not name the sizes of a decoder with attention and "
+            "a gated feed-forward layer, as Qwen2's and Llama's do"
+        )
+    return size

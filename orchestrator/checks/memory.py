@@ -1,6 +1,7 @@
 """Memory of this machine: what a run would take, the peak of what it took, who ran out of it."""
 
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from services.rollout.settings import EngineSettings
 
 _FULL = 0.95
 """Of the limit: a process that died with the run above this is taken for killed by the kernel."""
+_SHARE = 0.02
+"""Of the time that looking may take: a large process's pages are slow to count, and where all
+cores compute, what takes one of them is waited for by the others."""
 
 
 def check_kv_cache(engines: Iterable[EngineSettings]) -> None:
@@ -55,7 +59,8 @@ def kernel_kills(root: Path = Path("/")) -> int:
 class MemoryWatch:
     """Of the driver and every process below it.
 
-    `with MemoryWatch() as memory: ...; memory.peak_bytes`. Looks every two seconds; sums the
+    `with MemoryWatch() as memory: ...; memory.peak_bytes`. Looks every two seconds, where
+    that is cheap; sums the
     proportional set size, which counts a page shared by n processes once, not n times.
     """
 
@@ -96,8 +101,11 @@ class MemoryWatch:
         return out_of_memory(who, self.largest, limit)
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._every_s):
+        took = 0.0
+        while not self._stop.wait(max(self._every_s, took / _SHARE)):
+            began = time.monotonic()
             self.see(_usages())
+            took = time.monotonic() - began
 
 
 def _usages() -> Iterable[Usage]:

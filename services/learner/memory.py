@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 
 from services.learner.model.activations import activation_bytes, pass_tokens
 from services.learner.settings import AdamWSettings, TrainSettings
-from services.memory_plan import GIB, WIDTHS, Part, ProcessMemory
+from services.memory_plan import GIB, TOKENIZER_ENTRY, WIDTHS, Part, ProcessMemory
 from services.model_size import ModelSize
 
 _BASE = int(0.55 * GIB)
 """torch, transformers and Ray imported and at work: measured with a model of 4M parameters."""
-_TOKENIZER_ENTRY = 700
-"""Bytes an entry of the vocabulary costs in the tokenizer, with its merge."""
 _TILE = 4096 * 8192
 """Logits that the head holds at once at most (services/learner/model/head.py)."""
 
@@ -45,7 +43,7 @@ def learner_memory(size: ModelSize, train: TrainSettings, what: Training) -> Pro
         Part("head tiles", _head_tiles(size, what)),
     ]
     placed = [replace(part, on_gpu=on_gpu) for part in parts if part.bytes]
-    process = Part("process", _BASE + _TOKENIZER_ENTRY * size.vocab_size)
+    process = Part("process", _BASE + TOKENIZER_ENTRY * size.vocab_size)
     gpus = train.num_gpus if on_gpu else 0.0
     return ProcessMemory("learner", (*placed, process), train.workers, gpus)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from services.memory_plan import GIB, WIDTHS, Part, ProcessMemory
+from services.memory_plan import GIB, TOKENIZER_ENTRY, WIDTHS, Part, ProcessMemory
 from services.model_size import ModelSize
 from services.reward.settings import ModelReward, RewardSettings
 
@@ -10,7 +10,6 @@ _BASE = int(0.12 * GIB)
 """Ray Serve and gRPC imported."""
 _TORCH = int(0.35 * GIB)
 """torch and transformers, where a part is a model."""
-_TOKENIZER_ENTRY = 700
 _PASS_TOKENS = 2048
 """Of one group, roughly: what a pass works on at once."""
 
@@ -28,7 +27,7 @@ def reward_memory(
         parts += [
             Part("reward model", width * size.parameters, lower, on_gpu),
             Part("its passes", passes, on_gpu=on_gpu),
-            Part("torch and tokenizer", _TORCH + _TOKENIZER_ENTRY * size.vocab_size),
+            Part("torch and tokenizer", _TORCH + TOKENIZER_ENTRY * size.vocab_size),
         ]
     return ProcessMemory(
         "reward", tuple(parts), settings.replicas, settings.num_gpus if on_gpu else 0.0

@@ -8,6 +8,7 @@ flight and nothing is sampled from two versions.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, Protocol, TypeVar
@@ -21,6 +22,8 @@ from services.rollout.engine import Engine
 from services.weights.manifest import Tensors
 
 _IDLE_BLOCK_S = 0.2
+_LOOK_EVERY_S = 0.05
+"""For prompts, while others run: a look is two calls, and a small model's step not much longer."""
 _MOST_AT_ONCE = 64
 
 
@@ -82,13 +85,19 @@ class RolloutWorker:
     async def run(self, queue: PromptQueue[D]) -> None:
         """Sample from the queue until `stop`; an error of the engine or the queue ends it."""
         self._stopping = False
+        taken: list[D] = []
         while not self._stopping:
             if self._held:
                 await asyncio.sleep(_IDLE_BLOCK_S)
                 continue
+            # Not under the lock: weights need not wait for a queue that is empty.
+            taken = taken or await queue.take("prompts", self._worker_id, 1, _IDLE_BLOCK_S)
+            if not taken:
+                continue
             async with self._engine_lock:
-                await self._until_empty(queue)
-            await asyncio.sleep(0)
+                if not self._held:  # weights that came first may have been damaged
+                    await self._until_empty(queue, taken)
+                    taken = []
 
     async def generate(self, prompts: Sequence[Prompt]) -> list[Rollout]:
         """Answer these prompts, beside any queue; in their order.
@@ -130,34 +139,40 @@ class RolloutWorker:
             manifest, tensors = await asyncio.to_thread(prepare)
             return self._engine.load_weights(manifest, tensors)
 
-    async def _until_empty(self, queue: PromptQueue[D]) -> None:
+    async def _until_empty(self, queue: PromptQueue[D], taken: Sequence[D]) -> None:
         items: dict[str, D] = {}
+        await self._add(queue, taken, items)
+        look_at = 0.0
         while True:
-            if not (self._stopping or self._waiting):
+            if not (self._stopping or self._waiting) and time.monotonic() >= look_at:
                 await self._admit(queue, items)
+                look_at = time.monotonic() + _LOOK_EVERY_S
             if not self._engine.running:
                 return
             for rollout in self._engine.step():
                 await queue.commit_rollout(items.pop(rollout.prompt.id), rollout)
+                look_at = 0.0
             await asyncio.sleep(0)
 
     async def _admit(self, queue: PromptQueue[D], items: dict[str, D]) -> None:
-        """Take prompts while there is room; what cannot be answered goes back with its error."""
-        block_s = 0.0 if self._engine.running else _IDLE_BLOCK_S
+        """Take the prompts that are there while there is room."""
         while self._engine.has_room(self._samples):
-            taken = await queue.take("prompts", self._worker_id, self._fitting(), block_s)
-            for item in taken:
-                try:
-                    prompt = Prompt.FromString(item.payload)
-                    if prompt.id not in items:
-                        self._engine.add(prompt)
-                        self._samples = prompt.sampling.n
-                    items[prompt.id] = item
-                except (DataError, DecodeError) as error:
-                    await queue.fail("prompts", item, str(error))
+            taken = await queue.take("prompts", self._worker_id, self._fitting(), 0.0)
             if not taken:
                 return
-            block_s = 0.0
+            await self._add(queue, taken, items)
+
+    async def _add(self, queue: PromptQueue[D], taken: Sequence[D], items: dict[str, D]) -> None:
+        """Into the engine; what cannot be answered goes back with its error."""
+        for item in taken:
+            try:
+                prompt = Prompt.FromString(item.payload)
+                if prompt.id not in items:
+                    self._engine.add(prompt)
+                    self._samples = prompt.sampling.n
+                items[prompt.id] = item
+            except (DataError, DecodeError) as error:
+                await queue.fail("prompts", item, str(error))
 
     def _fitting(self) -> int:
         """How many prompts to take: as many as have room if each asks for what the last one did."""

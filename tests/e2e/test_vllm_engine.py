@@ -16,6 +16,7 @@ from pairloop.data.v1.rollout_pb2 import (
     Rollout,
     SamplingSettings,
 )
+from services.data.chat import load_tokenizer
 from services.errors import ArtifactError, DataError, ResourceError, WeightsError
 from services.rollout.settings import EngineSettings
 from services.weights.canary import compare
@@ -148,6 +149,7 @@ def _load_and_sample(engine: Any, folder: Path) -> Any:
 
 def test_logprobs_are_of_the_raw_logits_and_ends_are_told_apart(remote: Remote) -> None:
     rollouts = remote(_load_and_sample, remote.first)
+    tokenizer = load_tokenizer(str(remote.first))
     reasons = set()
     for rollout in rollouts:
         given = list(rollout.prompt.token_ids)
@@ -157,6 +159,8 @@ def test_logprobs_are_of_the_raw_logits_and_ends_are_told_apart(remote: Remote) 
             assert list(sample.logprobs) == pytest.approx(expected, abs=1e-4)
             ended = ids[-1] in (tiny_qwen2.EOS, 256)
             assert sample.finish_reason == (FINISH_REASON_STOP if ended else FINISH_REASON_LENGTH)
+            said = ids[:-1] if ended else ids
+            assert sample.text == tokenizer.decode(said, skip_special_tokens=True)
             assert "<|" not in sample.text
             reasons.add(sample.finish_reason)
     assert FINISH_REASON_LENGTH in reasons

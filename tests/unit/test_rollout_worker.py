@@ -177,6 +177,43 @@ async def test_a_held_worker_takes_nothing_before_sound_weights() -> None:
     assert {span.version for s in rollout.samples for span in s.policy_versions} == {3}
 
 
+@dataclass
+class QuietQueue(MemoryQueue):
+    """Holds whoever takes until prompts are let in."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    let_in: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def take(
+        self, stream: Literal["prompts"], consumer: str, count: int, block_s: float
+    ) -> list[Item]:
+        self.asked.set()
+        await self.let_in.wait()
+        return await super().take(stream, consumer, count, block_s)
+
+
+@pytest.mark.parametrize("bad_loads", [0, 1])
+async def test_weights_do_not_wait_for_a_queue_that_is_empty(bad_loads: int) -> None:
+    engine = FakeEngine(bad_loads=bad_loads)
+    queue = QuietQueue([Item(prompt(0).SerializeToString())])
+    worker = RolloutWorker(engine, "w0")
+    running = asyncio.create_task(worker.run(queue))
+    await queue.asked.wait()
+    attestation = await asyncio.wait_for(worker.load_weights(*manifest(2)), 10.0)
+    assert len(attestation.mismatches) == bad_loads
+    queue.let_in.set()
+    if bad_loads:  # the prompt is taken, and waits for sound weights
+        await rounds(100)
+        assert not queue.waiting
+        assert not engine.admitted
+        await worker.load_weights(*manifest(2))
+    await asyncio.wait_for(queue.empty.wait(), 10.0)
+    worker.stop()
+    await asyncio.wait_for(running, 10.0)
+    (rollout,) = queue.rollouts.values()
+    assert {span.version for s in rollout.samples for span in s.policy_versions} == {2}
+
+
 async def test_generate_keeps_the_order_and_is_deterministic() -> None:
     prompts = [prompt(i, n=1 + i % 5) for i in range(30)]
     small = await RolloutWorker(FakeEngine(max_num_seqs=6), "w0").generate(prompts)

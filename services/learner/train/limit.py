@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
+
+from services.model_size import ModelSize
 
 _HEAD_COLUMNS = 8192
 """Of the head's products when measured: what of the vocabulary a tile holds."""
@@ -77,22 +78,17 @@ class FlopCount:
     """Of queries with keys and of weights with values: forward operations for each pair of them."""
 
     @classmethod
-    def of(cls, config: Any) -> "FlopCount":
-        """Of a Hugging Face config: grouped-query attention and a gated feed-forward layer."""
-        hidden, layers = int(config.hidden_size), int(config.num_hidden_layers)
-        heads = int(config.num_attention_heads)
-        key_heads = int(getattr(config, "num_key_value_heads", None) or heads)
-        size = int(getattr(config, "head_dim", None) or hidden // heads)
-        middle = int(config.intermediate_size)
+    def of(cls, size: ModelSize) -> "FlopCount":
+        """Of a model of this size."""
+        hidden, middle, layers = size.hidden_size, size.intermediate_size, size.num_hidden_layers
         body = (
-            Product(hidden, heads * size, layers),
-            Product(hidden, key_heads * size, 2 * layers),
-            Product(heads * size, hidden, layers),
+            Product(hidden, size.queries, layers),
+            Product(hidden, size.keys, 2 * layers),
+            Product(size.queries, hidden, layers),
             Product(hidden, middle, 2 * layers),
             Product(middle, hidden, layers),
         )
-        head = Product(hidden, int(config.vocab_size), 1)
-        return cls(body, head, 4 * layers * heads * size)
+        return cls(body, Product(hidden, size.vocab_size, 1), 4 * layers * size.queries)
 
     def forward(self, work: Work) -> int:
         """A pass without gradients."""

@@ -73,7 +73,8 @@ class VllmEngine:
         self._admitted: dict[str, _Admitted] = {}
         self._finished: list[Rollout] = []
         self._names = tensor_names(vllm_start.local_folder(str(model)))
-        self._stop_ids = _stop_ids(self._engine)
+        self._tokenizer = self._engine.get_tokenizer()
+        self._stop_ids = _stop_ids(self._tokenizer)
         self._trusted = True
         give_back_freed_memory()
 
@@ -231,7 +232,8 @@ class VllmEngine:
             seed=xxhash.xxh3_64_intdigest(asked.seed.to_bytes(8, "little")) >> 2,
             stop_token_ids=self._stop_ids,
             logprobs=0,
-            skip_special_tokens=True,
+            flat_logprobs=True,
+            detokenize=False,  # token by token, and once more for each log-probability
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
@@ -257,18 +259,19 @@ class VllmEngine:
     def _sample(self, answer: "CompletionOutput") -> Sample:
         if answer.finish_reason not in _REASONS:
             raise WorkerError(f"vLLM ended a sample with {answer.finish_reason!r}")
-        ids = list(answer.token_ids)
+        ids, reason = list(answer.token_ids), _REASONS[answer.finish_reason]
+        said = ids[:-1] if reason == FINISH_REASON_STOP else ids
         return Sample(
             index=answer.index,
             token_ids=ids,
-            text=answer.text,
-            finish_reason=_REASONS[answer.finish_reason],
+            text=self._tokenizer.decode(said, skip_special_tokens=True),
+            finish_reason=reason,
             logprobs=[e[token].logprob for token, e in zip(ids, answer.logprobs, strict=True)],
             policy_versions=[VersionSpan(version=self._version, token_count=len(ids))],
         )
 
 
-def _stop_ids(engine: Any) -> list[int]:
+def _stop_ids(tokenizer: Any) -> list[int]:
     """Ids that end an answer besides those of the generation config, which vLLM adds itself."""
-    vocabulary = engine.get_tokenizer().get_vocab()
+    vocabulary = tokenizer.get_vocab()
     return [vocabulary[token] for token in ("<|im_end|>", "<|endoftext|>") if token in vocabulary]
