@@ -41,6 +41,9 @@ def ray_cluster(settings: RaySettings, output: Path, store_bytes: int) -> Iterat
         "RAY_worker_niceness": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+        # Serve's controller looks ten times a second otherwise. Where all cores train, the others
+        # wait for the one that it takes.
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
     }
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     if address != "local":

@@ -4,7 +4,7 @@ The same hash is read by `dispatch` (state) and written by every commit (counter
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -63,10 +63,12 @@ class EpisodeRecords:
     async def read(self) -> list[Fields]:
         """Every episode, in order."""
         count = int(await self._client.get(self._keys.episodes) or 0)
-        found = await self._client.hashes([self._keys.episode(n) for n in range(1, count + 1)])
-        return [
-            {name.decode(): value.decode() for name, value in fields.items()} for fields in found
-        ]
+        return await self._rows(range(1, count + 1))
+
+    async def one(self, number: int) -> Fields:
+        """One episode, however many there are; {} when there is no such one."""
+        (row,) = await self._rows([number])
+        return row if "state" in row else {}
 
     async def answered(self, request_id: str) -> Answer | None:
         """What a request id was answered, if it was."""
@@ -93,6 +95,12 @@ class EpisodeRecords:
         if outcome == b"changed":
             return Moved("changed", None)
         return Moved("done" if outcome == b"done" else "repeated", _answer(answer))
+
+    async def _rows(self, numbers: Iterable[int]) -> list[Fields]:
+        found = await self._client.hashes([self._keys.episode(number) for number in numbers])
+        return [
+            {name.decode(): value.decode() for name, value in fields.items()} for fields in found
+        ]
 
 
 def _answer(text: bytes) -> Answer:
