@@ -30,7 +30,6 @@ from services.learner.train.encoding import EncodedPair
 from services.learner.train.limit import FlopCount, Work, matmul_rate
 from services.learner.train.loop import StepReporter, train_phase
 from services.learner.train.offline import prepared, reference_delta
-from services.model_size import known_size
 
 
 def main() -> None:
@@ -81,7 +80,7 @@ def train(options: argparse.Namespace) -> None:
         after_step=lambda _: moments.mark(),
     )
     _, before, *steps = moments.between()
-    counted = FlopCount.of(known_size(policy.config.to_dict()))
+    counted = FlopCount.of(policy.size)
     works = [total([pairs[at] for at in batch]) for batch in batches]
     tokens = max(1, min(policy.pass_tokens, works[-1].tokens))
     dtype = getattr(torch, options.dtype)

@@ -59,9 +59,9 @@ def kernel_kills(root: Path = Path("/")) -> int:
 class MemoryWatch:
     """Of the driver and every process below it.
 
-    `with MemoryWatch() as memory: ...; memory.peak_bytes`. Looks every two seconds, where
-    that is cheap; sums the
-    proportional set size, which counts a page shared by n processes once, not n times.
+    `with MemoryWatch() as memory: ...; memory.peak_bytes`. Looks every two seconds, or less
+    often where looking is slow; sums the proportional set size, which counts a page shared by n
+    processes once, not n times.
     """
 
     def __init__(self, every_s: float = 2.0) -> None:

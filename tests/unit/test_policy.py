@@ -17,7 +17,6 @@ from services.learner.model.load import load_frozen, new_model, new_reward_model
 from services.learner.model.packing import PrefixGroup, pack_groups
 from services.learner.model.policy import Policy, ScoreModel
 from services.learner.train.limit import FlopCount, Work
-from services.model_size import known_size
 from tests.unit import learner_parts as parts
 
 CPU = torch.device("cpu")
@@ -191,7 +190,7 @@ def test_nothing_of_a_prefix_goes_through_twice() -> None:
 
 def test_operations_are_counted_with_the_prefix_once() -> None:
     policy = Policy(module(), "float32")
-    count = FlopCount.of(known_size(policy.config.to_dict()))
+    count = FlopCount.of(policy.size)
     policy.logprobs([PrefixGroup([5, 6, 7], [[8, 9], [10]])])
     first = count.useful(Work(tokens=6, learnt=3, attended=6 + (2 * 3 + 3) + (1 * 3 + 1)))
     assert policy.useful_flops == first

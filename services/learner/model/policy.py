@@ -66,8 +66,8 @@ class Trained:
     def __init__(self, module: Any, dtype: Dtype) -> None:
         self._module = module
         self._weights = WorkingWeights(module, dtype)
-        self._size = known_size(module.config.to_dict())
-        self._count = FlopCount.of(self._size)
+        self.size = known_size(module.config.to_dict())
+        self._count = FlopCount.of(self.size)
         self.useful_flops = 0
         """Of all passes so far, forward and backward, each product once."""
         module.config._attn_implementation = attention.NAME
@@ -89,7 +89,7 @@ class Trained:
         """Tokens that go through it at once with gradients, unless told otherwise."""
         checkpointing = bool(getattr(self._module, "is_gradient_checkpointing", False))
         width = int(self._weights.dtype.itemsize)
-        return pass_tokens(self._size, width, checkpointing, self.device.type)
+        return pass_tokens(self.size, width, checkpointing, self.device.type)
 
     @property
     def flops_limit(self) -> float:
