@@ -4,7 +4,7 @@ A move is a compare-and-set in Redis, so two that race cannot both succeed.
 """
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,8 +18,8 @@ _RACES = 10
 """Times a change is tried again because the state moved under it."""
 
 
-Rows = Sequence[Mapping[str, str]]
-"""The hash of each episode, from number 1."""
+Rows = Mapping[int, Mapping[str, str]]
+"""The hash of each episode that a change may be about, by number, in order."""
 
 
 class EpisodeStore:
@@ -28,6 +28,8 @@ class EpisodeStore:
     def __init__(self, records: EpisodeRecords, run: str) -> None:
         self.run = run
         self._records = records
+        self._over = 0
+        """Episodes from the first that are known to be over: they are not looked at again."""
 
     @classmethod
     async def open(cls, url: str, run: str, timeout_s: float) -> Self:
@@ -69,14 +71,12 @@ class EpisodeStore:
 
         Raises UnknownEpisodeError.
         """
-        # What the loop polls for: the same cost at episode 10 and at 10,000.
-        if number > 0 and (row := await self._records.one(number)):
-            return self._episode(number, row)
-        rows = await self._records.read()
+        rows = await self._rows(number)
         if not number:
-            going = (n for n, row in enumerate(rows, start=1) if _state(row) not in OVER)
-            number = next(going, len(rows))
-        return self._episode(number, self._row(rows, number))
+            going = (n for n, row in rows.items() if _state(row) not in OVER)
+            number = next(going, max(rows, default=0))
+        await self._require(rows, number)
+        return self._episode(number, rows[number])
 
     async def move(self, number: int, to: str, change: Change | None = None) -> Episode:
         """Move an episode; the loop's own moves need no `change` and leave the last one shown.
@@ -86,7 +86,7 @@ class EpisodeStore:
         """
 
         def choose(rows: Rows) -> tuple[int, State]:
-            state = _state(self._row(rows, number))
+            state = _state(rows[number])
             if to not in TRANSITIONS[state]:
                 allowed = " or ".join(TRANSITIONS[state])
                 raise StateError(
@@ -95,7 +95,7 @@ class EpisodeStore:
                 )
             return number, State(to)
 
-        return await self._change(f"move:{number}:{to}", change, choose)
+        return await self._change(f"move:{number}:{to}", number, change, choose)
 
     async def pause(self, number: int, change: Change) -> Episode:
         """Dispatch no more prompts of an episode; PAUSED once what is in flight is finished.
@@ -107,14 +107,14 @@ class EpisodeStore:
 
         def choose(rows: Rows) -> tuple[int, State]:
             chosen = number or self._first(rows, lambda state: state in (*PAUSE, *HELD), "pause")
-            state = _state(self._row(rows, chosen))
+            state = _state(rows[chosen])
             if state not in PAUSE:
                 raise StateError(
                     f"episode {chosen} is {state}: only a {' or '.join(PAUSE)} one can be paused"
                 )
             return chosen, PAUSE[state]
 
-        return await self._change(f"pause:{number}", change, choose)
+        return await self._change(f"pause:{number}", number, change, choose)
 
     async def resume(self, number: int, change: Change) -> Episode:
         """Let a paused episode go on from where it was paused; 0 is the first paused one.
@@ -124,7 +124,7 @@ class EpisodeStore:
 
         def choose(rows: Rows) -> tuple[int, State]:
             chosen = number or self._first(rows, lambda state: state in HELD, "resume")
-            row = self._row(rows, chosen)
+            row = rows[chosen]
             if _state(row) not in HELD:
                 raise StateError(
                     f"episode {chosen} is {_state(row)}: only a {' or '.join(HELD)} one "
@@ -132,31 +132,57 @@ class EpisodeStore:
                 )
             return chosen, State(row["paused_from"])
 
-        return await self._change(f"resume:{number}", change, choose)
+        return await self._change(f"resume:{number}", number, change, choose)
 
     async def _change(
-        self, operation: str, change: Change | None, choose: Callable[[Rows], tuple[int, State]]
+        self,
+        operation: str,
+        number: int,
+        change: Change | None,
+        choose: Callable[[Rows], tuple[int, State]],
     ) -> Episode:
-        """Compare and set until nobody else moved the episode in between."""
-        request = (change.request_id if change else "") or uuid.uuid4().hex
+        """Compare and set until nobody else moved the episode in between.
+
+        `number`: the episode that `choose` looks at; 0 when it is to find one.
+        """
+        request = (change.request_id or uuid.uuid4().hex) if change else ""
         for _ in range(_RACES):
             # In this order: what `rows` shows is then never this request's own effect.
-            rows = await self._records.read()
-            if answer := await self._records.answered(request):
+            rows = await self._rows(number)
+            if request and (answer := await self._records.answered(request)):
                 return self._repeated(answer, operation, request)
-            number, to = choose(rows)
-            state = _state(rows[number - 1])
-            fields = {"number": str(number), **_fields(change, request)}
+            if number:
+                await self._require(rows, number)
+            chosen, to = choose(rows)
+            state = _state(rows[chosen])
+            fields = {"number": str(chosen), **_fields(change, request)}
             if to in (State.PAUSING, State.PAUSED) and state != State.PAUSING:
                 fields["paused_from"] = state
             if to == State.FAILED:
                 fields["error"] = change.reason if change else ""
             moved = await self._records.move(
-                number, state, to, request_id=request, operation=operation, fields=fields
+                chosen, state, to, request_id=request, operation=operation, fields=fields
             )
             if moved.answer:
                 return self._repeated(moved.answer, operation, request)
         raise StateError(f"the episodes of run {self.run} keep changing: ask again")
+
+    async def _rows(self, number: int) -> Rows:
+        """The one, {} when there is none; for 0 every one that may not be over, or the last.
+
+        Of the one the cost is the same at episode 10 and at 10,000: the loop polls for it.
+        """
+        if number:
+            row = await self._records.one(number) if number > 0 else {}
+            return {number: row} if row else {}
+        first = max(1, self._over)
+        found = dict(enumerate(await self._records.read(first), start=first))
+        if first > 1 and found and _state(found[first]) not in OVER:
+            self._over = 0  # a server that lost its last second has it going again
+            return await self._rows(0)
+        going = (n - 1 for n, row in found.items() if _state(row) not in OVER)
+        self._over = next(going, max(found, default=0))
+        return found
 
     def _repeated(self, answer: Answer, operation: str, request: str) -> Episode:
         if answer.operation != operation:
@@ -166,17 +192,18 @@ class EpisodeStore:
             )
         return self._episode(int(answer.fields["number"]), answer.fields)
 
-    def _row(self, rows: Rows, number: int) -> Mapping[str, str]:
-        if not 1 <= number <= len(rows):
-            raise UnknownEpisodeError(
-                f"run {self.run} has no episode {number}: it has 1 to {len(rows)}"
-                if rows
-                else f"run {self.run} has no episodes yet"
-            )
-        return rows[number - 1]
+    async def _require(self, rows: Rows, number: int) -> None:
+        if number in rows:
+            return
+        count = await self._records.count()
+        raise UnknownEpisodeError(
+            f"run {self.run} has no episode {number}: it has 1 to {count}"
+            if count
+            else f"run {self.run} has no episodes yet"
+        )
 
     def _first(self, rows: Rows, fits: Callable[[State], bool], verb: str) -> int:
-        for number, row in enumerate(rows, start=1):
+        for number, row in rows.items():
             if fits(_state(row)):
                 return number
         raise StateError(f"run {self.run} has no episode left to {verb}")

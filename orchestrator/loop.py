@@ -79,7 +79,10 @@ async def _publish_start(
             f"the learner's checkpoint holds episode {version}, which Redis has as"
             f" {state_of(last)}: Redis lost this run; begin the stage anew: --fresh {ports.stage}"
         )
-    return version + (1 if state_of(last) == State.COMPLETED else 0)
+    if state_of(last) != State.COMPLETED:
+        return version
+    await ports.archive(version)  # it may have been cut off in between
+    return version + 1
 
 
 async def _was_published(ports: LoopPorts, number: int) -> bool:
@@ -104,7 +107,7 @@ async def sample_episode(ports: LoopPorts, settings: EpisodeSettings, number: in
     when more prompts than `settings.max_failed` are lost to errors: the episode is FAILED then.
     """
     started, paused = ports.clock(), 0.0
-    prompts, sent = await ports.prompts(number), 0
+    prompts = await ports.prompts(number)
     watch = ChangeWatch(ports, settings)
     while True:
         episode = await ports.episodes.get(number)
@@ -116,9 +119,12 @@ async def sample_episode(ports: LoopPorts, settings: EpisodeSettings, number: in
             await try_move(ports.episodes, number, State.SAMPLING)
         if state == State.SAMPLING:
             await fail_if_too_many_failed(ports, episode, settings)
-        if state == State.SAMPLING and sent < len(prompts):
+        # By what Redis has, not by what was sent: it may have lost its last second since. They are
+        # dispatched in order, so what is missing is the end.
+        missing = prompts[episode.dispatched :]
+        if state == State.SAMPLING and missing:
             room = max(0, settings.in_flight - episode.in_flight)
-            sent += await ports.dispatch(number, prompts[sent : sent + room])
+            await ports.dispatch(number, missing[:room])
         elif state == State.SAMPLING and episode.in_flight == 0:
             await tell_failures(ports, episode)
             return ports.clock() - started - paused
@@ -144,7 +150,7 @@ async def train_episode(
     """Let the learner train an episode, put its weights on every engine, and close it.
 
     The next episode may be sampled once the engines hold the weights; the learner writes its
-    checkpoint meanwhile, and only then is the episode COMPLETED.
+    checkpoint meanwhile, and only then is the episode COMPLETED and its ledger put away.
     """
 
     async def move(to: State) -> Episode:
@@ -178,3 +184,4 @@ async def train_episode(
         )
     )
     await move(State.COMPLETED)
+    await ports.archive(number)

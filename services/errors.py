@@ -10,11 +10,13 @@ PairloopError
 │   └── OutOfMemoryError     a process was killed for lack of memory
 ├── StateError           an episode cannot make this move from its state
 │   └── UnknownEpisodeError  the run has no episode of that number
+├── LedgerError          plan, ledger and checkpoint contradict each other
 ├── StallError           a wait passed its deadline
 ├── WeightsError         weights were refused: unknown base, broken checksum
 │   └── AttestationError a worker does not hold the weights it should, even after a repair
 ├── WorkerError          a worker failed; carries its cause
-│   └── WorkerDiedError      its process ended without a word
+│   ├── WorkerDiedError      its process ended without a word
+│   └── ReplacedError        it was taken for dead, and another has its work
 └── Waiting              no failure: a job waits for people or an event; the same command goes on
 
 `orchestrator/run.py` prints one line of it and exits with `exit_code`. The message says what
@@ -78,6 +80,10 @@ class UnknownEpisodeError(StateError):
     """The run has no episode of that number."""
 
 
+class LedgerError(PairloopError):
+    """Plan, ledger and checkpoint of a run contradict each other; the message shows both sides."""
+
+
 class StallError(PairloopError):
     """A wait passed its deadline."""
 
@@ -96,6 +102,10 @@ class WorkerError(PairloopError):
 
 class WorkerDiedError(WorkerError):
     """A worker's process ended without saying why: killed, crashed, or lost with its machine."""
+
+
+class ReplacedError(WorkerError):
+    """A worker was taken for dead and replaced: nothing that it still does is taken."""
 
 
 class Waiting(PairloopError):

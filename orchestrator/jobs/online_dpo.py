@@ -1,6 +1,5 @@
 """Online DPO: sample, score, pair, train, publish; episode by episode."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -22,6 +21,7 @@ from services.data.settings import DataSource
 from services.inputs import Rows
 from services.learner.jobs.settings import OnlineDPOSettings
 from services.pairs.settings import PairSettings
+from services.queues.ledger_file import LEDGER, read_ledger_file
 from services.queues.settings import QueueSettings
 from services.reward.settings import RewardSettings
 from services.rollout.settings import EngineSettings, SamplingSettings
@@ -30,10 +30,6 @@ from services.weights.settings import SyncSettings
 
 if TYPE_CHECKING:
     from orchestrator.stages.context import StageContext
-
-
-LEDGER = "ledger.jsonl"
-"""In the artifact: what happened to every prompt."""
 
 
 class OnlineDPO(OnlineDPOSettings, PolicyJob):
@@ -112,8 +108,8 @@ class OnlineDPO(OnlineDPOSettings, PolicyJob):
     def made_nothing(self, folder: Path, metrics: Mapping[str, float]) -> bool:
         """By the ledger: the metrics are those of the last episode alone."""
         try:
-            with (folder / LEDGER).open(encoding="utf-8") as events:
-                return not any(json.loads(event)["kind"] == "trained" for event in events)
+            events = read_ledger_file(folder / LEDGER)
+            return not any(event.kind == "trained" for event in events)
         except FileNotFoundError:
             return False
 

@@ -42,9 +42,8 @@ class LoopPorts:
     episodes: Episodes
     prompts: Callable[[int], Awaitable[Sequence[Prompt]]]
     """The prompts of an episode."""
-    dispatch: Callable[[int, Sequence[Prompt]], Awaitable[int]]
-    """Send these, in order, as far as credits and state allow; returns how many are sent now,
-    those of an earlier attempt included."""
+    dispatch: Callable[[int, Sequence[Prompt]], Awaitable[object]]
+    """Send these, in order, as far as credits and state allow; none is sent twice."""
     weights: Callable[[int, float], Awaitable[Weights]]
     """The learner's version, at least this one; StallError past so many seconds."""
     publish: Callable[[Weights], Awaitable[None]]
@@ -53,6 +52,8 @@ class LoopPorts:
     """Of an episode's rewards and pairs."""
     failures: Callable[[int], Awaitable[str]]
     """Why prompts of an episode went to the dead letters, the most frequent cause first."""
+    archive: Callable[[int], Awaitable[None]]
+    """Audit the ledger of an episode that is over, and move it out of Redis."""
     report: Callable[[Event], None]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     """Seconds between two looks at an episode."""

@@ -31,6 +31,11 @@ def rows_of_episode(rows: int, episode: int, count: int, seed: int) -> list[int]
     return chosen
 
 
+def prompt_id(run: str, episode: int, index: int) -> str:
+    """Of a prompt; the same in every attempt."""
+    return f"{run}/e{episode:05d}/p{index:05d}"
+
+
 def make_prompt(
     row: PromptRow,
     rendered: tuple[str, Sequence[int]],
@@ -48,7 +53,7 @@ def make_prompt(
     """
     text, token_ids = rendered
     return Prompt(
-        id=f"{run}/e{episode:05d}/p{index:05d}",
+        id=prompt_id(run, episode, index),
         run=run,
         episode=episode,
         index=index,

@@ -2,32 +2,28 @@
 
 import asyncio
 import contextlib
-import json
 import uuid
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from orchestrator.artifacts.store import linked, read_artifact
-from orchestrator.jobs.online_dpo import LEDGER, OnlineDPO
+from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.loop import run_episodes
+from orchestrator.online.archive import LedgerArchive, require_training
 from orchestrator.online.ports import LoopPorts, Weights
-from orchestrator.online.prompts import episode_prompts
+from orchestrator.online.prompts import episode_prompts, prompt_id
 from orchestrator.online.services import Services, start_services, watched
 from orchestrator.online.supervision import supervise
 from orchestrator.stages.context import StageContext
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.causes import causes
 from services.data.rows import read_prompts
-from services.errors import DataError, StallError, WorkerError
+from services.errors import StallError
 from services.learner.online.pair_record import join_pairs
 from services.learner.online.rollouts import ROLLOUTS
 from services.pairs.stats import merge
 from services.queues.address import redis_address
-from services.queues.ledger import LedgerEvent, ledger_audit
+from services.queues.ledger_file import LEDGER
 from services.weights.broadcaster import broadcast
 
 _KEPT_S = 86_400
@@ -39,39 +35,28 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
     # Ids have no attempt in them: the same run made again gives the same ids.
     ids = f"{context.run.name}.{context.stage}.{context.trunk}"
     name = f"{ids}.{_attempt(context.scratch)}"
+    published = _published(context)
+
+    def planned(episode: int) -> list[str]:
+        return [prompt_id(ids, episode, index) for index in range(job.episodes.prompts)]
+
     async with contextlib.AsyncExitStack() as stack:
         url = stack.enter_context(redis_address(job.queues, context.run.folder / "redis"))
-        services = await start_services(job, context, name, url, _published(context), stack)
-        await supervise(_loop(job, context, ids, services), watched(services, job.sync.timeout_s))
+        services = await start_services(job, context, name, url, published, stack)
+        archive = LedgerArchive(context.scratch, services.queues, planned)
+        loop = _loop(job, context, ids, services, archive)
+        await supervise(loop, watched(services, job.sync.timeout_s))
         metrics = await _drained(services.learner, job.episodes.timeout_s)
-        ledger = await services.queues.ledger()
+        await archive.write_start()
         await services.queues.expire(_KEPT_S)
-    _write_ledger(context, [asdict(event) for event in ledger])
+    before = context.extends / LEDGER if context.extends else None
+    archive.join(published + 1, job.episodes.count, before, context.out / LEDGER)
     join_pairs(context.scratch / job.resume, job.episodes.count, context.out / "pairs.jsonl")
     if (recorded := context.scratch / job.resume / ROLLOUTS).is_dir():
         linked(recorded, context.out / ROLLOUTS)
-    problems = ledger_audit(ledger)
-    if problems:
-        raise WorkerError(
-            f"the ledger does not add up: {problems[0]} ({len(problems)} problems); keep the run's"
-            " folder and report it"
-        )
     if context.extends is None:
-        require_training(context.stage, ledger)
-    return metrics | {"ledger_events": float(len(ledger))}
-
-
-def require_training(stage: str, ledger: Sequence[LedgerEvent]) -> None:
-    """DataError when no pair of a whole run was trained: its last version is its first."""
-    if any(event.kind == "trained" for event in ledger):
-        return
-    dropped = Counter(event.detail for event in ledger if event.kind == "dropped")
-    reasons = ", ".join(f"{count} {reason.lower()}" for reason, count in dropped.most_common())
-    raise DataError(
-        f"{stage} trained on no pair: all {dropped.total()} groups were dropped ({reasons}), so the"
-        " policy is unchanged; see sampling, pairs.min_margin and the reward, then begin anew:"
-        f" --fresh {stage}"
-    )
+        require_training(context.stage, context.out / LEDGER)
+    return metrics
 
 
 def _attempt(scratch: Path) -> str:
@@ -86,7 +71,9 @@ def _attempt(scratch: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-async def _loop(job: OnlineDPO, context: StageContext, ids: str, services: Services) -> None:
+async def _loop(
+    job: OnlineDPO, context: StageContext, ids: str, services: Services, archive: LedgerArchive
+) -> None:
     rows = read_prompts(job.prompts)
 
     async def prompts(episode: int) -> list[Prompt]:
@@ -99,10 +86,6 @@ async def _loop(job: OnlineDPO, context: StageContext, ids: str, services: Servi
             count=job.episodes.prompts,
             seed=job.seed,
         )
-
-    async def dispatch(episode: int, wanted: Sequence[Prompt]) -> int:
-        answer = await services.queues.dispatch(episode, wanted)
-        return answer.sent + answer.known
 
     async def weights(version: int, timeout_s: float) -> Weights:
         held = await services.version_store.wait(version, timeout_s)
@@ -123,15 +106,20 @@ async def _loop(job: OnlineDPO, context: StageContext, ids: str, services: Servi
         letters = await services.queues.dead_letters()
         return causes([(x.prompt_id, x.error) for x in letters if x.episode == episode])
 
+    async def put_away(episode: int) -> None:
+        if episode > _published(context):  # the others are in the artifact that this goes on from
+            await archive.put_away(episode)
+
     ports = LoopPorts(
         stage=context.stage,
         episodes=services.store,
         prompts=prompts,
-        dispatch=dispatch,
+        dispatch=services.queues.dispatch,
         weights=weights,
         publish=publish,
         statistics=statistics,
         failures=failures,
+        archive=put_away,
         report=context.run.report,
     )
     await run_episodes(ports, job.episodes)
@@ -155,15 +143,3 @@ def _published(context: StageContext) -> int:
     """Episodes that the artifact this stage goes on from holds."""
     artifact = read_artifact(context.extends) if context.extends else None
     return int(artifact.metrics.get("version", 0)) if artifact else 0
-
-
-def _write_ledger(context: StageContext, events: Sequence[dict[str, Any]]) -> None:
-    """Into the artifact, after the ledger of the one it goes on from."""
-    with (context.out / LEDGER).open("w", encoding="utf-8") as file:
-        if context.extends is not None and (context.extends / LEDGER).is_file():
-            file.write((context.extends / LEDGER).read_text(encoding="utf-8"))
-        before = _published(context)
-        for event in events:
-            # The version a longer run starts from was published by the shorter one.
-            if not before or event["kind"] != "published" or event["episode"] > before:
-                file.write(json.dumps(event) + "\n")

@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 from google.protobuf.message import DecodeError
 
 from pairloop.data.v1.pair_pb2 import DROP_REASON_STALE, DropReason, PreferencePair, Score
-from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
-from services.errors import DataError, LineageError, UnreachableError, one_line
+from pairloop.data.v1.rollout_pb2 import Rollout
+from services.errors import DataError, LineageError, ReplacedError, UnreachableError, one_line
 from services.pairs.build import make_pair, stale
 from services.pairs.sampled_examples import Examples
 from services.pairs.select import Selection, select
@@ -31,7 +31,7 @@ POLL_S = 0.5
 
 _KEPT = 1000
 """Characters of a failure that stay with its item."""
-ENDS_THE_WORKER = (UnreachableError, LineageError)
+ENDS_THE_WORKER = (UnreachableError, LineageError, ReplacedError)
 
 
 class Item(Protocol):
@@ -53,7 +53,7 @@ class Queues(Protocol):
     async def commit_pair(self, item: Any, pair: PreferencePair) -> bool:
         """Finish an item with a pair; False when it was finished already."""
 
-    async def commit_drop(self, item: Any, prompt: Prompt, reason: DropReason) -> bool:
+    async def commit_drop(self, item: Any, reason: DropReason) -> bool:
         """Finish an item without one; False when it was finished already."""
 
     async def fail(self, stream: Literal["rollouts"], item: Any, error: str) -> bool:
@@ -144,7 +144,7 @@ class PairWorker:
         rollout = _parse(item.payload)
         prompt = rollout.prompt
         if stale(rollout, prompt.episode, self._max_staleness):
-            await self._queues.commit_drop(item, prompt, DROP_REASON_STALE)
+            await self._queues.commit_drop(item, DROP_REASON_STALE)
             return
         scores = await self._scorer.score(prompt, rollout.samples)
         choice = select(
@@ -154,7 +154,7 @@ class PairWorker:
             prompt.sampling.seed,
         )
         if not isinstance(choice, Selection):
-            if await self._queues.commit_drop(item, prompt, choice):
+            if await self._queues.commit_drop(item, choice):
                 self._count(rollout, scores, None)
             return
         pair = make_pair(rollout, scores, choice, self._description)

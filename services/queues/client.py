@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry as BlockingRetry
 
-from services.errors import ConfigError, ResourceError, UnreachableError
+from services.errors import ConfigError, ReplacedError, ResourceError, UnreachableError
 
 Fields = dict[bytes, bytes]
 Entry = tuple[str, Fields]
@@ -93,6 +93,11 @@ class Client:
                 for key in keys:
                     pipe.hgetall(key)
                 return cast(list[Fields], await pipe.execute())
+
+    async def unlink(self, keys: Sequence[str]) -> None:
+        """Remove keys; the server frees their memory in the background."""
+        with _refusals(self._address):
+            await self._redis.unlink(*keys)
 
     async def expire(self, prefix: str, seconds: int) -> None:
         """Let every key that begins with `prefix` end after so many seconds."""
@@ -202,6 +207,10 @@ def _refusals(address: str) -> Iterator[None]:
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise UnreachableError(_silent(address)) from error
     except redis.ResponseError as error:
+        if str(error).startswith("FENCED"):
+            raise ReplacedError(
+                "this worker was taken for dead and another has its work; its process ends"
+            ) from error
         if str(error).startswith(("OOM", "MISCONF")):
             raise ResourceError(
                 f"Redis at {address} cannot write: {error}: free its memory or disk"

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from services.errors import StateError
 from services.queues.client import Client, connect
-from services.queues.keys import Keys
+from services.queues.keys import LAYOUT, Keys
 
 Fields = dict[str, str]
 
@@ -54,16 +55,28 @@ class EpisodeRecords:
         Where there are none at all, the first `published` are made COMPLETED.
 
         Returns how many there were, and how many prompts they have. Nothing is made when there
-        were more than `count`, or with another number of prompts.
+        were more than `count`, or with another number of prompts. Raises StateError for a run that
+        another version of this code began.
         """
-        keys = [self._keys.episodes, *(self._keys.episode(n) for n in range(1, count + 1))]
-        before, planned = await self._client.script("create", keys, [prompts, published])
-        return int(before), int(planned)
+        keys = [self._keys.episodes, self._keys.layout]
+        keys += [self._keys.episode(number) for number in range(1, count + 1)]
+        reply = await self._client.script("create", keys, [prompts, published, LAYOUT])
+        before, planned, layout = map(int, reply)
+        if layout != LAYOUT:
+            raise StateError(
+                f"run {self._keys.run} was begun by another version of Pairloop (its keys in Redis"
+                f" have layout {layout}, this one writes {LAYOUT}): finish it with that one, or"
+                " begin the stage anew with --fresh"
+            )
+        return before, planned
 
-    async def read(self) -> list[Fields]:
-        """Every episode, in order."""
-        count = int(await self._client.get(self._keys.episodes) or 0)
-        return await self._rows(range(1, count + 1))
+    async def count(self) -> int:
+        """How many there are."""
+        return int(await self._client.get(self._keys.episodes) or 0)
+
+    async def read(self, first: int = 1) -> list[Fields]:
+        """Every episode from number `first`, in order."""
+        return await self._rows(range(first, await self.count() + 1))
 
     async def one(self, number: int) -> Fields:
         """One episode, however many there are; {} when there is no such one."""
@@ -85,7 +98,10 @@ class EpisodeRecords:
         operation: str,
         fields: Mapping[str, str],
     ) -> Moved:
-        """Set state and fields at once, if the state is still `seen` and the request id is new."""
+        """Set state and fields at once, if the state is still `seen` and the request id is new.
+
+        A request id of "" is always new, and its answer is not kept.
+        """
         args = [request_id, operation, seen, to]
         for name, value in fields.items():
             args += [name, value]

@@ -11,10 +11,14 @@ class Item:
     """One delivery of one entry: commit it, or fail it."""
 
     entry_id: str
+    prompt_id: str
+    episode: int
     payload: bytes
     """A serialized Prompt (of "prompts") or Rollout (of "rollouts")."""
-    deliveries: int
-    """1 the first time."""
+    consumer: str
+    """Who took it."""
+    deaths: int = 0
+    """Consumers that ended while they held it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class DeadLetter:
     stream: str
     prompt_id: str
     episode: int
-    deliveries: int
+    failures: int
+    """Tries that ended in an error."""
+    deaths: int
+    """Consumers that ended while they held it."""
     error: str
     payload: bytes

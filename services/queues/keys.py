@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 GROUP = "workers"
+LAYOUT = 2
+"""Of what is written under these keys. 1 (no key says so): that of 0.1.0."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,28 @@ class Keys:
         """Stream of an episode's pairs, kept until they are trained."""
         return self._key("pairs", episode)
 
-    def dispatched(self, episode: int) -> str:
-        """Set of the prompt ids of an episode that were dispatched."""
-        return self._key("dispatched", episode)
+    def tries(self, stream: str) -> str:
+        """Hash of a work stream: "failures:<entry>" and "deaths:<entry>" of its items."""
+        return self._key("tries", stream)
+
+    @property
+    def fenced(self) -> str:
+        """Set of the consumers that were taken for dead: nothing they send is taken."""
+        return self._key("fenced")
+
+    def account(self, episode: int) -> list[str]:
+        """What every script that counts takes: `account_at` of lua/common.lua."""
+        return [
+            self.episode(episode), self.ledger(episode), self.steps(episode), self.credits
+        ]  # fmt: skip
+
+    def ledger(self, episode: int) -> str:
+        """Append-only stream of what happened to each prompt of an episode."""
+        return self._key("ledger", episode)
+
+    def steps(self, episode: int) -> str:
+        """Hash: the last step of each prompt of an episode that was dispatched, by its id."""
+        return self._key("steps", episode)
 
     def episode(self, number: int) -> str:
         """Hash of an episode: its state, counters and last change."""
@@ -51,9 +72,9 @@ class Keys:
         return self._key("credits")
 
     @property
-    def ledger(self) -> str:
-        """Append-only stream of what happened to every prompt."""
-        return self._key("ledger")
+    def layout(self) -> str:
+        """Which keys the run has, and what is in them: a number, `LAYOUT`."""
+        return self._key("layout")
 
     @property
     def dead(self) -> str:

@@ -1,6 +1,6 @@
-"""The ledger, and the proof from it alone that no prompt was lost or used twice."""
+"""The ledger, and the proof from it and the plan that no prompt was lost or used twice."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 _NEXT: dict[str, frozenset[str]] = {
@@ -8,7 +8,7 @@ _NEXT: dict[str, frozenset[str]] = {
     "dispatched": frozenset({"sampled", "dropped"}),
     "sampled": frozenset({"scored", "dropped"}),
     "scored": frozenset({"paired", "dropped"}),
-    "paired": frozenset({"trained"}),
+    "paired": frozenset({"trained", "dropped"}),
     "trained": frozenset(),
     "dropped": frozenset(),
 }
@@ -31,16 +31,22 @@ class LedgerEvent:
     reason; trained and published: the weight version."""
 
 
-def ledger_audit(events: Iterable[LedgerEvent], finished: bool = True) -> list[str]:
-    """Problems of a whole ledger, one line each; none proves that no prompt was lost or repeated.
+def ledger_audit(
+    events: Iterable[LedgerEvent],
+    planned: Mapping[int, Sequence[str]],
+    finished: bool = True,
+) -> list[str]:
+    """Problems of the ledgers of some episodes, one line each; none proves that nothing was lost.
 
-    Every dispatched prompt must go through its steps in order, each once, and end as trained or
-    dropped. With `finished=False` prompts still on their way are no problem. An episode's weights
-    are published once.
+    `planned`: by episode, the id of every prompt that it has. Each must be dispatched, go through
+    its steps in order, each once, and end as trained or dropped; none else may be there. With
+    `finished=False` prompts still on their way, or not yet dispatched, are no problem. An episode's
+    weights are published once.
     """
     problems: list[str] = []
     last: dict[str, LedgerEvent] = {}
     published: dict[int, str] = {}
+    episode_of = {id_: episode for episode, ids in planned.items() for id_ in ids}
     for event in events:
         if event.kind == "published":
             if event.episode in published:
@@ -53,8 +59,10 @@ def ledger_audit(events: Iterable[LedgerEvent], finished: bool = True) -> list[s
             problems.append(
                 f"{event.id}: {event.kind} at {event.entry_id} after {step or 'nothing'}"
             )
-        if before and before.episode != event.episode:
-            problems.append(f"{event.id}: in episode {before.episode} and {event.episode}")
+        new_here = before is None or before.episode != event.episode
+        if new_here and episode_of.get(event.id) != event.episode:
+            place = f"of episode {episode_of[event.id]}" if event.id in episode_of else "of none"
+            problems.append(f"{event.id}: in the ledger of episode {event.episode}, {place}")
         if event.kind in _NEXT:
             last[event.id] = event
     if finished:
@@ -63,4 +71,5 @@ def ledger_audit(events: Iterable[LedgerEvent], finished: bool = True) -> list[s
             for id_, event in last.items()
             if _NEXT[event.kind]
         ]
+        problems += [f"{id_}: never dispatched" for id_ in episode_of if id_ not in last]
     return problems

@@ -11,20 +11,24 @@ back when the prompt is dropped or its pair trained.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
+from services.errors import LedgerError
 from services.queues.client import Client, connect
 from services.queues.items import DeadLetter, Dispatched, Item, StreamName
 from services.queues.keys import GROUP, Keys
+from services.queues.leases import Leases
 from services.queues.ledger import LedgerEvent
+from services.queues.reading import entries_of, read_dead_letters, read_ledger
 from services.queues.settings import QueueSettings
 
 _BATCH = 256
+"""Outcomes in one script: the server does nothing else meanwhile."""
 _PAYLOADS = 64
-"""Entries with payloads that are read or written at once."""
+"""Prompts in one script."""
 _SLICE_S = 1.0
 """Longest single wait for new items; between two, abandoned and failed ones are looked for."""
 _STREAMS: tuple[StreamName, ...] = ("prompts", "rollouts")
@@ -38,7 +42,7 @@ class RunQueues:
         self._client = client
         self._keys = Keys(run)
         self._settings = settings
-        self._held: dict[StreamName, set[str]] = {name: set() for name in _STREAMS}
+        self._leases = Leases(client, self._keys, settings.reclaim_idle_s)
 
     @classmethod
     async def open(cls, url: str, run: str, settings: QueueSettings) -> Self:
@@ -53,6 +57,7 @@ class RunQueues:
 
     async def close(self) -> None:
         """Close the connections. What was taken and not committed goes to another worker."""
+        await self._leases.close()
         await self._client.close()
 
     async def dispatch(self, episode: int, prompts: Sequence[Prompt]) -> Dispatched:
@@ -68,10 +73,9 @@ class RunQueues:
                 args += [prompt.id, prompt.SerializeToString()]
             reply = await self._client.script(
                 "dispatch",
-                [keys.stream("prompts"), keys.episode(episode), keys.dispatched(episode),
-                 keys.ledger, keys.credits],
+                [keys.stream("prompts"), *keys.account(episode)],
                 args,
-            )  # fmt: skip
+            )
             sent, known = sent + reply[0], known + reply[1]
             if reply[2] == b"state":
                 return Dispatched(sent, known, "state")
@@ -85,9 +89,11 @@ class RunQueues:
         """Up to `count` items, abandoned ones first; waits up to `block_s` for the first.
 
         `consumer` names one live worker: what a predecessor of that name left comes at once, what
-        another worker left after `settings.reclaim_idle_s`. An item that was taken
-        `settings.max_deliveries` times and neither committed nor failed (it kills its workers)
-        goes to the dead letters instead.
+        another worker no longer renews after `settings.reclaim_idle_s`. What is taken is renewed
+        until it is committed, failed, or the queues are closed. An item that more than
+        `settings.max_deaths` workers ended with goes to the dead letters instead.
+
+        Raises ReplacedError when the consumer was taken for dead: see `give_back`.
         """
         deadline = time.monotonic() + block_s
         while True:
@@ -98,77 +104,97 @@ class RunQueues:
                     self._keys.stream(stream), GROUP, consumer, count - len(items),
                     int(wait * 1000),
                 )  # fmt: skip
-                items += [Item(entry, fields[b"payload"], 1) for entry, fields in entries]
-            self._held[stream].update(item.entry_id for item in items)
+                items += [
+                    Item(entry, fields[b"id"].decode(), int(fields[b"episode"]),
+                         fields[b"payload"], consumer)
+                    for entry, fields in entries
+                ]  # fmt: skip
+            for item in items:
+                self._leases.hold(stream, item)
             if items or time.monotonic() >= deadline:
                 return items
 
     async def commit_rollout(self, item: Item, rollout: Rollout) -> bool:
         """A prompt is sampled: hand its rollout to pairing. False: that was done before."""
         return await self._commit(
-            "prompts", item, rollout.prompt, rollout.SerializeToString(),
-            [("sampled", rollout.worker_id)],
-        )  # fmt: skip
+            "prompts", item, rollout.SerializeToString(), [("sampled", rollout.worker_id)]
+        )
 
     async def commit_pair(self, item: Item, pair: PreferencePair) -> bool:
         """A rollout became a pair: keep it until it is trained. False: that was done before."""
         origin = pair.provenance
         versions = f"{origin.min_policy_version}-{origin.max_policy_version}"
         return await self._commit(
-            "rollouts", item, pair.prompt, pair.SerializeToString(),
+            "rollouts", item, pair.SerializeToString(),
             [("scored", origin.scorer), ("paired", versions)],
         )  # fmt: skip
 
-    async def commit_drop(self, item: Item, prompt: Prompt, reason: DropReason) -> bool:
+    async def commit_drop(self, item: Item, reason: DropReason) -> bool:
         """A rollout gave no pair: count why, give its credit back. False: that was done before."""
-        events = [("dropped", _reason(reason))]
+        events = [("dropped", reason_name(reason))]
         if reason in (DropReason.DROP_REASON_TIE, DropReason.DROP_REASON_MARGIN):
             events.insert(0, ("scored", ""))
-        return await self._commit("rollouts", item, prompt, b"", events)
+        return await self._commit("rollouts", item, b"", events)
 
     async def fail(self, stream: StreamName, item: Item, error: str) -> bool:
         """A try of this item failed. False: the next `take` of any worker gets it again.
 
-        True: that was its last try; it is in the dead letters with `error`, dropped with the
-        reason DEAD_LETTER, and its credit is back.
+        True: it failed `settings.max_failures` times by now; it is in the dead letters with
+        `error`, dropped with the reason DEAD_LETTER, and its credit is back.
         """
-        prompt = _prompt(stream, item)
+        return await self._fail(stream, item, self._settings.max_failures, error)
+
+    async def give_back(self, stream: StreamName, consumer: str, died: bool) -> int:
+        """A consumer is gone: hand what it holds to whoever takes next; returns how much that is.
+
+        From now on nothing of a consumer of this name is taken: whatever replaces it has another.
+        `died`: with the items, each of which counts it.
+        """
         keys = self._keys
         reply = await self._client.script(
-            "fail",
-            [keys.stream(stream), keys.dead, keys.episode(prompt.episode), keys.ledger,
-             keys.credits],
-            [GROUP, item.entry_id, item.deliveries, self._settings.max_deliveries, prompt.id,
-             prompt.episode, stream, error],
-        )  # fmt: skip
-        self._held[stream].discard(item.entry_id)
-        return bool(reply)
+            "give_back",
+            [keys.stream(stream), keys.tries(stream), keys.fenced],
+            [GROUP, consumer, int(died)],
+        )
+        return int(reply)
 
     async def pairs(self, episode: int) -> list[PreferencePair]:
         """The kept pairs of an episode in canonical order: by the index of their prompt."""
-        pairs: list[PreferencePair] = []
-        after = "-"
-        while entries := await self._client.read(self._keys.pairs(episode), after, _PAYLOADS):
-            pairs += [PreferencePair.FromString(fields[b"payload"]) for _, fields in entries]
-            after = entries[-1][0]
+        pairs = [
+            PreferencePair.FromString(fields[b"payload"])
+            async for _, fields in entries_of(self._client, self._keys.pairs(episode))
+        ]
         return sorted(pairs, key=lambda pair: pair.prompt.index)
 
-    async def commit_trained(self, episode: int, version: int) -> int:
-        """A checkpoint holds the episode's pairs: forget them. How many; 0 the second time."""
-        keys = self._keys
-        reply = await self._client.script(
-            "trained",
-            [keys.pairs(episode), keys.episode(episode), keys.ledger, keys.credits],
-            [episode, version],
-        )
-        return int(reply)
+    async def commit_trained(
+        self, episode: int, version: int, trained: Sequence[str], left_out: Mapping[str, DropReason]
+    ) -> int:
+        """A checkpoint holds the episode: let its pairs go. How many; 0 the second time.
+
+        `trained`: the ids of the prompts whose pairs it trained; `left_out`: why not, of the other
+        pairs. Raises LedgerError when that is not what Redis has of the episode.
+        """
+        keys, now = self._keys, 0
+        outcomes = [(id_, "") for id_ in trained]
+        outcomes += [(id_, reason_name(reason)) for id_, reason in left_out.items()]
+        # At least once: an episode without a pair is committed as well.
+        for start in range(0, max(1, len(outcomes)), _BATCH):
+            last = start + _BATCH >= len(outcomes)
+            reply = await self._client.script(
+                "trained",
+                [keys.pairs(episode), *keys.account(episode)],
+                [version, int(last),
+                 *(text for pair in outcomes[start : start + _BATCH] for text in pair)],
+            )  # fmt: skip
+            now += int(reply[0])
+            if reply[1:]:
+                raise _contradiction(episode, version, *(text.decode() for text in reply[1:]))
+        return now
 
     async def published(self, episode: int, version: int) -> bool:
         """Every engine holds the episode's weights. False: that was recorded before."""
         keys = self._keys
-        reply = await self._client.script(
-            "published", [keys.episode(episode), keys.ledger], [episode, version]
-        )
+        reply = await self._client.script("published", keys.account(episode), [version])
         return bool(reply)
 
     async def episode_state(self, episode: int) -> str:
@@ -188,19 +214,14 @@ class RunQueues:
         """Prompts dispatched and neither trained nor dropped, over all episodes."""
         return int(await self._client.get(self._keys.credits) or 0)
 
-    async def ledger(self, after: str = "-") -> list[LedgerEvent]:
-        """Every event after the one with this entry id, in order; "-": from the first."""
-        events: list[LedgerEvent] = []
-        while entries := await self._client.read(self._keys.ledger, after, _BATCH):
-            for entry, fields in entries:
-                text = {name.decode(): value.decode() for name, value in fields.items()}
-                events.append(
-                    LedgerEvent(
-                        entry, text["kind"], text["id"], int(text["episode"]), text["detail"]
-                    )
-                )
-            after = entries[-1][0]
-        return events
+    async def ledger(self, episode: int) -> list[LedgerEvent]:
+        """Every event of an episode, in order; none once it was forgotten."""
+        return await read_ledger(self._client, self._keys.ledger(episode), episode)
+
+    async def forget(self, episode: int) -> None:
+        """An episode is over and its ledger is elsewhere: keep its state and counters alone."""
+        keys = self._keys
+        await self._client.unlink([keys.ledger(episode), keys.steps(episode), keys.pairs(episode)])
 
     async def expire(self, seconds: int) -> None:
         """Let Redis forget the run, episodes included, after so many seconds."""
@@ -208,71 +229,67 @@ class RunQueues:
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Every item that kept failing, oldest first."""
-        letters: list[DeadLetter] = []
-        after = "-"
-        while entries := await self._client.read(self._keys.dead, after, _PAYLOADS):
-            for entry, fields in entries:
-                letters.append(
-                    DeadLetter(
-                        entry_id=entry,
-                        stream=fields[b"stream"].decode(),
-                        prompt_id=fields[b"id"].decode(),
-                        episode=int(fields[b"episode"]),
-                        deliveries=int(fields[b"deliveries"]),
-                        error=fields[b"error"].decode(),
-                        payload=fields[b"payload"],
-                    )
-                )
-            after = entries[-1][0]
-        return letters
+        return await read_dead_letters(self._client, self._keys.dead)
 
     async def _commit(
-        self,
-        stream: StreamName,
-        item: Item,
-        prompt: Prompt,
-        output: bytes,
-        events: list[tuple[str, str]],
+        self, stream: StreamName, item: Item, output: bytes, events: list[tuple[str, str]]
     ) -> bool:
         keys = self._keys
-        downstream = keys.stream("rollouts") if stream == "prompts" else keys.pairs(prompt.episode)
+        downstream = keys.stream("rollouts") if stream == "prompts" else keys.pairs(item.episode)
         reply = await self._client.script(
             "commit",
-            [keys.stream(stream), downstream, keys.episode(prompt.episode), keys.ledger,
-             keys.credits],
-            [GROUP, item.entry_id, prompt.id, prompt.episode, output,
+            [keys.stream(stream), downstream, keys.tries(stream), keys.fenced,
+             *keys.account(item.episode)],
+            [GROUP, item.entry_id, item.consumer, item.prompt_id, item.episode, output,
              *(text for event in events for text in event)],
         )  # fmt: skip
-        self._held[stream].discard(item.entry_id)
+        self._leases.let_go(stream, item)
+        return bool(reply)
+
+    async def _fail(self, stream: StreamName, item: Item, allowed: int, error: str) -> bool:
+        keys = self._keys
+        reply = await self._client.script(
+            "fail",
+            [keys.stream(stream), keys.dead, keys.tries(stream), *keys.account(item.episode)],
+            [GROUP, item.entry_id, item.consumer, allowed, item.prompt_id, item.episode, stream,
+             error],
+        )  # fmt: skip
+        self._leases.let_go(stream, item)
         return bool(reply)
 
     async def _reclaim(self, stream: StreamName, consumer: str, count: int) -> list[Item]:
         idle_ms = int(self._settings.reclaim_idle_s * 1000)
         reply = await self._client.script(
             "reclaim",
-            [self._keys.stream(stream)],
-            [GROUP, consumer, idle_ms, count, *sorted(self._held[stream])],
+            [self._keys.stream(stream), self._keys.tries(stream), self._keys.fenced],
+            [GROUP, consumer, idle_ms, count, *self._leases.entries(stream, consumer)],
         )
         items = []
-        for entry, payload, deliveries, holder in reply:
-            item = Item(entry.decode(), payload, deliveries)
-            if deliveries <= self._settings.max_deliveries:
+        for entry, id_, episode, payload, deaths, holder in reply:
+            item = Item(entry.decode(), id_.decode(), int(episode), payload, consumer, deaths)
+            if deaths < self._settings.max_deaths:
                 items.append(item)
             else:
-                await self.fail(
+                await self._fail(
                     stream,
                     item,
-                    f"taken {deliveries - 1} times and never finished, last by {holder.decode()}: "
-                    "it seems to end its workers",
+                    0,
+                    f"{deaths} workers ended while they held it, the last was {holder.decode()}: "
+                    "it seems to end them",
                 )
+        if reply and not items:  # those that had to wait for the one that is buried now
+            return await self._reclaim(stream, consumer, count)
         return items
 
 
-def _prompt(stream: StreamName, item: Item) -> Prompt:
-    if stream == "prompts":
-        return Prompt.FromString(item.payload)
-    return Rollout.FromString(item.payload).prompt
-
-
-def _reason(reason: DropReason) -> str:
+def reason_name(reason: DropReason) -> str:
+    """As ledger and counters have it: "TIE"."""
     return DropReason.Name(reason).removeprefix("DROP_REASON_")
+
+
+def _contradiction(episode: int, version: int, id_: str, found: str) -> LedgerError:
+    of = f"prompt {id_} is {found} there" if id_ else f"there are {found}"
+    return LedgerError(
+        f"the checkpoint of version {version} and Redis do not agree on episode {episode}: {of};"
+        " keep the run's folder and report it, or begin the stage anew with --fresh"
+    )

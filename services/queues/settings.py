@@ -18,10 +18,13 @@ class QueueSettings(Settings):
     """Of the embedded server's append-only file: "everysec" may lose a second on power loss."""
     credits: Operational[int] = Field(512, ge=1)
     """Prompts between dispatch and training at most: the backpressure."""
-    max_deliveries: Operational[int] = Field(3, ge=1)
-    """Tries of one item before it goes to the dead letters."""
-    reclaim_idle_s: Operational[float] = Field(300.0, gt=0.0)
-    """An item a worker has held this long is given to another; above the slowest handler."""
+    max_failures: Operational[int] = Field(3, ge=1)
+    """Tries of one item that end in an error before it goes to the dead letters."""
+    max_deaths: Operational[int] = Field(4, ge=1)
+    """Workers that end while they hold an item before it goes to the dead letters."""
+    reclaim_idle_s: Operational[float] = Field(60.0, gt=0.0)
+    """A worker that has not renewed what it holds for this long, as it stands still or its machine
+    is gone, loses it to another; how long the work takes does not matter."""
     connect_timeout_s: Operational[float] = Field(5.0, gt=0.0)
 
     @property

@@ -104,6 +104,8 @@ def test_numbers_of_what_is_stored_do_not_change() -> None:
         "DROP_REASON_MARGIN": 3,
         "DROP_REASON_DEAD_LETTER": 4,
         "DROP_REASON_STALE": 5,
+        "DROP_REASON_TOO_LONG": 6,
+        "DROP_REASON_NOT_REACHED": 7,
     }
     fields = pair_pb2.PreferencePair.DESCRIPTOR.fields_by_name
     assert {name: field.number for name, field in fields.items()} == {

@@ -18,6 +18,7 @@ from pairloop.admin.v1.admin_pb2 import Episode
 from pairloop.admin.v1.admin_pb2_grpc import AdminServiceStub
 from services.learner.online.rollouts import read_rollouts
 from services.queues.ledger import LedgerEvent, ledger_audit
+from services.queues.ledger_file import LEDGER, read_ledger_file
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = "model.safetensors"
@@ -91,8 +92,16 @@ def pause_and_resume(run: "subprocess.Popen[str]", port: int, events: Path) -> E
 
 
 def ledger_of(artifact: Path) -> list[LedgerEvent]:
-    lines = (artifact / "ledger.jsonl").read_text().splitlines()
-    return [LedgerEvent(**json.loads(line)) for line in lines]
+    return list(read_ledger_file(artifact / LEDGER))
+
+
+def planned(episodes: int, prompts: int, ledger: list[LedgerEvent]) -> dict[int, list[str]]:
+    """As the loop names its prompts; run and trunk are those that the ledger shows."""
+    (run,) = {event.id.split("/")[0] for event in ledger if event.id}
+    return {
+        episode: [f"{run}/e{episode:05d}/p{index:05d}" for index in range(prompts)]
+        for episode in range(1, episodes + 1)
+    }
 
 
 def held_until(resumed: Episode, ledger: list[LedgerEvent]) -> bool:
@@ -131,7 +140,8 @@ def test_the_recipe_runs_whole_holds_when_paused_and_repeats(output: Path) -> No
     assert all(episode["metrics"]["sampler_gap"] < 1e-3 for episode in online["episodes"])
 
     artifact = folder / "online_dpo"
-    assert ledger_audit(ledger_of(artifact)) == []
+    ledger = ledger_of(artifact)
+    assert ledger_audit(ledger, planned(2, 12, ledger)) == []
     assert held_until(resumed, ledger_of(artifact))
     model = AutoModelForCausalLM.from_pretrained(artifact)
     assert len(AutoTokenizer.from_pretrained(artifact)) <= model.config.vocab_size
@@ -219,7 +229,7 @@ def test_a_run_goes_on_in_its_episode_with_other_operation_and_then_with_more_ep
     assert ["episode 4/5: done" in printed, "episode 5/5: done" in printed] == [False, True]
     assert trained(artifact)[: len(before)] == before
     ledger = ledger_of(artifact)
-    assert ledger_audit(ledger) == []
+    assert ledger_audit(ledger, planned(5, 12, ledger)) == []
     assert {event.episode for event in ledger if event.kind == "trained"} == {1, 2, 3, 4, 5}
     # What it recorded outlived the interruption and the end of the shorter run.
     of_episode = [read_rollouts(artifact / "rollouts", episode) for episode in range(1, 6)]

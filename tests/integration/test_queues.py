@@ -17,7 +17,7 @@ from services.queues.ledger import ledger_audit
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 
-SETTINGS = QueueSettings(credits=4, max_deliveries=3, reclaim_idle_s=300.0)
+SETTINGS = QueueSettings(credits=4, max_failures=3, max_deaths=3, reclaim_idle_s=300.0)
 EAGER = SETTINGS.model_copy(update={"reclaim_idle_s": 0.001})
 """Everything that another worker holds counts as abandoned."""
 
@@ -54,7 +54,7 @@ async def queues(redis_url: str, store: EpisodeStore) -> AsyncIterator[RunQueues
 
 
 async def kinds(queues: RunQueues) -> list[str]:
-    return [event.kind for event in await queues.ledger()]
+    return [event.kind for event in await queues.ledger(1)]
 
 
 async def test_a_prompt_goes_all_the_way(queues: RunQueues, store: EpisodeStore) -> None:
@@ -62,7 +62,7 @@ async def test_a_prompt_goes_all_the_way(queues: RunQueues, store: EpisodeStore)
     assert await queues.dispatch(1, [prompt]) == Dispatched(1, 0, "")
     (item,) = await queues.take("prompts", "a", 4, 0.0)
     assert Prompt.FromString(item.payload) == prompt
-    assert item.deliveries == 1
+    assert (item.prompt_id, item.episode, item.deaths) == (prompt.id, 1, 0)
     assert await queues.commit_rollout(item, rollout_of(item, "worker-7"))
     (item,) = await queues.take("rollouts", "p", 4, 0.0)
     pair = pair_of(item)
@@ -70,9 +70,9 @@ async def test_a_prompt_goes_all_the_way(queues: RunQueues, store: EpisodeStore)
     assert await queues.commit_pair(item, pair)
     assert await queues.pairs(1) == [pair]
     assert await queues.credits_in_use() == 1
-    assert await queues.commit_trained(1, 4) == 1
+    assert await queues.commit_trained(1, 4, [prompt.id], {}) == 1
     assert await queues.published(1, 4)
-    events = await queues.ledger()
+    events = await queues.ledger(1)
     assert [(e.kind, e.id, e.episode, e.detail) for e in events] == [
         ("dispatched", prompt.id, 1, ""),
         ("sampled", prompt.id, 1, "worker-7"),
@@ -81,8 +81,7 @@ async def test_a_prompt_goes_all_the_way(queues: RunQueues, store: EpisodeStore)
         ("trained", prompt.id, 1, "4"),
         ("published", "", 1, "4"),
     ]
-    assert ledger_audit(events) == []
-    assert await queues.ledger(after=events[3].entry_id) == events[4:]
+    assert ledger_audit(events, {1: [prompt.id]}) == []
     assert await queues.credits_in_use() == 0
     assert (await store.get(1)).weight_version == 4
 
@@ -99,15 +98,15 @@ async def test_whatever_is_done_twice_has_an_effect_once(
     first, second = await queues.take("rollouts", "p", 4, 0.0)
     assert await queues.commit_pair(first, pair_of(first))
     assert not await queues.commit_pair(first, pair_of(first))
-    assert not await queues.commit_drop(first, work[0], DropReason.DROP_REASON_TIE)
-    assert await queues.commit_drop(second, work[1], DropReason.DROP_REASON_TIE)
-    assert not await queues.commit_drop(second, work[1], DropReason.DROP_REASON_TIE)
+    assert not await queues.commit_drop(first, DropReason.DROP_REASON_TIE)
+    assert await queues.commit_drop(second, DropReason.DROP_REASON_TIE)
+    assert not await queues.commit_drop(second, DropReason.DROP_REASON_TIE)
     assert not await queues.fail("rollouts", second, "too late")
-    assert await queues.commit_trained(1, 1) == 1
-    assert await queues.commit_trained(1, 1) == 0
+    assert await queues.commit_trained(1, 1, [work[0].id], {}) == 1
+    assert await queues.commit_trained(1, 1, [work[0].id], {}) == 0
     assert await queues.published(1, 1)
     assert not await queues.published(1, 1)
-    assert ledger_audit(await queues.ledger()) == []
+    assert ledger_audit(await queues.ledger(1), {1: [prompt.id for prompt in work]}) == []
     assert await queues.credits_in_use() == 0
     assert await queues.counters(1) == {
         "dispatched": 2,
@@ -129,7 +128,7 @@ async def test_an_item_two_workers_hold_is_committed_once(
     assert await queues.take("prompts", "patient", 1, 0.0) == []
     await asyncio.sleep(0.01)
     (taken_over,) = await other.take("prompts", "other", 1, 0.0)
-    assert (taken_over.entry_id, taken_over.deliveries) == (slow.entry_id, 2)
+    assert (taken_over.entry_id, taken_over.deaths) == (slow.entry_id, 1)
     done = await asyncio.gather(
         queues.commit_rollout(slow, rollout_of(slow, "slow")),
         other.commit_rollout(taken_over, rollout_of(taken_over, "other")),
@@ -163,10 +162,10 @@ async def test_credits_bound_what_is_between_dispatch_and_training(
     for item in await queues.take("prompts", "a", 2, 0.0):
         await queues.commit_rollout(item, rollout_of(item))
     dropped, paired = await queues.take("rollouts", "p", 2, 0.0)
-    await queues.commit_drop(dropped, work[0], DropReason.DROP_REASON_SINGLE_ANSWER)
+    await queues.commit_drop(dropped, DropReason.DROP_REASON_SINGLE_ANSWER)
     await queues.commit_pair(paired, pair_of(paired))
     assert await queues.dispatch(1, work) == Dispatched(1, 4, "credits")
-    await queues.commit_trained(1, 1)
+    await queues.commit_trained(1, 1, [work[1].id], {})
     assert await queues.dispatch(1, work) == Dispatched(1, 5, "")
     assert await queues.credits_in_use() == 4
 
@@ -205,33 +204,34 @@ async def test_a_failing_item_is_tried_again_and_then_goes_to_the_dead_letters(
     await queues.dispatch(1, [prompt])
     for attempt, worker in enumerate(("a", "b", "a"), start=1):
         (item,) = await queues.take("prompts", worker, 1, 0.0)
-        assert item.deliveries == attempt
+        assert item.deaths == 0
         assert await queues.fail("prompts", item, f"boom {attempt}") == (attempt == 3)
     assert await queues.take("prompts", "a", 1, 0.0) == []
     (letter,) = await queues.dead_letters()
     assert (letter.stream, letter.prompt_id, letter.episode) == ("prompts", prompt.id, 1)
-    assert (letter.deliveries, letter.error) == (3, "boom 3")
+    assert (letter.failures, letter.deaths, letter.error) == (3, 0, "boom 3")
     assert Prompt.FromString(letter.payload) == prompt
     assert await queues.credits_in_use() == 0
     assert dict((await store.get(1)).dropped) == {"DEAD_LETTER": 1}
-    assert ledger_audit(await queues.ledger()) == []
+    assert ledger_audit(await queues.ledger(1), {1: [prompt.id]}) == []
 
 
 async def test_an_item_that_ends_its_workers_goes_to_the_dead_letters(
     redis_url: str, queues: RunQueues, store: EpisodeStore
 ) -> None:
-    await queues.dispatch(1, prompts(store.run, 1))
+    (prompt,) = prompts(store.run, 1)
+    await queues.dispatch(1, [prompt])
     eager = await RunQueues.open(redis_url, store.run, EAGER)
     for attempt in (1, 2, 3):
         (item,) = await eager.take("prompts", f"victim-{attempt}", 1, 0.0)
-        assert item.deliveries == attempt
+        assert item.deaths == attempt - 1
         await asyncio.sleep(0.01)
     assert await eager.take("prompts", "survivor", 1, 0.0) == []
     (letter,) = await queues.dead_letters()
     assert letter.error == (
-        "taken 3 times and never finished, last by victim-3: it seems to end its workers"
+        "3 workers ended while they held it, the last was victim-3: it seems to end them"
     )
-    assert ledger_audit(await queues.ledger()) == []
+    assert ledger_audit(await queues.ledger(1), {1: [prompt.id]}) == []
     await eager.close()
 
 
@@ -281,14 +281,14 @@ async def test_take_gives_the_abandoned_first_then_new_ones_and_never_too_many(
 
     async def taken(count: int) -> list[tuple[str, int]]:
         items = await successor.take("prompts", "gone", count, 0.0)
-        return [(Prompt.FromString(item.payload).id, item.deliveries) for item in items]
+        return [(Prompt.FromString(item.payload).id, item.deaths) for item in items]
 
-    assert await taken(1) == [(work[0].id, 2)]
-    assert await taken(1) == [(work[1].id, 1)]
+    assert await taken(1) == [(work[0].id, 1)]
+    assert await taken(1) == [(work[1].id, 0)]
     again = await RunQueues.open(redis_url, store.run, SETTINGS)
     items = await again.take("prompts", "gone", 3, 0.0)
-    assert [(Prompt.FromString(item.payload).id, item.deliveries) for item in items] == [
-        (work[0].id, 3), (work[1].id, 2), (work[2].id, 1),
+    assert [(Prompt.FromString(item.payload).id, item.deaths) for item in items] == [
+        (work[0].id, 2), (work[1].id, 1), (work[2].id, 0),
     ]  # fmt: skip
     await again.close()
     await successor.close()
@@ -297,7 +297,7 @@ async def test_take_gives_the_abandoned_first_then_new_ones_and_never_too_many(
 async def test_long_streams_are_written_and_read_whole(
     redis_url: str, store: EpisodeStore, queues: RunQueues
 ) -> None:
-    roomy = await RunQueues.open(redis_url, store.run, QueueSettings(credits=139, max_deliveries=1))
+    roomy = await RunQueues.open(redis_url, store.run, QueueSettings(credits=139, max_failures=1))
     work = prompts(store.run, 140)
     assert await roomy.dispatch(1, work[:3]) == Dispatched(3, 0, "")
     assert await roomy.dispatch(1, work) == Dispatched(136, 3, "credits")
@@ -314,7 +314,7 @@ async def test_long_streams_are_written_and_read_whole(
     assert Counter(await kinds(roomy)) == {
         "dispatched": 139, "dropped": 70, "sampled": 69, "scored": 69, "paired": 69,
     }  # fmt: skip
-    assert await roomy.commit_trained(1, 1) == 69
+    assert await roomy.commit_trained(1, 1, [p.id for p in work[70:139]], {}) == 69
     await roomy.close()
 
 
@@ -330,8 +330,8 @@ async def test_a_drop_says_why_and_whether_it_was_scored(
     (item,) = await queues.take("prompts", "a", 1, 0.0)
     await queues.commit_rollout(item, rollout_of(item))
     (item,) = await queues.take("rollouts", "p", 1, 0.0)
-    assert await queues.commit_drop(item, prompt, DropReason.Value(f"DROP_REASON_{reason}"))
-    events = [(event.kind, event.id, event.detail) for event in (await queues.ledger())[2:]]
+    assert await queues.commit_drop(item, DropReason.Value(f"DROP_REASON_{reason}"))
+    events = [(event.kind, event.id, event.detail) for event in (await queues.ledger(1))[2:]]
     assert events == [("scored", prompt.id, "")] * scored + [("dropped", prompt.id, reason)]
     assert await queues.pairs(1) == []
     assert await queues.credits_in_use() == 0
@@ -372,10 +372,10 @@ async def test_a_run_expires_and_no_other_does(redis_url: str, run_name: str) ->
         await queues.dispatch(1, prompts(store.run, 2))
     await runs[0].expire(0)
     assert await stores[0].list() == []
-    assert await runs[0].ledger() == []
+    assert await runs[0].ledger(1) == []
     for store, queues in zip(stores[1:], runs[1:], strict=True):
         assert [episode.dispatched for episode in await store.list()] == [2]
-        assert len(await queues.ledger()) == 2
+        assert len(await queues.ledger(1)) == 2
     for each in (*stores, *runs):
         await each.close()
 

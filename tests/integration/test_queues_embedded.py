@@ -64,7 +64,7 @@ async def test_work_survives_kill_9_of_the_server(tmp_path: Path) -> None:
     done, held = await queues.take("prompts", "a", 2, 0.0)
     await queues.commit_rollout(done, rollout_of(done))
     await store.pause(1, Change(request_id="x", reason="kill it", actor="me"))
-    before = await queues.ledger()
+    before = await queues.ledger(1)
 
     os.kill(server.pid, signal.SIGKILL)
     assert eventually(lambda: not server.alive)
@@ -72,14 +72,14 @@ async def test_work_survives_kill_9_of_the_server(tmp_path: Path) -> None:
     again = EmbeddedRedis.start(tmp_path, "always")
     try:
         assert again.url == server.url  # so that these clients find it
-        assert await queues.ledger() == before
+        assert await queues.ledger(1) == before
         episode = await store.get(1)
         assert episode.state == EpisodeState.EPISODE_STATE_PAUSING
         assert episode.last_change.reason == "kill it"
         assert episode.in_flight == 3
         assert not await queues.commit_rollout(done, rollout_of(done))
         items = await queues.take("prompts", "b", 5, 0.0)
-        assert {i.entry_id: i.deliveries for i in items}[held.entry_id] == 2
+        assert {i.entry_id: i.deaths for i in items}[held.entry_id] == 1
         assert len(items) == 2
     finally:
         await queues.close()

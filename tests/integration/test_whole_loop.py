@@ -24,7 +24,7 @@ from services.causes import causes
 from services.errors import AttestationError
 from services.pairs.settings import PairSettings
 from services.pairs.worker import PairWorker
-from services.queues.ledger import ledger_audit
+from services.queues.ledger import LedgerEvent, ledger_audit
 from services.queues.queues import RunQueues
 from services.queues.settings import EpisodeSettings, QueueSettings
 from services.reward.rules import checker
@@ -34,7 +34,7 @@ from services.weights.broadcaster import broadcast
 from services.weights.manifest import build_manifest
 from tests.fake_engine import FakeEngine
 
-SETTINGS = QueueSettings(credits=32, max_deliveries=3, reclaim_idle_s=300.0)
+SETTINGS = QueueSettings(credits=32, max_failures=3, reclaim_idle_s=300.0)
 EPISODES = EpisodeSettings(count=3, prompts=24, in_flight=8, timeout_s=20.0)
 WORDS = ("sun", "tree", "fish", "moon", "river")
 
@@ -92,17 +92,13 @@ class World:
             for index in range(EPISODES.prompts)
         ]
 
-    async def dispatch(self, episode: int, prompts: Sequence[Prompt]) -> int:
-        answer = await self.queues.dispatch(episode, prompts)
-        return answer.sent + answer.known
-
     async def weights(self, version: int, timeout_s: float) -> Weights:
         """The learner's part of an episode."""
         await asyncio.sleep(self.start_s)
         for episode in range(self.learned + 1, version + 1):
             assert await self.queues.episode_state(episode) == "TRAINING"
             self.trained[episode] = [pair.id for pair in await self.queues.pairs(episode)]
-            await self.queues.commit_trained(episode, episode)
+            await self.queues.commit_trained(episode, episode, self.trained[episode], {})
             self.learned = episode
         tensors = {"w": np.full(4, float(self.learned), dtype=np.float32)}
         manifest = build_manifest(
@@ -110,12 +106,38 @@ class World:
         )
         return Weights(self.learned, (manifest.SerializeToString(), tensors), {"loss": 0.6})
 
+    def planned(self) -> dict[int, list[str]]:
+        return {
+            episode: [
+                f"{self.run}/e{episode:05d}/p{index:05d}" for index in range(EPISODES.prompts)
+            ]
+            for episode in range(1, EPISODES.count + 1)
+        }
+
+    async def ledger(self) -> list[LedgerEvent]:
+        numbers = range(EPISODES.count + 1)
+        return [event for number in numbers for event in await self.queues.ledger(number)]
+
+    async def archive(self, episode: int) -> None:
+        """What a finished episode left proves itself; it stays, for the tests to look at."""
+        plan = {episode: self.planned()[episode]}
+        assert ledger_audit(await self.queues.ledger(episode), plan) == []
+
     async def sleep(self, seconds: float) -> None:
         """Between two looks of the loop at an episode."""
         await asyncio.sleep(seconds)
         self.looks += 1
         async with self.look:
             self.look.notify_all()
+
+    async def cut_off_in(self, episode: int) -> None:
+        """Play until prompts of this episode are in flight, and no further."""
+        playing = asyncio.create_task(self.play())
+        while not (await self.store.get(episode)).in_flight:
+            await asyncio.sleep(0.005)
+        playing.cancel()
+        await asyncio.gather(playing, return_exceptions=True)
+        assert (await self.store.get(episode)).in_flight
 
     async def looked(self, times: int) -> None:
         """The loop has looked so many times more, and acted on what it saw but for the last."""
@@ -158,11 +180,12 @@ class World:
             stage="online",
             episodes=self.store,
             prompts=self.prompts,
-            dispatch=self.dispatch,
+            dispatch=self.queues.dispatch,
             weights=self.weights,
             publish=self.publish,
             statistics=statistics,
             failures=failures,
+            archive=self.archive,
             report=self.events.append,
             sleep=self.sleep,
         )
@@ -190,9 +213,9 @@ async def test_every_prompt_ends_once_and_every_version_is_attested(
     engines = [FakeEngine(worker_id=f"rollout-{n}", skill_per_version=0.25) for n in (0, 1)]
     async with world(redis_url, run_name, *engines) as here:
         await here.play()
-        events = await here.queues.ledger()
+        events = await here.ledger()
         counters = [await here.queues.counters(n) for n in (1, 2, 3)]
-    assert ledger_audit(events) == []
+    assert ledger_audit(events, here.planned()) == []
     assert sum(event.kind == "dispatched" for event in events) == 3 * EPISODES.prompts
     assert [c["paired"] for c in counters] == [c["trained"] for c in counters]
     for episode, ids in here.trained.items():
@@ -209,7 +232,7 @@ async def test_every_prompt_ends_once_and_every_version_is_attested(
 async def test_pairs_come_from_the_version_before_them(redis_url: str, run_name: str) -> None:
     async with world(redis_url, run_name, FakeEngine()) as here:
         await here.play()
-        paired = [event for event in await here.queues.ledger() if event.kind == "paired"]
+        paired = [event for event in await here.ledger() if event.kind == "paired"]
     assert {(event.episode, event.detail) for event in paired} == {
         (1, "0-0"),
         (2, "1-1"),
@@ -221,16 +244,15 @@ async def test_a_loop_that_is_cut_off_goes_on_without_losing_or_repeating(
     redis_url: str, run_name: str
 ) -> None:
     learned = 0
-    for cut in (0.15, 0.35, 0.6):
-        async with world(redis_url, run_name, FakeEngine(worker_id="rollout-0", steps=4)) as here:
+    for episode in (1, 2, 3):
+        async with world(redis_url, run_name, FakeEngine(worker_id="rollout-0", steps=40)) as here:
             here.learned = learned
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(here.play(), cut)
+            await here.cut_off_in(episode)
             learned = here.learned
     async with world(redis_url, run_name, FakeEngine(worker_id="rollout-0")) as here:
         here.learned = learned
         await here.play()
-        assert ledger_audit(await here.queues.ledger()) == []
+        assert ledger_audit(await here.ledger(), here.planned()) == []
         assert [EPISODES.prompts] * 3 == [
             counters["trained"] + sum(n for k, n in counters.items() if k.startswith("dropped:"))
             for counters in [await here.queues.counters(n) for n in (1, 2, 3)]
@@ -241,19 +263,14 @@ async def test_what_a_cut_off_attempt_left_is_sampled_from_its_own_version(
     redis_url: str, run_name: str
 ) -> None:
     async with world(redis_url, run_name, FakeEngine(worker_id="rollout-0", steps=40)) as here:
-        playing = asyncio.create_task(here.play())
-        while not (await here.store.get(2)).in_flight:
-            await asyncio.sleep(0.005)
-        playing.cancel()
-        await asyncio.gather(playing, return_exceptions=True)
-        assert (await here.store.get(2)).in_flight
+        await here.cut_off_in(2)
         learned = here.learned
     # A new engine holds version 0 until the loop publishes.
     async with world(redis_url, run_name, FakeEngine(worker_id="rollout-0")) as here:
         here.learned = learned
         here.start_s = 0.5  # a real learner takes longer to come up than the workers
         await here.play()
-        events = await here.queues.ledger()
+        events = await here.ledger()
     assert {(e.episode, e.detail) for e in events if e.kind == "paired"} == {
         (1, "0-0"),
         (2, "1-1"),
@@ -279,7 +296,7 @@ async def test_a_pause_holds_the_run_and_a_resume_lets_it_finish(
         assert held.dispatched < EPISODES.prompts
         await here.store.resume(1, Change(request_id="r", reason="seen", actor="me"))
         await asyncio.wait_for(playing, 20)
-        assert ledger_audit(await here.queues.ledger()) == []
+        assert ledger_audit(await here.ledger(), here.planned()) == []
 
 
 async def test_a_worker_that_loads_badly_twice_ends_the_run_by_name(

@@ -1,14 +1,14 @@
 """A tiny tokenizer, policy and sampled pairs for tests of the learner."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pairloop.data.v1.pair_pb2 import PreferencePair
+from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
 from services.data.chat import encode_answer, render_prompt
 from services.data.settings import TokenizerSettings
 from services.data.tokenizer import train_tokenizer
@@ -54,6 +54,9 @@ class FakeQueues:
         self.kept = pairs
         self.states: dict[int, str] = {}
         self.history: list[str] = []
+        self.left_out: dict[int, dict[str, DropReason]] = {}
+        self.lost = 0
+        """Pairs that the counters have and the stream has not."""
 
     async def open(self, url: str, run: str, settings: QueueSettings) -> "FakeQueues":
         return self
@@ -65,9 +68,14 @@ class FakeQueues:
         return {"paired": len(self.kept.get(episode, []))}
 
     async def pairs(self, episode: int) -> list[PreferencePair]:
-        return self.kept[episode]
+        return self.kept[episode][self.lost :]
 
-    async def commit_trained(self, episode: int, version: int) -> int:
+    async def commit_trained(
+        self, episode: int, version: int, trained: Sequence[str], left_out: Mapping[str, DropReason]
+    ) -> int:
+        ids = sorted([*trained, *left_out])
+        assert ids == sorted(pair.id for pair in self.kept[episode])
+        self.left_out[episode] = dict(left_out)
         self.history.append(f"trained {episode}")
         self.states[episode] = "COMPLETED"
         return len(self.kept[episode])

@@ -1,6 +1,5 @@
 """--fresh STAGE: what is begun anew, what moves where, and what the stages after it hear."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,8 @@ from orchestrator.stages.fresh import came_out_otherwise, stood_before
 from orchestrator.stages.outlook import outlook
 from orchestrator.stages.plan import begin, check_stage_names, notices, plan_stages, renew
 from services.errors import ConfigError
+from services.queues.ledger import LedgerEvent
+from services.queues.ledger_file import LEDGER, packed
 from tests.unit.test_plan import made, recipe
 
 GO_ON = "to go on after an interruption leave --fresh out"
@@ -146,15 +147,15 @@ def test_an_unknown_stage_is_one_line_with_those_that_exist(
 def test_an_artifact_that_trained_on_nothing_is_never_reused(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     online = run / "online_dpo"
-    events = [{"kind": "dispatched"}, {"kind": "dropped"}]
-    (online / "ledger.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    events = [LedgerEvent("1-0", kind, "p", 1, "") for kind in ("dispatched", "dropped")]
+    (online / LEDGER).write_bytes(packed(events))
     planned = plan_stages(recipe(tmp_path))
     assert (planned[2].found, planned[2].made_anew) == (None, True)
     words = f"begins anew: {online} trained on nothing, and moves to .replaced/ when it is done"
     assert notices(planned) == [f"online_dpo {words}"]
     longer = plan_stages(recipe(tmp_path, {"online_dpo": {"episodes": {"count": 12}}}))[2]
     assert (longer.extends, longer.outlook) == (None, words)
-    (online / "ledger.jsonl").write_text(json.dumps({"kind": "trained"}) + "\n")
+    (online / LEDGER).write_bytes(packed([LedgerEvent("2-0", "trained", "p", 1, "1")]))
     assert plan_stages(recipe(tmp_path))[2].found == online
 
 

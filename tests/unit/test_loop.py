@@ -23,6 +23,7 @@ class World:
             n: Episode(number=n, prompts=prompts, state=1) for n in range(1, count + 1)
         }
         self.history: list[str] = []
+        self.archived: list[int] = []
         self.events: list[Event] = []
         self.learned = learned
         self.uncommitted: list[int] = []
@@ -107,6 +108,10 @@ class World:
             self._note(f"trained {number}")
         self.uncommitted.clear()
 
+    async def archive(self, number: int) -> None:
+        assert state_of(self.episodes[number]) == State.COMPLETED
+        self.archived.append(number)
+
     async def failures(self, number: int) -> str:
         return "2 x WorkerError: no such reward"
 
@@ -123,6 +128,7 @@ class World:
             publish=self.publish,
             statistics=self.statistics,
             failures=self.failures,
+            archive=self.archive,
             report=self.events.append,
             sleep=self.sleep,
             clock=lambda: self.now,

@@ -9,8 +9,9 @@ import torch
 from pydantic import SecretStr
 from safetensors.numpy import load_file
 
+from pairloop.data.v1.pair_pb2 import DROP_REASON_NOT_REACHED, DROP_REASON_TOO_LONG
 from pairloop.data.v1.rollout_pb2 import VersionSpan
-from services.errors import StallError, StateError
+from services.errors import LedgerError, StallError, StateError
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.model.load import load_frozen, load_policy
 from services.learner.model.policy import Policy
@@ -105,6 +106,41 @@ def test_episodes_are_published_then_checkpointed_then_committed(tmp_path: Path)
     assert steps[-1].step == 8
     assert steps[-1].steps == 12
     assert "secret" not in repr(place) + place.model_dump_json()
+
+
+def test_pairs_that_no_step_has_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    source = queues()
+    lengths = {pair.id: pair.length for pair in sampled_pairs(source.kept[1], 128)[0]}
+    longest = max(lengths.values())
+    too_long = {id_ for id_, length in lengths.items() if length == longest}
+    settings, place = setting(
+        tmp_path, "a", count=1, train=train(max_length=longest - 1, max_steps=1, batch_size=2)
+    )
+    metrics = online_learner(
+        settings, place, lambda event: None, source.open, parts.FakeBoard(source.history)
+    )
+    left_out = source.left_out[1]
+    assert {id_ for id_, why in left_out.items() if why == DROP_REASON_TOO_LONG} == too_long
+    not_reached = {id_ for id_, why in left_out.items() if why == DROP_REASON_NOT_REACHED}
+    assert len(not_reached) == len(lengths) - len(too_long) - 2
+    assert metrics["trained_pairs"] == 2
+    # A restart says the same of it, from its checkpoint.
+    source.left_out.clear()
+    online_learner(
+        settings, place, lambda event: None, source.open, parts.FakeBoard(source.history)
+    )
+    assert source.left_out[1] == left_out
+
+
+def test_an_episode_whose_pairs_are_not_all_there_is_not_trained(tmp_path: Path) -> None:
+    source = queues()
+    settings, place = setting(tmp_path, "a", count=1)
+    source.lost = 1
+    with pytest.raises(LedgerError, match="has 8 pairs by its counters and Redis holds 7"):
+        online_learner(
+            settings, place, lambda event: None, source.open, parts.FakeBoard(source.history)
+        )
+    assert "published 1" not in source.history
 
 
 def test_the_schedule_spans_the_planned_steps_of_every_episode(tmp_path: Path) -> None:

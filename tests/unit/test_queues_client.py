@@ -37,13 +37,13 @@ def test_the_keys_of_a_run_share_its_hash_tag_and_stay_what_they_are() -> None:
     # A run that a new release goes on with has them in its append-only file.
     keys = Keys("demo")
     names = [
-        keys.stream("prompts"), keys.pairs(3), keys.dispatched(3), keys.episode(3), keys.episodes,
-        keys.requests, keys.credits, keys.ledger, keys.dead,
+        keys.stream("prompts"), keys.pairs(3), *keys.account(3), keys.episodes, keys.layout,
+        keys.requests, keys.dead, keys.tries("prompts"), keys.fenced,
     ]  # fmt: skip
     assert keys.prefix == "pairloop:{demo}:"
     assert [name.removeprefix(keys.prefix) for name in names] == [
-        "prompts", "pairs:3", "dispatched:3", "episode:3", "episodes",
-        "requests", "credits", "ledger", "dead",
+        "prompts", "pairs:3", "episode:3", "ledger:3", "steps:3", "credits", "episodes", "layout",
+        "requests", "dead", "tries:prompts", "fenced",
     ]  # fmt: skip
 
 

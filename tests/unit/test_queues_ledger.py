@@ -14,16 +14,18 @@ def ledger(*steps: str) -> list[LedgerEvent]:
     return events
 
 
+PLAN = {1: ["a"]}
 WHOLE = ("dispatched a", "sampled a", "scored a", "paired a", "trained a")
 
 
 def test_whole_ledgers_have_no_problem() -> None:
-    assert ledger_audit([]) == []
-    assert ledger_audit(ledger(*WHOLE, "published - 1", "published - 2")) == []
-    assert ledger_audit(ledger("dispatched a", "dropped a")) == []
-    assert ledger_audit(ledger("dispatched a", "sampled a", "dropped a")) == []
+    assert ledger_audit([], {}) == []
+    assert ledger_audit(ledger(*WHOLE, "published - 1", "published - 2"), PLAN) == []
+    assert ledger_audit(ledger("dispatched a", "dropped a"), PLAN) == []
+    assert ledger_audit(ledger("dispatched a", "sampled a", "dropped a"), PLAN) == []
+    assert ledger_audit(ledger(*WHOLE[:4], "dropped a"), PLAN) == []
     assert ledger_audit(ledger("dispatched a", "dispatched b", "sampled b", "dropped a",
-                               "scored b", "dropped b")) == []  # fmt: skip
+                               "scored b", "dropped b"), {1: ["a", "b"]}) == []  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -36,17 +38,19 @@ def test_whole_ledgers_have_no_problem() -> None:
         (("sampled a", "dropped a"), "a: sampled at 0-0 after nothing"),
         (("dispatched a", "trained a"), "a: trained at 1-0 after dispatched"),
         (("dispatched a", "dropped a", "dropped a"), "a: dropped at 2-0 after dropped"),
-        (("dispatched a", "dropped a 2"), "a: in episode 1 and 2"),
-        (("published - 1", "published - 1"), "episode 1: published again at 1-0"),
+        (("dispatched a", "dropped a 2"), "a: in the ledger of episode 2, of episode 1"),
+        ((*WHOLE, "dispatched b", "dropped b"), "b: in the ledger of episode 1, of none"),
+        ((), "a: never dispatched"),
+        ((*WHOLE, "published - 1", "published - 1"), "episode 1: published again at 6-0"),
         (("dispatched a", "mislaid a", "dropped a"), "a: mislaid at 1-0 after dispatched"),
     ],
 )
 def test_each_problem_is_named(steps: tuple[str, ...], problem: str) -> None:
-    assert ledger_audit(ledger(*steps)) == [problem]
+    assert ledger_audit(ledger(*steps), PLAN) == [problem]
 
 
 @pytest.mark.parametrize("steps", [WHOLE[:1], WHOLE[:2], WHOLE[:3], WHOLE[:4]])
 def test_a_lost_prompt_is_a_problem_once_the_run_is_finished(steps: tuple[str, ...]) -> None:
-    (problem,) = ledger_audit(ledger(*steps))
+    (problem,) = ledger_audit(ledger(*steps), PLAN)
     assert problem.startswith("a: never trained or dropped, last ")
-    assert ledger_audit(ledger(*steps), finished=False) == []
+    assert ledger_audit(ledger(*steps), PLAN, finished=False) == []

@@ -7,9 +7,9 @@ from enum import IntEnum
 from typing import Any, TypeVar
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
-from services.errors import StallError, StateError
+from services.errors import LedgerError, StallError, StateError
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
-from services.learner.online.ports import Connect, Queues
+from services.learner.online.ports import Connect, Queues, Trained
 from services.learner.train.distributed import Worker
 from services.states import HELD, OVER, State
 
@@ -112,14 +112,27 @@ class EpisodeQueues:
                 )
             time.sleep(_POLL_S)
 
-    def pairs(self, episode: int) -> list[PreferencePair]:
-        """The episode's kept pairs, in canonical order."""
+    def arrived(self, episode: int) -> list[PreferencePair]:
+        """The pairs of an episode that are there by now, in canonical order."""
         return self._call(self._queues.pairs(episode))
 
-    def commit_trained(self, episode: int) -> None:
-        """Let the episode's pairs go: a checkpoint holds them. The main worker alone does it."""
+    def pairs(self, episode: int) -> list[PreferencePair]:
+        """All pairs of a sampled episode, in canonical order. LedgerError when some are missing."""
+        kept = self.arrived(episode)
+        paired = self._call(self._queues.counters(episode))["paired"]
+        if len(kept) != paired:
+            raise LedgerError(
+                f"episode {episode} has {paired} pairs by its counters and Redis holds {len(kept)}"
+                " of them: it lost some; begin the stage anew with --fresh"
+            )
+        return kept
+
+    def commit_trained(self, done: Trained) -> None:
+        """Let an episode's pairs go: a checkpoint holds them. The main worker alone does it."""
         if self._worker.is_main:
-            self._call(self._queues.commit_trained(episode, episode))
+            self._call(
+                self._queues.commit_trained(done.episode, done.episode, done.trained, done.left_out)
+            )
 
     def close(self) -> None:
         """Close connection and event loop."""

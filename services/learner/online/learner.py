@@ -37,8 +37,9 @@ from services.learner.model.reference import AnswerLogprobs, summed
 from services.learner.online.engine_weights import Outgoing
 from services.learner.online.episode_wait import EpisodeQueues
 from services.learner.online.metrics import divergence, sampler_gap
+from services.learner.online.outcome import outcome, outcome_state, restored_outcome
 from services.learner.online.pair_record import write_pairs
-from services.learner.online.ports import Connect, Publisher
+from services.learner.online.ports import Connect, Publisher, Trained
 from services.learner.online.reference_ahead import ReferenceAhead
 from services.learner.online.rollouts import write_rollouts
 from services.learner.optim.build import make_optimizer
@@ -78,7 +79,7 @@ def online_learner(
     queues = EpisodeQueues(settings, place, connect, worker)
     try:
         if learner.version:
-            queues.commit_trained(learner.version)
+            queues.commit_trained(learner.done)
         learner.publish()
         for episode in range(learner.version + 1, settings.episodes.count + 1):
             if not queues.wait_for_training(episode, partial(learner.meanwhile, queues, episode)):
@@ -133,7 +134,8 @@ class _Learner:
         self._checkpoints = CheckpointThread(Path(place.folder) / "checkpoints")
         self.version = 0
         self.metrics: dict[str, float] = {}
-        self._pair_ids: list[str] = []
+        self.done = Trained(0)
+        """What became of the pairs of the last episode."""
         self._outgoing = Outgoing(publish, place, dict.fromkeys(self._named, 0))
         self._uncommitted = False
         steps_done = self._restore()
@@ -145,13 +147,12 @@ class _Learner:
         """What is to be done while an episode is sampled."""
         if self._uncommitted and self._checkpoints.written:
             self.commit(queues)
-        self._reference.look(partial(queues.pairs, episode))
+        self._reference.look(partial(queues.arrived, episode))
 
     def train(self, episode: int, pairs: list[PreferencePair]) -> None:
         """One episode's passes, and its files beside the checkpoint."""
         self.metrics = self._episode(episode, pairs)
         self.version = episode
-        self._pair_ids = [pair.id for pair in pairs]
         if self._worker.is_main:
             write_pairs(Path(self._place.folder), episode, pairs)
             if self._settings.record:
@@ -181,12 +182,12 @@ class _Learner:
                 "run": self._place.run,
                 "episode": self.version,
                 "step": self._reporter.step,
-                "pairs": self._pair_ids,
+                **outcome_state(self.done),
                 "metrics": self.metrics,
                 "changed": self._outgoing.changed,
             },
         )
-        if not self._pair_ids:
+        if not self.done.trained:
             self._checkpoints.wait()  # no pair is left whose commit would tell that it was written
 
     def commit(self, queues: EpisodeQueues) -> None:
@@ -194,7 +195,7 @@ class _Learner:
         if not self._uncommitted:
             return
         self._checkpoints.wait()
-        queues.commit_trained(self.version)
+        queues.commit_trained(self.done)
         self._uncommitted = False
 
     def export(self) -> None:
@@ -213,7 +214,15 @@ class _Learner:
     def _episode(self, episode: int, kept: list[PreferencePair]) -> dict[str, float]:
         train = self._settings.train
         pairs, too_long = sampled_pairs(kept, train.max_length)
-        counts = {"trained_pairs": float(len(pairs)), "too_long": float(too_long)}
+        batches = plan_batches(
+            len(pairs),
+            train.batch_size,
+            epochs=train.epochs,
+            key=(self._place.seed, episode),
+            max_steps=train.max_steps,
+        )
+        self.done = outcome(episode, kept, pairs, batches)
+        counts = {"trained_pairs": float(len(self.done.trained)), "too_long": float(too_long)}
         if not pairs:
             return counts | {"tokens": 0.0, "seconds": 0.0, "steps": 0.0}
         reference = self._reference.finish(kept)
@@ -222,13 +231,6 @@ class _Learner:
         )
         before: dict[str, AnswerLogprobs] = {}
         objective.seen = before
-        batches = plan_batches(
-            len(pairs),
-            train.batch_size,
-            epochs=train.epochs,
-            key=(self._place.seed, episode),
-            max_steps=train.max_steps,
-        )
         result = train_phase(
             self._policy,
             self._optimizer,
@@ -272,6 +274,7 @@ class _Learner:
         torch.set_rng_state(checkpoint.tensors["rng"]["torch"])
         self._policy.refresh()
         self.version = int(checkpoint.state["episode"])
+        self.done = restored_outcome(checkpoint.state)
         self._outgoing.changed = {name: int(v) for name, v in checkpoint.state["changed"].items()}
         self.metrics = {name: float(v) for name, v in checkpoint.state["metrics"].items()}
         return int(checkpoint.state["step"])

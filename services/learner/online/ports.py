@@ -1,12 +1,23 @@
 """The boundaries of the online learner: the queues it reads and the way its weights go out."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from pairloop.data.v1.pair_pb2 import PreferencePair
+from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
 from services.queues.settings import QueueSettings
 from services.weights.manifest import Array, Shared, Tensors
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of an episode's pairs, by the id of their prompt, in canonical order."""
+
+    episode: int
+    """0: none yet."""
+    trained: Sequence[str] = ()
+    left_out: Mapping[str, DropReason] = field(default_factory=dict)
+    """Why its pair is in no step: TOO_LONG or NOT_REACHED."""
 
 
 class Queues(Protocol):
@@ -21,8 +32,13 @@ class Queues(Protocol):
     async def pairs(self, episode: int) -> list[PreferencePair]:
         """The kept pairs of the episode, by prompt index."""
 
-    async def commit_trained(self, episode: int, version: int) -> int:
-        """The pairs are in a checkpoint: record them as trained and let them go; idempotent."""
+    async def commit_trained(
+        self, episode: int, version: int, trained: Sequence[str], left_out: Mapping[str, DropReason]
+    ) -> int:
+        """The pairs of these prompts are in a checkpoint, those were left out of it; idempotent.
+
+        Raises LedgerError when that is not what the queues have of the episode.
+        """
 
     async def close(self) -> None:
         """Let the connection go."""

@@ -6,12 +6,12 @@ others, to what this data would have given under them. Only the data are the rec
 far from it they are no longer what the trained one would sample.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from pairloop.data.v1.pair_pb2 import PreferencePair
+from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
 from services.errors import DataError
 from services.learner.jobs.settings import (
     OnlineDPOSettings,
@@ -76,14 +76,16 @@ class RecordedQueues:
         return State.COMPLETED if episode <= self._trained else State.TRAINING
 
     async def counters(self, episode: int) -> dict[str, int]:
-        """None change."""
-        return {}
+        """Of the pairs: nothing is sampled."""
+        return {"paired": len(self.kept(episode))}
 
     async def pairs(self, episode: int) -> list[PreferencePair]:
         """As `kept`."""
         return self.kept(episode)
 
-    async def commit_trained(self, episode: int, version: int) -> int:
+    async def commit_trained(
+        self, episode: int, version: int, trained: Sequence[str], left_out: Mapping[str, DropReason]
+    ) -> int:
         """Nothing is let go."""
         self._trained = episode
         return 0

@@ -1,10 +1,11 @@
 -- Move an episode to another state, if it is still in the state the caller saw.
 -- KEYS: episode, answers by request id
--- ARGV: request id, operation, state seen, state to move to, then fields to set and their values
+-- ARGV: request id ('' for a change that nobody repeats), operation, state seen, state to move to,
+--       then fields to set and their values
 -- Returns {outcome, answer}: "done" or "repeated" with the JSON list [operation, field, value, ...]
 -- of the episode after the move, or "changed" with the state it is in by now.
 local request, from, to = ARGV[1], ARGV[3], ARGV[4]
-local answered = redis.call('HGET', KEYS[2], request)
+local answered = request ~= '' and redis.call('HGET', KEYS[2], request)
 if answered then return {'repeated', answered} end
 local state = redis.call('HGET', KEYS[1], 'state')
 if state ~= from then return {'changed', state or ''} end
@@ -14,5 +15,5 @@ settle(KEYS[1])
 local answer = redis.call('HGETALL', KEYS[1])
 table.insert(answer, 1, ARGV[2])
 answer = cjson.encode(answer)
-redis.call('HSET', KEYS[2], request, answer)
+if request ~= '' then redis.call('HSET', KEYS[2], request, answer) end
 return {'done', answer}

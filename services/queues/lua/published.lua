@@ -1,8 +1,9 @@
 -- Every engine holds the episode's weights.
--- KEYS: episode, ledger
--- ARGV: episode number, weight version
+-- KEYS: account (4)
+-- ARGV: weight version
 -- Returns 1, or 0 when it was recorded before.
-if redis.call('HGET', KEYS[1], 'weight_version') == ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], 'weight_version', ARGV[2])
-redis.call('XADD', KEYS[2], '*', 'kind', 'published', 'id', '', 'episode', ARGV[1], 'detail', ARGV[2])
+local account = account_at(1)
+if redis.call('HGET', account.episode, 'weight_version') == ARGV[1] then return 0 end
+redis.call('HSET', account.episode, 'weight_version', ARGV[1])
+redis.call('XADD', account.ledger, '*', 'kind', 'published', 'id', '', 'detail', ARGV[1])
 return 1

@@ -16,12 +16,16 @@ class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DROP_REASON_MARGIN: _ClassVar[DropReason]
     DROP_REASON_DEAD_LETTER: _ClassVar[DropReason]
     DROP_REASON_STALE: _ClassVar[DropReason]
+    DROP_REASON_TOO_LONG: _ClassVar[DropReason]
+    DROP_REASON_NOT_REACHED: _ClassVar[DropReason]
 DROP_REASON_UNSPECIFIED: DropReason
 DROP_REASON_TIE: DropReason
 DROP_REASON_SINGLE_ANSWER: DropReason
 DROP_REASON_MARGIN: DropReason
 DROP_REASON_DEAD_LETTER: DropReason
 DROP_REASON_STALE: DropReason
+DROP_REASON_TOO_LONG: DropReason
+DROP_REASON_NOT_REACHED: DropReason
 
 class Score(_message.Message):
     __slots__ = ("total", "parts")
