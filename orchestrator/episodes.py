@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pairloop.admin.v1.admin_pb2 import Change, Episode
 from services.errors import StateError, UnknownEpisodeError
+from services.queues.client import Patience
 from services.queues.episode_records import Answer, EpisodeRecords
 from services.states import HELD, OVER, PAUSE, TRANSITIONS, State, message_state
 
@@ -32,9 +33,22 @@ class EpisodeStore:
         """Episodes from the first that are known to be over: they are not looked at again."""
 
     @classmethod
-    async def open(cls, url: str, run: str, timeout_s: float) -> Self:
-        """Connect to Redis, for use on the running event loop. Raises UnreachableError."""
-        return cls(await EpisodeRecords.open(url, run, timeout_s), run)
+    async def open(
+        cls,
+        url: str,
+        run: str,
+        timeout_s: float,
+        epoch: int = 0,
+        patience: Patience | None = None,
+    ) -> Self:
+        """Connect to Redis, for use on the running event loop. Raises UnreachableError.
+
+        `epoch`: of the orchestrator; its changes are refused once another took the run over.
+        `patience`: when Redis goes away later.
+        """
+        return cls(
+            await EpisodeRecords.open(url, run, timeout_s, epoch, patience or Patience()), run
+        )
 
     async def close(self) -> None:
         """Close the connections."""
@@ -82,7 +96,9 @@ class EpisodeStore:
         """Move an episode; the loop's own moves need no `change` and leave the last one shown.
 
         The reason of a change to FAILED is the episode's error. Idempotent by request id.
-        Raises StateError when the table does not have the move, UnknownEpisodeError.
+        Raises StateError when the table does not have the move, when it is to TRAINING and a prompt
+        is not dispatched or not done yet, or to COMPLETED before the episode before is;
+        UnknownEpisodeError.
         """
 
         def choose(rows: Rows) -> tuple[int, State]:
@@ -163,6 +179,8 @@ class EpisodeStore:
             moved = await self._records.move(
                 chosen, state, to, request_id=request, operation=operation, fields=fields
             )
+            if moved.outcome == "refused":
+                raise StateError(f"episode {chosen} {moved.why}")
             if moved.answer:
                 return self._repeated(moved.answer, operation, request)
         raise StateError(f"the episodes of run {self.run} keep changing: ask again")
@@ -222,7 +240,7 @@ class EpisodeStore:
             trained=int(row.get("trained", 0)),
         )
         for name, value in row.items():
-            if name.startswith("dropped:"):
+            if name.startswith("dropped:") and int(value):
                 episode.dropped[name.removeprefix("dropped:")] = int(value)
         if "request_id" in row:
             change = episode.last_change

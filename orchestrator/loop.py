@@ -22,23 +22,26 @@ episode moves while an admin may pause it, in online/transitions.py.
 
 import asyncio
 
-from orchestrator.online.ports import LoopPorts, Milestones
+from orchestrator.online.ports import LoopPorts, Milestones, Weights
 from orchestrator.online.transitions import (
     POLL_S,
     ChangeWatch,
-    advance,
     episode_event,
     fail_if_too_many_failed,
     raise_if_aborted,
     tell_failures,
+    to_publishing,
     try_move,
     until_committed,
 )
 from pairloop.admin.v1.admin_pb2 import Episode
-from services.errors import StateError, first_of
+from services.errors import LedgerError, first_of
 from services.queues.settings import EpisodeSettings
 from services.states import SAMPLED, State, state_of
 from services.telemetry.record.events import EpisodeFinished
+
+_LOOK_S = 1.0
+"""Between two looks at an episode that is being trained."""
 
 
 async def run_episodes(ports: LoopPorts, settings: EpisodeSettings) -> None:
@@ -72,17 +75,46 @@ async def _publish_start(
     await milestones.mark_published(version)
     if version == 0:
         return 1
-    # The learner's checkpoint holds this episode; its last moves may be missing.
-    last = await ports.episodes.get(version)
-    if state_of(last) not in SAMPLED:
-        raise StateError(
-            f"the learner's checkpoint holds episode {version}, which Redis has as"
-            f" {state_of(last)}: Redis lost this run; begin the stage anew: --fresh {ports.stage}"
-        )
+    # The learner's checkpoint holds this episode; its last moves may be missing, and where Redis
+    # lost more the learner commits it anew.
+    await close(ports, settings, version - 1)
+    last = await until_committed(ports, version, settings.timeout_s)
     if state_of(last) != State.COMPLETED:
         return version
     await ports.archive(version)  # it may have been cut off in between
     return version + 1
+
+
+async def close(ports: LoopPorts, settings: EpisodeSettings, number: int) -> None:
+    """Complete an episode that a checkpoint holds, and any before it whose end Redis lost.
+
+    The learner commits those anew. StallError when it does not within `settings.timeout_s`.
+    """
+    while (first := await _first_open(ports, number)) <= number:
+        episode = await until_committed(ports, first, settings.timeout_s)
+        step = SAMPLED[SAMPLED.index(state_of(episode)) + 1]
+        moved = await try_move(ports.episodes, first, step)
+        if moved is None:
+            await ports.sleep(POLL_S)
+        elif step == State.COMPLETED:
+            ports.report(episode_event(moved, settings.count, ports.stage))
+            await _archive(ports, first)
+
+
+async def _archive(ports: LoopPorts, number: int) -> None:
+    """Put its ledger away, unless Redis falls back behind the episode's end meanwhile."""
+    try:
+        await ports.archive(number)
+    except LedgerError:
+        if state_of(await ports.episodes.get(number)) == State.COMPLETED:
+            raise
+
+
+async def _first_open(ports: LoopPorts, number: int) -> int:
+    """The first episode after the last COMPLETED one: they are completed in order."""
+    while number and state_of(await ports.episodes.get(number)) != State.COMPLETED:
+        number -= 1
+    return number + 1
 
 
 async def _was_published(ports: LoopPorts, number: int) -> bool:
@@ -144,6 +176,38 @@ async def _train(
         await train_episode(ports, settings, number, milestones)
 
 
+async def to_training(ports: LoopPorts, settings: EpisodeSettings, number: int) -> Episode:
+    """Move a sampled episode on, once no pause holds it; one that is there or further stays.
+
+    What Redis lost of it meanwhile is sampled once more.
+    """
+    while True:
+        episode = await ports.episodes.get(number)
+        raise_if_aborted(episode, ports.stage)
+        if state_of(episode) in SAMPLED:
+            return episode
+        moved = await try_move(ports.episodes, number, State.TRAINING)
+        if moved is not None:
+            return moved
+        await sample_episode(ports, settings, number)
+        await ports.sleep(POLL_S)
+
+
+async def _weights_of(ports: LoopPorts, settings: EpisodeSettings, number: int) -> Weights:
+    """An episode's weights, once the learner has them.
+
+    Meanwhile Redis may fall back to before the episode was sampled (power loss, a failover to a
+    replica): then what is missing is sampled once more.
+    """
+    weights = asyncio.ensure_future(ports.weights(number, settings.timeout_s))
+    try:
+        while not (await asyncio.wait({weights}, timeout=_LOOK_S))[0]:
+            await to_training(ports, settings, number)
+        return await weights
+    finally:
+        weights.cancel()
+
+
 async def train_episode(
     ports: LoopPorts, settings: EpisodeSettings, number: int, milestones: Milestones
 ) -> None:
@@ -153,16 +217,14 @@ async def train_episode(
     checkpoint meanwhile, and only then is the episode COMPLETED and its ledger put away.
     """
 
-    async def move(to: State) -> Episode:
-        moved = await advance(ports, number, to)
+    def tell(moved: Episode) -> None:
         ports.report(episode_event(moved, settings.count, ports.stage))
-        return moved
 
-    await move(State.TRAINING)
+    tell(await to_training(ports, settings, number))
     started = ports.clock()
-    weights = await ports.weights(number, settings.timeout_s)
+    weights = await _weights_of(ports, settings, number)
     trained = ports.clock()
-    await move(State.PUBLISHING)
+    tell(await to_publishing(ports, number, settings.timeout_s))
     await ports.publish(weights)
     timings = {
         "sample_seconds": milestones.sample_seconds[number],
@@ -183,5 +245,4 @@ async def train_episode(
             metrics={**weights.metrics, **await ports.statistics(number), **timings},
         )
     )
-    await move(State.COMPLETED)
-    await ports.archive(number)
+    await close(ports, settings, number)

@@ -20,7 +20,7 @@ from services.errors import DataError
 from services.pairs.sampled_examples import about
 from services.pairs.select import Selection, all_pairs, select
 from services.telemetry.format import reasons
-from services.telemetry.record.events import Note, PairExample
+from services.telemetry.record.events import PairExample
 
 _EXAMPLES = 6
 
@@ -46,7 +46,7 @@ async def make_preferences(job: Preferences, context: StageContext) -> dict[str,
     rollouts = await context.run.engines.generate(workers, prompts)
     scores = await score(job.reward, rollouts)
     if lost := told_lost(rollouts, scores, job.max_failed):
-        context.run.report(Note(stage=context.stage, text=lost, level="warning"))
+        context.warn(lost)
     return await asyncio.to_thread(_write, job, context, rollouts, scores)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.artifacts.store import linked, read_artifact
 from orchestrator.jobs.online_dpo import OnlineDPO
-from orchestrator.loop import run_episodes
+from orchestrator.loop import close, run_episodes
 from orchestrator.online.archive import LedgerArchive, require_training
 from orchestrator.online.ports import LoopPorts, Weights
 from orchestrator.online.prompts import episode_prompts, prompt_id
@@ -22,10 +22,13 @@ from services.errors import StallError
 from services.learner.online.pair_record import join_pairs
 from services.learner.online.rollouts import ROLLOUTS
 from services.pairs.stats import merge
-from services.queues.address import redis_address
+from services.queues.address import redis_of_run
 from services.queues.ledger_file import LEDGER
+from services.queues.run_lease import RunLease
+from services.queues.settings import EpisodeSettings
 from services.weights.broadcaster import broadcast
 
+_LOOK_S = 1.0
 _KEPT_S = 86_400
 """How long Redis keeps a finished run; the ledger is in the artifact."""
 
@@ -41,12 +44,22 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
         return [prompt_id(ids, episode, index) for index in range(job.episodes.prompts)]
 
     async with contextlib.AsyncExitStack() as stack:
-        url = stack.enter_context(redis_address(job.queues, context.run.folder / "redis"))
-        services = await start_services(job, context, name, url, published, stack)
+        redis = stack.enter_context(redis_of_run(job.queues, context.run.folder / "redis"))
+        url = redis.url
+        lease = await _lease(job, context, name, url)
+        stack.push_async_callback(lease.end)
+        services = await start_services(job, context, name, url, lease.epoch, published, stack)
         archive = LedgerArchive(context.scratch, services.queues, planned)
-        loop = _loop(job, context, ids, services, archive)
-        await supervise(loop, watched(services, job.sync.timeout_s))
-        metrics = await _drained(services.learner, job.episodes.timeout_s)
+        ports = _ports(job, context, ids, services, archive)
+
+        async def whole() -> None:
+            parts = watched(services, job.sync.timeout_s)
+            await supervise(run_episodes(ports, job.episodes), parts)
+            await _drained(services.learner, ports, job.episodes)
+
+        own = {"the lease on the run": lease.keep(), "redis": redis.keep_up(context.warn)}
+        await supervise(whole(), own)
+        metrics = services.learner.result()
         await archive.write_start()
         await services.queues.expire(_KEPT_S)
     before = context.extends / LEDGER if context.extends else None
@@ -71,9 +84,17 @@ def _attempt(scratch: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-async def _loop(
+async def _lease(job: OnlineDPO, context: StageContext, name: str, url: str) -> RunLease:
+    def waiting(holder: str) -> None:
+        context.warn(f"this run is still held by {holder}; waiting until its lease runs out")
+
+    how = job.queues
+    return await RunLease.take(url, name, how.lease_s, how.connect_timeout_s, waiting)
+
+
+def _ports(
     job: OnlineDPO, context: StageContext, ids: str, services: Services, archive: LedgerArchive
-) -> None:
+) -> LoopPorts:
     rows = read_prompts(job.prompts)
 
     async def prompts(episode: int) -> list[Prompt]:
@@ -110,7 +131,7 @@ async def _loop(
         if episode > _published(context):  # the others are in the artifact that this goes on from
             await archive.put_away(episode)
 
-    ports = LoopPorts(
+    return LoopPorts(
         stage=context.stage,
         episodes=services.store,
         prompts=prompts,
@@ -122,21 +143,21 @@ async def _loop(
         archive=put_away,
         report=context.run.report,
     )
-    await run_episodes(ports, job.episodes)
 
 
 async def _drained(
-    learner: "asyncio.Future[dict[str, float]]", timeout_s: float
-) -> dict[str, float]:
-    """The learner's last metrics; it returns once it has written its last version."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await learner
-    except TimeoutError:
-        raise StallError(
-            f"the learner did not write its last version within {timeout_s:.0f} s; see its log, or"
-            " raise episodes.timeout_s"
-        ) from None
+    learner: "asyncio.Future[dict[str, float]]", ports: LoopPorts, settings: EpisodeSettings
+) -> None:
+    """Until the learner ended: it does when it has seen its last episode closed."""
+    until = ports.clock() + settings.timeout_s
+    while not (await asyncio.wait({learner}, timeout=_LOOK_S))[0]:
+        if ports.clock() > until:
+            raise StallError(
+                f"the learner did not end within {settings.timeout_s:.0f} s of its last version;"
+                " see its log, or raise episodes.timeout_s"
+            )
+        await close(ports, settings, settings.count)
+    await learner
 
 
 def _published(context: StageContext) -> int:

@@ -31,6 +31,7 @@ from services.imports import heavy_imports
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.train import background
 from services.pairs.actor import PairHandle, start_pairing
+from services.queues.client import Patience
 from services.queues.queues import RunQueues
 from services.reward.client import GrpcScorer
 from services.reward.settings import RewardSettings
@@ -91,14 +92,15 @@ async def start_services(
     context: StageContext,
     name: str,
     url: str,
+    epoch: int,
     published: int,
     stack: contextlib.AsyncExitStack,
     starters: Starters = Starters(),
 ) -> Services:
     """Start what is independent at once, the longest first: each of these imports for seconds.
 
-    `published` episodes are in the artifact that this run goes on from. `stack` ends them, also
-    those that were started before another failed.
+    `epoch`: of this orchestrator. `published` episodes are in the artifact that this run goes on
+    from. `stack` ends them, also those that were started before another failed.
     """
     began = time.monotonic()
     took: dict[str, float] = {}
@@ -119,12 +121,15 @@ async def start_services(
         stack.callback(worker.kill)
     version_store = starters.version_store()
     stack.callback(version_store.kill)
-    queues = await RunQueues.open(url, name, job.queues)
+    queues = await RunQueues.open(url, name, job.queues, epoch)
     stack.push_async_callback(queues.close)
-    store = await EpisodeStore.open(url, name, job.queues.connect_timeout_s)
+    await queues.give_back_all()
+    # The loop asks it all the time: what it says of an outage is enough.
+    patience = Patience(job.queues.outage_s, context.warn)
+    store = await EpisodeStore.open(url, name, job.queues.connect_timeout_s, epoch, patience)
     stack.push_async_callback(store.close)
     await store.create(job.episodes.count, job.episodes.prompts, published)
-    learner = _start_learner(job, context, name, url, starters, version_store)
+    learner = _start_learner(job, context, name, url, epoch, starters, version_store)
     called_off = threading.Event()
     launch = partial(
         starters.reward, job.reward, run=name, timeout_s=_START_S, called_off=called_off
@@ -144,10 +149,10 @@ async def start_services(
     )
     engines, reward = await together(starting, asyncio.shield(launching))
     fingerprint = await engines[0].tokenizer_fingerprint(job.policy)
-    connect = partial(RunQueues.open, url, name, job.queues)
+    connect = partial(RunQueues.open, url, name, job.queues, epoch)
     scorer = partial(GrpcScorer, reward.address, job.reward, fingerprint)
     await together(
-        *(engine.start(connect) for engine in engines),
+        *(engine.start(connect, f"{engine.worker_id}.{epoch}") for engine in engines),
         *(
             worker.start(
                 connect,
@@ -155,6 +160,7 @@ async def start_services(
                 job.pairs,
                 max_staleness=job.episodes.max_staleness,
                 stage=context.stage,
+                consumer=f"{worker.name}.{epoch}",
                 sink=context.run.sink,
             )
             for worker in pairing
@@ -171,6 +177,7 @@ def _start_learner(
     context: StageContext,
     name: str,
     url: str,
+    epoch: int,
     starters: Starters,
     version_store: VersionStoreHandle,
 ) -> "asyncio.Future[dict[str, float]]":
@@ -181,6 +188,7 @@ def _start_learner(
         kept=str(context.scratch / CHECKPOINTS),
         run=name,
         redis_url=SecretStr(url),
+        epoch=epoch,
         folder=str(context.scratch / LEARNER),
         engine_dtype=job.engine.dtype,
         canary_tokens=canary_tokens(vocabulary_size(job.policy), job.seed),

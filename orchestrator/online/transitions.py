@@ -5,35 +5,38 @@ from pairloop.admin.v1.admin_pb2 import Change, Episode
 from services.causes import lost_to_errors, too_many_lost
 from services.errors import StallError, StateError, WorkerError
 from services.queues.settings import EpisodeSettings
-from services.states import ABORTED, HELD, SAMPLED, State, state_of
+from services.states import ABORTED, SAMPLED, State, state_of
 from services.telemetry.record.events import EpisodeChanged, Note
 
 POLL_S = 0.05
 
 
-async def advance(ports: LoopPorts, number: int, to: State) -> Episode:
-    """Move an episode on, once no pause holds it; one that is there or further stays."""
+async def to_publishing(ports: LoopPorts, number: int, timeout_s: float) -> Episode:
+    """Move an episode on that was trained; one that is there or further stays.
+
+    Where Redis fell back to before its training the learner's next commit makes good what was
+    lost: StallError when there is none in time.
+    """
     while True:
         episode = await ports.episodes.get(number)
-        state = state_of(episode)
         raise_if_aborted(episode, ports.stage)
-        if state in SAMPLED and SAMPLED.index(state) >= SAMPLED.index(to):
+        state = state_of(episode)
+        if state not in SAMPLED:
+            await until_committed(ports, number, timeout_s)
+        elif state != State.TRAINING:
             return episode
-        if state not in HELD:
-            moved = await try_move(ports.episodes, number, to)
-            if moved is not None:
-                return moved
-        await ports.sleep(POLL_S)
+        elif (moved := await try_move(ports.episodes, number, State.PUBLISHING)) is not None:
+            return moved
 
 
 async def try_move(episodes: Episodes, number: int, to: State) -> Episode | None:
-    """The moved episode, or None when a pause or a resume came first."""
+    """The moved episode, or None when a pause or a resume came first, or Redis fell back."""
     try:
         return await episodes.move(number, to)
     except StateError:
-        if state_of(await episodes.get(number)) in (State.PENDING, State.SAMPLING, *HELD):
-            return None
-        raise
+        if state_of(await episodes.get(number)) in ABORTED:
+            raise
+        return None
 
 
 async def fail_if_too_many_failed(
@@ -61,7 +64,9 @@ async def until_committed(ports: LoopPorts, number: int, timeout_s: float) -> Ep
     while True:
         episode = await ports.episodes.get(number)
         raise_if_aborted(episode, ports.stage)
-        if episode.trained >= episode.paired:
+        # Where Redis fell back to before the episode was sampled, the learner's next commit makes
+        # good what is missing.
+        if state_of(episode) in SAMPLED and episode.trained >= episode.paired:
             return episode
         if ports.clock() > until:
             raise StallError(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from services.telemetry.record.events import Event
+from services.telemetry.record.events import Event, Note
 from services.telemetry.record.state import RunState
 
 if TYPE_CHECKING:
@@ -45,3 +45,7 @@ class StageContext:
     """What the job's `parents` found, by role."""
     extends: Path | None = None
     """The finished artifact that this stage goes on from."""
+
+    def warn(self, text: str) -> None:
+        """Record something that a person should see, and that ends nothing."""
+        self.run.report(Note(stage=self.stage, text=text, level="warning"))

@@ -102,16 +102,17 @@ class PairHandle:
         *,
         max_staleness: int,
         stage: str,
+        consumer: str,
         sink: Any,
     ) -> None:
-        """As PairActor.start; the consumer is called by the handle's name."""
+        """As PairActor.start."""
         await answered(
             self.actor.start.remote(
                 connect,
                 make_scorer,
                 settings,
                 max_staleness=max_staleness,
-                consumer=self.name,
+                consumer=consumer,
                 stage=stage,
                 sink=sink,
             ),

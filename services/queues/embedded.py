@@ -45,11 +45,16 @@ class EmbeddedRedis:
     """A running server. Made by `start`."""
 
     def __init__(
-        self, folder: Path, url: str, guard: "subprocess.Popen[bytes]", owner: IO[bytes]
+        self,
+        folder: Path,
+        fsync: str,
+        url: str,
+        guard: "subprocess.Popen[bytes]",
+        owner: IO[bytes],
     ) -> None:
         self.url = url
         """With the password: never to be logged."""
-        self._folder = folder
+        self._folder, self._fsync = folder, fsync
         self._guard = guard
         self._owner = owner
 
@@ -70,13 +75,11 @@ class EmbeddedRedis:
                 f"{folder} is in use by another run: wait for its end or give this run a new name"
             )
         try:
-            lock = _server_lock(folder)
-            with lock:
-                guard, url = _launch(binary, folder, fsync, lock.fileno())
+            guard, url = _served(binary, folder, fsync)
         except BaseException:
             owner.close()
             raise
-        return cls(folder, url, guard, owner)
+        return cls(folder, fsync, url, guard, owner)
 
     @property
     def alive(self) -> bool:
@@ -87,6 +90,20 @@ class EmbeddedRedis:
     def pid(self) -> int:
         """Of the server."""
         return int((self._folder / "redis.pid").read_text())
+
+    def revive(self) -> None:
+        """Start it again, at its address and on its data, after its process ended.
+
+        Raises UnreachableError when that does not work.
+        """
+        _end(self._guard)
+        self._guard, url = _served(_binary(), self._folder, self._fsync)
+        if url != self.url:
+            _end(self._guard)
+            raise UnreachableError(
+                "the embedded Redis ended and its port is another program's by now; the same"
+                " command goes on"
+            )
 
     def stop(self) -> None:
         """End the server; its data is on disk. Safe to call again."""
@@ -132,6 +149,11 @@ def _server_lock(folder: Path) -> IO[bytes]:
             )
         time.sleep(0.05)
     return lock
+
+
+def _served(binary: str, folder: Path, fsync: str) -> tuple["subprocess.Popen[bytes]", str]:
+    with _server_lock(folder) as lock:
+        return _launch(binary, folder, fsync, lock.fileno())
 
 
 def _launch(

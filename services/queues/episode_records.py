@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from services.errors import StateError
-from services.queues.client import Client, connect
+from services.queues.client import Client, Patience, connect
 from services.queues.keys import LAYOUT, Keys
 
 Fields = dict[str, str]
@@ -27,10 +27,12 @@ class Answer:
 class Moved:
     """Outcome of a compare-and-set."""
 
-    outcome: Literal["done", "repeated", "changed"]
+    outcome: Literal["done", "repeated", "changed", "refused"]
     """"repeated": the request id was answered before; "changed": the state was another."""
     answer: Answer | None
-    """None when "changed"."""
+    """Of "done" and "repeated"."""
+    why: str = ""
+    """Of "refused", to be read after the episode's number."""
 
 
 class EpisodeRecords:
@@ -41,9 +43,11 @@ class EpisodeRecords:
         self._keys = Keys(run)
 
     @classmethod
-    async def open(cls, url: str, run: str, timeout_s: float) -> Self:
+    async def open(
+        cls, url: str, run: str, timeout_s: float, epoch: int, patience: Patience
+    ) -> Self:
         """Connect. Raises UnreachableError past the timeout."""
-        return cls(await connect(url, timeout_s), run)
+        return cls(await connect(url, timeout_s, (Keys(run).epoch, epoch), patience), run)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -106,10 +110,14 @@ class EpisodeRecords:
         for name, value in fields.items():
             args += [name, value]
         outcome, answer = await self._client.script(
-            "move", [self._keys.episode(number), self._keys.requests], args
+            "move",
+            [self._keys.episode(number), self._keys.requests, self._keys.episode(number - 1)],
+            args,
         )
         if outcome == b"changed":
             return Moved("changed", None)
+        if outcome == b"refused":
+            return Moved("refused", None, answer.decode())
         return Moved("done" if outcome == b"done" else "repeated", _answer(answer))
 
     async def _rows(self, numbers: Iterable[int]) -> list[Fields]:

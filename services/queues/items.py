@@ -21,6 +21,10 @@ class Item:
     """Consumers that ended while they held it."""
 
 
+Refusal = Literal["", "credits", "state", "order"]
+"""No credit is left; the episode is not SAMPLING; a prompt before it is not dispatched."""
+
+
 @dataclass(frozen=True)
 class Dispatched:
     """What became of the prompts, from the first: sent + known of them are dispatched."""
@@ -28,8 +32,8 @@ class Dispatched:
     sent: int
     known: int
     """Dispatched before."""
-    refused: Literal["", "credits", "state"]
-    """Why the others were not: no credit left, or the episode is not SAMPLING."""
+    refused: Refusal
+    """Why the others were not."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 GROUP = "workers"
+PARKED = ("failed", "left")
+"""Consumers that are none: what is given back waits under these names."""
 LAYOUT = 2
 """Of what is written under these keys. 1 (no key says so): that of 0.1.0."""
 
@@ -65,6 +67,16 @@ class Keys:
     def requests(self) -> str:
         """Hash: what each change of an episode answered, by request id."""
         return self._key("requests")
+
+    @property
+    def lease(self) -> str:
+        """Hash, as long as an orchestrator renews it: who works on the run."""
+        return self._key("lease")
+
+    @property
+    def epoch(self) -> str:
+        """How often an orchestrator took the run: what an older one started is refused."""
+        return self._key("epoch")
 
     @property
     def credits(self) -> str:

@@ -3,16 +3,20 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pairloop.data.v1.pair_pb2 import DropReason
+
 _NEXT: dict[str, frozenset[str]] = {
     "": frozenset({"dispatched"}),
     "dispatched": frozenset({"sampled", "dropped"}),
     "sampled": frozenset({"scored", "dropped"}),
     "scored": frozenset({"paired", "dropped"}),
     "paired": frozenset({"trained", "dropped"}),
+    "restored": frozenset({"trained", "dropped"}),
     "trained": frozenset(),
     "dropped": frozenset(),
 }
-"""What may happen to a prompt after what."""
+"""What may happen to a prompt after what; all but a trained one may also be restored."""
+_OVER = ("trained", "dropped")
 
 
 @dataclass(frozen=True)
@@ -22,13 +26,19 @@ class LedgerEvent:
     entry_id: str
     """"<milliseconds>-<sequence>" of the server's clock: the order of events."""
     kind: str
-    """dispatched, sampled, scored, paired, dropped, trained or published."""
+    """dispatched, sampled, scored, paired, dropped, trained or published; restored: Redis lost what
+    led to a checkpoint, what follows is what the checkpoint says."""
     id: str
     """Of the prompt; empty when published."""
     episode: int
     detail: str
     """sampled: the worker; scored: the scorer; paired: policy versions, "first-last"; dropped: the
-    reason; trained and published: the weight version."""
+    reason; trained and published: the weight version; restored: the last step that Redis had."""
+
+
+def reason_name(reason: DropReason) -> str:
+    """As ledger and counters have it: "TIE"."""
+    return DropReason.Name(reason).removeprefix("DROP_REASON_")
 
 
 def ledger_audit(
@@ -55,7 +65,7 @@ def ledger_audit(
             continue
         before = last.get(event.id)
         step = before.kind if before else ""
-        if event.kind not in _NEXT[step]:
+        if event.kind not in _NEXT[step] and (event.kind, step == "trained") != ("restored", False):
             problems.append(
                 f"{event.id}: {event.kind} at {event.entry_id} after {step or 'nothing'}"
             )
@@ -69,7 +79,7 @@ def ledger_audit(
         problems += [
             f"{id_}: never trained or dropped, last {event.kind} at {event.entry_id}"
             for id_, event in last.items()
-            if _NEXT[event.kind]
+            if event.kind not in _OVER
         ]
         problems += [f"{id_}: never dispatched" for id_ in episode_of if id_ not in last]
     return problems

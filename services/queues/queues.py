@@ -17,11 +17,11 @@ from typing import Self
 from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
 from services.errors import LedgerError
-from services.queues.client import Client, connect
-from services.queues.items import DeadLetter, Dispatched, Item, StreamName
-from services.queues.keys import GROUP, Keys
+from services.queues.client import Client, Patience, connect
+from services.queues.items import DeadLetter, Dispatched, Item, Refusal, StreamName
+from services.queues.keys import GROUP, PARKED, Keys
 from services.queues.leases import Leases
-from services.queues.ledger import LedgerEvent
+from services.queues.ledger import LedgerEvent, reason_name
 from services.queues.reading import entries_of, read_dead_letters, read_ledger
 from services.queues.settings import QueueSettings
 
@@ -32,6 +32,7 @@ _PAYLOADS = 64
 _SLICE_S = 1.0
 """Longest single wait for new items; between two, abandoned and failed ones are looked for."""
 _STREAMS: tuple[StreamName, ...] = ("prompts", "rollouts")
+_REFUSALS: dict[bytes, Refusal] = {b"credits": "credits", b"state": "state", b"order": "order"}
 _COUNTERS = ("dispatched", "in_flight", "sampled", "scored", "paired", "trained")
 
 
@@ -45,12 +46,16 @@ class RunQueues:
         self._leases = Leases(client, self._keys, settings.reclaim_idle_s)
 
     @classmethod
-    async def open(cls, url: str, run: str, settings: QueueSettings) -> Self:
+    async def open(cls, url: str, run: str, settings: QueueSettings, epoch: int = 0) -> Self:
         """Connect, and make the streams. For use on the running event loop alone.
 
+        `epoch`: of the orchestrator that works on the run; every change raises ReplacedError once
+        another has taken over. 0, for tools: never.
         Raises UnreachableError past `settings.connect_timeout_s`.
         """
-        client = await connect(url, settings.connect_timeout_s)
+        client = await connect(
+            url, settings.connect_timeout_s, (Keys(run).epoch, epoch), Patience(settings.outage_s)
+        )
         for name in _STREAMS:
             await client.ensure_group(Keys(run).stream(name), GROUP)
         return cls(client, run, settings)
@@ -70,17 +75,15 @@ class RunQueues:
         for start in range(0, len(prompts), _PAYLOADS):
             args: list[str | bytes | int] = [self._settings.credits, episode]
             for prompt in prompts[start : start + _PAYLOADS]:
-                args += [prompt.id, prompt.SerializeToString()]
+                args += [prompt.id, prompt.index, prompt.SerializeToString()]
             reply = await self._client.script(
                 "dispatch",
                 [keys.stream("prompts"), *keys.account(episode)],
                 args,
             )
             sent, known = sent + reply[0], known + reply[1]
-            if reply[2] == b"state":
-                return Dispatched(sent, known, "state")
-            if reply[2] == b"credits":
-                return Dispatched(sent, known, "credits")
+            if reply[2]:
+                return Dispatched(sent, known, _REFUSALS[reply[2]])
         return Dispatched(sent, known, "")
 
     async def take(
@@ -158,6 +161,15 @@ class RunQueues:
         )
         return int(reply)
 
+    async def give_back_all(self) -> int:
+        """As `give_back` of everybody who took something, none of whom is there any more."""
+        given = 0
+        for stream in _STREAMS:
+            for consumer in await self._client.consumers(self._keys.stream(stream), GROUP):
+                if consumer not in PARKED:
+                    given += await self.give_back(stream, consumer, died=False)
+        return given
+
     async def pairs(self, episode: int) -> list[PreferencePair]:
         """The kept pairs of an episode in canonical order: by the index of their prompt."""
         pairs = [
@@ -166,24 +178,29 @@ class RunQueues:
         ]
         return sorted(pairs, key=lambda pair: pair.prompt.index)
 
+    async def dropped(self, episode: int) -> dict[str, str]:
+        """Of the prompts that gave no pair: why, by id."""
+        events = await self.ledger(episode)
+        return {event.id: event.detail for event in events if event.kind == "dropped"}
+
     async def commit_trained(
-        self, episode: int, version: int, trained: Sequence[str], left_out: Mapping[str, DropReason]
+        self, episode: int, version: int, trained: Sequence[str], dropped: Mapping[str, str]
     ) -> int:
         """A checkpoint holds the episode: let its pairs go. How many; 0 the second time.
 
-        `trained`: the ids of the prompts whose pairs it trained; `left_out`: why not, of the other
-        pairs. Raises LedgerError when that is not what Redis has of the episode.
+        `trained`: the ids of the prompts whose pairs it trained; `dropped`: why not, of all others.
+        What Redis lost of that is made good. Raises LedgerError when the two contradict each other.
         """
         keys, now = self._keys, 0
-        outcomes = [(id_, "") for id_ in trained]
-        outcomes += [(id_, reason_name(reason)) for id_, reason in left_out.items()]
-        # At least once: an episode without a pair is committed as well.
+        outcomes = [*((id_, "") for id_ in trained), *dropped.items()]
+        streams = [key for name in _STREAMS for key in (keys.stream(name), keys.tries(name))]
+        # At least once: an episode without a prompt is committed as well.
         for start in range(0, max(1, len(outcomes)), _BATCH):
             last = start + _BATCH >= len(outcomes)
             reply = await self._client.script(
                 "trained",
-                [keys.pairs(episode), *keys.account(episode)],
-                [version, int(last),
+                [keys.pairs(episode), *streams, *keys.account(episode)],
+                [GROUP, version, int(last),
                  *(text for pair in outcomes[start : start + _BATCH] for text in pair)],
             )  # fmt: skip
             now += int(reply[0])
@@ -206,9 +223,8 @@ class RunQueues:
         (found,) = await self._client.hashes([self._keys.episode(episode)])
         fields = {name.decode(): value for name, value in found.items()}
         counters = {name: int(fields.get(name, 0)) for name in _COUNTERS}
-        return counters | {
-            name: int(value) for name, value in fields.items() if name.startswith("dropped:")
-        }
+        dropped = {name: int(n) for name, n in fields.items() if name.startswith("dropped:")}
+        return counters | {name: n for name, n in dropped.items() if n}
 
     async def credits_in_use(self) -> int:
         """Prompts dispatched and neither trained nor dropped, over all episodes."""
@@ -282,13 +298,8 @@ class RunQueues:
         return items
 
 
-def reason_name(reason: DropReason) -> str:
-    """As ledger and counters have it: "TIE"."""
-    return DropReason.Name(reason).removeprefix("DROP_REASON_")
-
-
 def _contradiction(episode: int, version: int, id_: str, found: str) -> LedgerError:
-    of = f"prompt {id_} is {found} there" if id_ else f"there are {found}"
+    of = f"prompt {id_} is {found} there" if id_ else f"there are {found} there"
     return LedgerError(
         f"the checkpoint of version {version} and Redis do not agree on episode {episode}: {of};"
         " keep the run's folder and report it, or begin the stage anew with --fresh"

@@ -25,6 +25,11 @@ class QueueSettings(Settings):
     reclaim_idle_s: Operational[float] = Field(60.0, gt=0.0)
     """A worker that has not renewed what it holds for this long, as it stands still or its machine
     is gone, loses it to another; how long the work takes does not matter."""
+    lease_s: Operational[float] = Field(15.0, ge=1.0)
+    """How long a run stays its orchestrator's when that is no longer heard of: nobody else takes it
+    over before."""
+    outage_s: Operational[float] = Field(300.0, ge=0.0)
+    """How long a running run waits for a Redis that went away: a restart, a failover."""
     connect_timeout_s: Operational[float] = Field(5.0, gt=0.0)
 
     @property

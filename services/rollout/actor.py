@@ -33,21 +33,26 @@ class RolloutActor:
         self._make_engine = make_engine
         self._dtype = dtype
         self._queue: PromptQueue[Any] | None = None
+        self._consumer = worker_id
 
     async def set_up(self) -> None:
         """Start the engine. Not in `__init__`: Ray hands on what a method raises, not a text."""
         self._worker = RolloutWorker(self._make_engine(self._worker_id), self._worker_id)
 
-    async def start(self, connect: Connect) -> None:
-        """Connect to the queues; nothing is sampled from them before `load_weights`."""
+    async def start(self, connect: Connect, consumer: str) -> None:
+        """Connect to the queues; nothing is sampled from them before `load_weights`.
+
+        `consumer`: the name to take prompts by, which no other process has had.
+        """
         self._worker.hold()
+        self._consumer = consumer
         self._queue = await connect()
 
     async def run(self) -> None:
         """Sample until `stop`. Raises what ended it."""
         if self._queue is None:
             raise WorkerError(f"worker {self._worker_id} was not connected to a queue")
-        await self._worker.run(self._queue)
+        await self._worker.run(self._queue, self._consumer)
 
     async def stop(self) -> None:
         """Let `run` return once what is in flight is committed."""
@@ -102,9 +107,9 @@ class RolloutHandle:
         """As RolloutActor.set_up."""
         await self._call("set_up")
 
-    async def start(self, connect: Connect) -> None:
+    async def start(self, connect: Connect, consumer: str) -> None:
         """As RolloutActor.start."""
-        await self._call("start", connect)
+        await self._call("start", connect, consumer)
 
     async def run(self) -> None:
         """As RolloutActor.run; returns after `stop`, or raises what ended the worker."""

@@ -64,6 +64,7 @@ class RolloutWorker:
         self._samples = 1
         self._stopping = False
         self._held = False
+        self._consumer = worker_id
 
     @property
     def version(self) -> int:
@@ -82,16 +83,20 @@ class RolloutWorker:
         """
         self._held = True
 
-    async def run(self, queue: PromptQueue[D]) -> None:
-        """Sample from the queue until `stop`; an error of the engine or the queue ends it."""
+    async def run(self, queue: PromptQueue[D], consumer: str = "") -> None:
+        """Sample from the queue until `stop`; an error of the engine or the queue ends it.
+
+        `consumer`: the name to take prompts by; the worker's own unless told.
+        """
         self._stopping = False
+        self._consumer = consumer or self._worker_id
         taken: list[D] = []
         while not self._stopping:
             if self._held:
                 await asyncio.sleep(_IDLE_BLOCK_S)
                 continue
             # Not under the lock: weights need not wait for a queue that is empty.
-            taken = taken or await queue.take("prompts", self._worker_id, 1, _IDLE_BLOCK_S)
+            taken = taken or await queue.take("prompts", self._consumer, 1, _IDLE_BLOCK_S)
             if not taken:
                 continue
             async with self._engine_lock:
@@ -157,7 +162,7 @@ class RolloutWorker:
     async def _admit(self, queue: PromptQueue[D], items: dict[str, D]) -> None:
         """Take the prompts that are there while there is room."""
         while self._engine.has_room(self._samples):
-            taken = await queue.take("prompts", self._worker_id, self._fitting(), 0.0)
+            taken = await queue.take("prompts", self._consumer, self._fitting(), 0.0)
             if not taken:
                 return
             await self._add(queue, taken, items)

@@ -88,7 +88,7 @@ async def test_workers_sample_and_change_weights_while_they_run(
     (worker,) = await create_workers(SETTINGS, first, seed=3, count=1)
     try:
         assert await worker.ping() == 0
-        await worker.start(partial(_open, queue))
+        await worker.start(partial(_open, queue), "rollout-0.1")
         running = asyncio.create_task(worker.run())
         await asyncio.sleep(1.0)
         assert not list(queue.glob("*.rollout"))  # it waits for weights of this run

@@ -16,6 +16,7 @@ from services.admin.settings import AdminSettings
 from services.errors import UnreachableError
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
+from tests.integration.redis_rows import all_sampled
 from tests.integration.test_queues import prompts
 from tests.integration.test_queues_episodes import finish_all
 
@@ -135,6 +136,7 @@ async def test_a_watch_shows_every_change_and_ends_with_the_run(
     watch = admin.WatchEpisodes(messages.WatchEpisodesRequest(), timeout=60)
     watching = asyncio.create_task(seen(watch, history))
     await until(history, (2, "PENDING"))
+    await all_sampled(store, 1)
     for to in (State.SAMPLING, State.TRAINING, State.PUBLISHING, State.COMPLETED):
         await store.move(1, to)
         await until(history, (1, to))

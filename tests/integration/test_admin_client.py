@@ -14,6 +14,7 @@ from services.admin.client import main
 from services.admin.command import command_for
 from services.admin.server import AdminServer
 from services.admin.settings import AdminSettings
+from tests.integration.redis_rows import all_sampled
 
 
 async def call(address: str, *arguments: str, watch_s: float = 60.0) -> int:
@@ -93,6 +94,7 @@ async def shown(capsys: pytest.CaptureFixture[str], lines: list[str], text: str)
 
 
 async def complete(store: EpisodeStore, number: int) -> None:
+    await all_sampled(store, number)
     for to in (State.SAMPLING, State.TRAINING, State.PUBLISHING, State.COMPLETED):
         await store.move(number, to)
 

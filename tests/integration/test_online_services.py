@@ -115,7 +115,7 @@ class Engine(RolloutHandle):
     async def tokenizer_fingerprint(self, policy: str) -> str:
         return "a tokenizer's"
 
-    async def start(self, connect: Any) -> None:
+    async def start(self, connect: Any, consumer: str) -> None:
         self._world.start(self.worker_id)
 
     async def run(self) -> None:
@@ -168,7 +168,7 @@ async def started(world: World, url: str, run: str, folder: Path) -> Any:
         shared = RunContext(run, folder, lambda event: None, sink=None, engines=engines)
         context = StageContext(shared, "online", 0, folder / "out", folder / "scratch", "trunk")
         async with contextlib.AsyncExitStack() as stack:
-            yield await start_services(job, context, run, url, 0, stack, world.starters())
+            yield await start_services(job, context, run, url, 1, 0, stack, world.starters())
 
 
 async def test_everything_is_ended_in_the_reverse_of_how_it_was_started(

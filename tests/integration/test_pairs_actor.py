@@ -68,7 +68,7 @@ async def test_an_actor_pairs_reports_and_stops(
         "stage": "online",
         "sink": sink,
     }
-    await actor.start(connect, scorer, PairSettings(), **start)
+    await actor.start(connect, scorer, PairSettings(), consumer="pairs-0.1", **start)
     running = asyncio.ensure_future(actor.run())
     async with asyncio.timeout(60):
         while len(await queues.pairs(1)) < 2:
@@ -85,7 +85,7 @@ async def test_an_actor_pairs_reports_and_stops(
     await gateway.stop()
 
     other = start_pairing(1)[0]
-    await other.start(connect, scorer, PairSettings(), **start)
+    await other.start(connect, scorer, PairSettings(), consumer="pairs-0.2", **start)
     with pytest.raises(UnreachableError, match=f"the reward at {address} is not reachable"):
         await other.run()
     await queues.close()

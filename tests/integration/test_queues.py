@@ -165,9 +165,18 @@ async def test_credits_bound_what_is_between_dispatch_and_training(
     await queues.commit_drop(dropped, DropReason.DROP_REASON_SINGLE_ANSWER)
     await queues.commit_pair(paired, pair_of(paired))
     assert await queues.dispatch(1, work) == Dispatched(1, 4, "credits")
-    await queues.commit_trained(1, 1, [work[1].id], {})
-    assert await queues.dispatch(1, work) == Dispatched(1, 5, "")
+    dropped = {work[0].id: "SINGLE_ANSWER"}
     assert await queues.credits_in_use() == 4
+    await store.move(2, State.SAMPLING)
+    other = prompts(store.run, 2, episode=2)
+    assert await queues.dispatch(2, other) == Dispatched(0, 0, "credits")
+    for item in await queues.take("prompts", "a", 3, 0.0):
+        await queues.commit_rollout(item, rollout_of(item))
+    for item in await queues.take("rollouts", "p", 3, 0.0):
+        await queues.commit_pair(item, pair_of(item))
+    await queues.commit_trained(1, 1, [prompt.id for prompt in work[1:5]], dropped)
+    assert await queues.credits_in_use() == 0
+    assert await queues.dispatch(2, other) == Dispatched(2, 0, "")
 
 
 @pytest.mark.parametrize("stopped", [State.PAUSING, State.FAILED, State.CANCELLED])
@@ -182,6 +191,17 @@ async def test_nothing_is_dispatched_unless_the_episode_samples(
     assert await kinds(queues) == []
 
 
+async def test_a_prompt_is_dispatched_after_those_before_it_alone(
+    queues: RunQueues, store: EpisodeStore
+) -> None:
+    """A server that lost a dispatch may not be given the next one, lest the first be forgotten."""
+    work = prompts(store.run, 4)
+    assert await queues.dispatch(1, work[1:]) == Dispatched(0, 0, "order")
+    assert await queues.dispatch(1, work[:1]) == Dispatched(1, 0, "")
+    assert await queues.dispatch(1, [work[0], work[2], work[1]]) == Dispatched(0, 1, "order")
+    assert await queues.dispatch(1, work) == Dispatched(3, 1, "")
+
+
 async def test_a_pause_amid_dispatches_leaves_no_prompt_after_it(
     redis_url: str, queues: RunQueues, store: EpisodeStore
 ) -> None:
@@ -192,7 +212,7 @@ async def test_a_pause_amid_dispatches_leaves_no_prompt_after_it(
     paused = await store.pause(1, Change(request_id="r", reason="look"))
     done = await asyncio.gather(*dispatching)
     sent = sum(each.sent for each in done)
-    assert {each.refused for each in done if not each.sent} <= {"state"}
+    assert {each.refused for each in done if not each.sent} <= {"state", "order"}
     assert (await store.get(1)).dispatched == paused.dispatched == sent
     await roomy.close()
 
@@ -250,10 +270,10 @@ async def test_a_late_failure_does_not_disturb_the_worker_that_took_over(
 
 
 async def test_pairs_come_in_canonical_order(queues: RunQueues, store: EpisodeStore) -> None:
-    await queues.dispatch(1, list(reversed(prompts(store.run, 4))))
+    await queues.dispatch(1, prompts(store.run, 4))
     for item in await queues.take("prompts", "a", 4, 0.0):
         await queues.commit_rollout(item, rollout_of(item))
-    for item in await queues.take("rollouts", "p", 4, 0.0):
+    for item in reversed(await queues.take("rollouts", "p", 4, 0.0)):
         await queues.commit_pair(item, pair_of(item))
     assert [pair.prompt.index for pair in await queues.pairs(1)] == [0, 1, 2, 3]
     assert await queues.pairs(2) == []

@@ -18,7 +18,7 @@ from services.queues.settings import QueueSettings
 from tests.integration.test_queues import pair_of, prompts, rollout_of
 
 STREAMS: tuple[StreamName, ...] = get_args(StreamName)
-SETTINGS = QueueSettings(credits=5, max_failures=3, max_deaths=3, reclaim_idle_s=0.002)
+SETTINGS = QueueSettings(credits=12, max_failures=3, max_deaths=3, reclaim_idle_s=0.002)
 
 
 class Workers:
@@ -56,7 +56,8 @@ class Workers:
 
 
 async def train(queues: RunQueues) -> int:
-    return await queues.commit_trained(1, 1, [pair.id for pair in await queues.pairs(1)], {})
+    ids = [pair.id for pair in await queues.pairs(1)]
+    return await queues.commit_trained(1, 1, ids, await queues.dropped(1))
 
 
 async def play(url: str, seed: int, count: int, steps: int) -> None:
@@ -68,12 +69,9 @@ async def play(url: str, seed: int, count: int, steps: int) -> None:
     queues = await RunQueues.open(url, run, SETTINGS)
     workers, work = Workers(url, run, rng), prompts(run, count)
     planned = {1: [prompt.id for prompt in work]}
-    trained = 0
     for _ in range(steps):
         if rng.random() < 0.3:
             await queues.dispatch(1, work)
-        if rng.random() < 0.05:
-            trained += await train(queues)
         await workers.act(queues)
     assert ledger_audit(await queues.ledger(1), planned, finished=False) == []
     async with asyncio.timeout(60):
@@ -82,10 +80,10 @@ async def play(url: str, seed: int, count: int, steps: int) -> None:
             for stream in STREAMS:
                 for item in await queues.take(stream, "last", 10, 0.0):
                     await workers.commit(queues, stream, item)
-            trained += await train(queues)
-            episode = await store.get(1)
-            if not sent.refused and episode.in_flight == 0:
+            if not sent.refused and (await store.get(1)).in_flight == 0:
                 break
+    trained = await train(queues)
+    episode = await store.get(1)
     events = await queues.ledger(1)
     assert ledger_audit(events, planned) == []
     kinds = Counter(event.kind for event in events)

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.episodes import EpisodeStore, State
 from pairloop.admin.v1.admin_pb2 import Change, EpisodeState
 from services.errors import UnreachableError
-from services.queues.address import redis_address
+from services.queues.address import redis_of_run
 from services.queues.client import answers
 from services.queues.embedded import EmbeddedRedis
 from services.queues.queues import RunQueues
@@ -149,12 +149,12 @@ def test_a_given_address_comes_before_the_embedded_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://env:1")
-    with redis_address(QueueSettings(url="redis://mine:1"), tmp_path) as url:
-        assert url == "redis://mine:1"
-    with redis_address(QueueSettings(), tmp_path) as url:
-        assert url == "redis://env:1"
+    with redis_of_run(QueueSettings(url="redis://mine:1"), tmp_path) as redis:
+        assert redis.url == "redis://mine:1"
+    with redis_of_run(QueueSettings(), tmp_path) as redis:
+        assert redis.url == "redis://env:1"
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("REDIS_URL")
-    with redis_address(QueueSettings(), tmp_path) as url:
-        assert answers(url, 1.0)
-    assert not answers(url, 1.0)
+    with redis_of_run(QueueSettings(), tmp_path) as redis:
+        assert answers(redis.url, 1.0)
+    assert not answers(redis.url, 1.0)

@@ -11,6 +11,7 @@ from services.errors import StateError, UnknownEpisodeError
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 from services.states import TRANSITIONS, State
+from tests.integration.redis_rows import all_sampled
 from tests.integration.test_queues import pair_of, prompts, rollout_of
 
 WAY_TO: dict[State, tuple[State, ...]] = {
@@ -55,12 +56,27 @@ async def finish_all(queues: RunQueues) -> None:
         await queues.commit_pair(item, pair_of(item))
 
 
+async def test_nothing_is_trained_before_every_prompt_is_sampled(
+    store: EpisodeStore, queues: RunQueues
+) -> None:
+    await store.move(1, State.SAMPLING)
+    for work in (prompts(store.run, 4)[:3], prompts(store.run, 4)):
+        with pytest.raises(StateError, match="episode 1 has prompts that are still to be sampled"):
+            await store.move(1, State.TRAINING)
+        await queues.dispatch(1, work)
+    with pytest.raises(StateError, match="still to be sampled"):
+        await store.move(1, State.TRAINING)
+    await finish_all(queues)
+    assert state(await store.move(1, State.TRAINING)) == "TRAINING"
+
+
 async def states(store: EpisodeStore) -> list[str]:
     return [state(episode) for episode in await store.list()]
 
 
 @pytest.mark.parametrize("begin", list(WAY_TO))
 async def test_moves_the_table_lacks_are_refused(store: EpisodeStore, begin: State) -> None:
+    await all_sampled(store, 1)
     for step in WAY_TO[begin]:
         await store.move(1, step)
     assert state(await store.get(1)) == begin
@@ -75,6 +91,7 @@ async def test_moves_the_table_lacks_are_refused(store: EpisodeStore, begin: Sta
 
 @pytest.mark.parametrize(("begin", "to"), [(b, to) for b in WAY_TO for to in TRANSITIONS[b]])
 async def test_moves_the_table_has_are_made(store: EpisodeStore, begin: State, to: State) -> None:
+    await all_sampled(store, 1)
     for step in WAY_TO[begin]:
         await store.move(1, step)
     # With nothing in flight a pause is complete at once.
@@ -164,6 +181,7 @@ async def test_pausing_can_be_resumed_before_it_is_paused(
 
 
 async def test_pausing_the_current_one_takes_the_next_when_it_trains(store: EpisodeStore) -> None:
+    await all_sampled(store, 1)
     for to in (State.SAMPLING, State.TRAINING):
         await store.move(1, to)
     assert (await store.get(0)).number == 1
@@ -205,6 +223,7 @@ async def test_the_loops_own_moves_leave_the_last_change_shown(store: EpisodeSto
     assert not (await store.move(1, State.SAMPLING)).HasField("last_change")
     await store.pause(1, change("p", "lunch"))
     await store.resume(1, change("r", "back"))
+    await all_sampled(store, 1)
     trained = await store.move(1, State.TRAINING)
     assert trained.last_change.reason == "back"
     failed = await store.move(1, State.FAILED, change("f", "the learner died"))

@@ -1,5 +1,6 @@
 """What a checkpoint says against what Redis has; and where a finished episode's ledger goes."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,12 +8,13 @@ import pytest
 
 from orchestrator.episodes import EpisodeStore, State
 from orchestrator.online.archive import LedgerArchive
-from pairloop.data.v1.pair_pb2 import DROP_REASON_NOT_REACHED, DROP_REASON_TOO_LONG
+from pairloop.data.v1.pair_pb2 import DROP_REASON_TIE
 from services.errors import LedgerError
 from services.queues.ledger import ledger_audit
 from services.queues.ledger_file import read_ledger_file
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
+from services.states import state_of
 from tests.integration.test_queues import pair_of, prompts, rollout_of
 
 COUNT = 300  # more than one batch of outcomes
@@ -48,7 +50,7 @@ async def test_what_was_left_out_is_dropped_with_its_reason(
     queues: RunQueues, store: EpisodeStore
 ) -> None:
     too_long, not_reached, *ids = await ids_of(queues)
-    left_out = {too_long: DROP_REASON_TOO_LONG, not_reached: DROP_REASON_NOT_REACHED}
+    left_out = {too_long: "TOO_LONG", not_reached: "NOT_REACHED"}
     assert await queues.commit_trained(1, 1, ids, left_out) == COUNT - 2
     assert await queues.commit_trained(1, 1, ids, left_out) == 0
     assert ledger_audit(await queues.ledger(1), {1: [too_long, not_reached, *ids]}) == []
@@ -66,12 +68,54 @@ async def test_a_pair_that_the_checkpoint_does_not_name_is_not_let_go(queues: Ru
     assert first in await ids_of(queues)
 
 
+async def test_a_prompt_in_flight_that_the_checkpoint_does_not_name_is_a_contradiction(
+    redis_url: str, store: EpisodeStore
+) -> None:
+    queues = await RunQueues.open(redis_url, store.run, QueueSettings())
+    await queues.dispatch(1, prompts(store.run, 1))
+    with pytest.raises(LedgerError, match="0 paired, 0 trained, 1 in flight"):
+        await queues.commit_trained(1, 1, [], {})
+    assert (await store.get(1)).in_flight == 1
+    await queues.close()
+
+
 async def test_a_checkpoint_that_names_another_pair_is_refused(queues: RunQueues) -> None:
     ids = await ids_of(queues)
-    with pytest.raises(LedgerError, match="prompt nobody's is nothing there"):
-        await queues.commit_trained(1, 1, [*ids, "nobody's"], {})
+    await queues.commit_trained(1, 1, ids, {})
     with pytest.raises(LedgerError, match=f"prompt {ids[0]} is trained there"):
-        await queues.commit_trained(1, 1, ids[1:], {ids[0]: DROP_REASON_TOO_LONG})
+        await queues.commit_trained(1, 1, ids[1:], {ids[0]: "TOO_LONG"})
+
+
+async def test_what_redis_lost_is_made_good_from_the_checkpoint(
+    redis_url: str, store: EpisodeStore
+) -> None:
+    """Each prompt at another step, one not even dispatched, one that ended otherwise since."""
+    queues = await RunQueues.open(redis_url, store.run, QueueSettings())
+    work = prompts(store.run, 6)
+    await queues.dispatch(1, work[:5])
+    items = await queues.take("prompts", "a", 4, 0.0)
+    for item in items[:3]:
+        await queues.commit_rollout(item, rollout_of(item))
+    first, second, *_ = await queues.take("rollouts", "p", 2, 0.0)
+    await queues.commit_pair(first, pair_of(first))
+    await queues.commit_drop(second, DROP_REASON_TIE)
+    ids = [prompt.id for prompt in work]
+    trained, dropped = ids[:5], {ids[5]: "MARGIN"}
+    assert await queues.commit_trained(1, 1, trained, dropped) == 5
+    assert await queues.commit_trained(1, 1, trained, dropped) == 0
+    events = await queues.ledger(1)
+    assert ledger_audit(events, {1: ids}) == []
+    assert Counter(event.kind for event in events)["restored"] == 5
+    episode = await store.get(1)
+    assert (episode.dispatched, episode.in_flight, episode.paired, episode.trained) == (6, 0, 5, 5)
+    assert dict(episode.dropped) == {"MARGIN": 1}
+    assert await queues.credits_in_use() == 0
+    assert state_of(episode) == State.TRAINING
+    # Nothing of it is left to be done once more, and what is still being done has no effect.
+    assert await queues.take("prompts", "b", 9, 0.0) == []
+    assert await queues.take("rollouts", "q", 9, 0.0) == []
+    assert not await queues.commit_rollout(items[3], rollout_of(items[3]))
+    await queues.close()
 
 
 async def test_a_finished_episode_leaves_its_state_alone(
@@ -82,7 +126,7 @@ async def test_a_finished_episode_leaves_its_state_alone(
     with pytest.raises(LedgerError, match="never trained or dropped"):
         await archive.put_away(1)  # too early: nothing is forgotten
     await queues.commit_trained(1, 1, ids, {})
-    for to in (State.TRAINING, State.PUBLISHING, State.COMPLETED):
+    for to in (State.PUBLISHING, State.COMPLETED):
         await store.move(1, to)
     events = await queues.ledger(1)
     for _ in range(2):

@@ -168,6 +168,14 @@ class World:
             max_staleness=settings.max_staleness,
             stage="online_dpo",
         )
+        workers = {
+            e.worker_id: w.run(self.queues) for e, w in zip(self.engines, rollout, strict=True)
+        }
+        loop = run_episodes(self.ports(pairing), settings)
+        await supervise(loop, {**workers, "pairs-0": pairing.run()})
+
+    def ports(self, pairing: PairWorker) -> LoopPorts:
+        """What the loop drives."""
 
         async def statistics(episode: int) -> dict[str, float]:
             return pairing.stats(episode)
@@ -176,7 +184,7 @@ class World:
             letters = await self.queues.dead_letters()
             return causes([(each.prompt_id, each.error) for each in letters])
 
-        ports = LoopPorts(
+        self.driven = LoopPorts(
             stage="online",
             episodes=self.store,
             prompts=self.prompts,
@@ -189,10 +197,7 @@ class World:
             report=self.events.append,
             sleep=self.sleep,
         )
-        workers = {
-            e.worker_id: w.run(self.queues) for e, w in zip(self.engines, rollout, strict=True)
-        }
-        await supervise(run_episodes(ports, settings), {**workers, "pairs-0": pairing.run()})
+        return self.driven
 
 
 @asynccontextmanager

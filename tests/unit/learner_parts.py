@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
+from pairloop.data.v1.pair_pb2 import PreferencePair
 from services.data.chat import encode_answer, render_prompt
 from services.data.settings import TokenizerSettings
 from services.data.tokenizer import train_tokenizer
@@ -54,11 +54,12 @@ class FakeQueues:
         self.kept = pairs
         self.states: dict[int, str] = {}
         self.history: list[str] = []
-        self.left_out: dict[int, dict[str, DropReason]] = {}
+        self.committed: dict[int, dict[str, str]] = {}
+        """Dropped prompts of an episode, with the reasons."""
         self.lost = 0
         """Pairs that the counters have and the stream has not."""
 
-    async def open(self, url: str, run: str, settings: QueueSettings) -> "FakeQueues":
+    async def open(self, url: str, run: str, settings: QueueSettings, epoch: int) -> "FakeQueues":
         return self
 
     async def episode_state(self, episode: int) -> str:
@@ -70,12 +71,15 @@ class FakeQueues:
     async def pairs(self, episode: int) -> list[PreferencePair]:
         return self.kept[episode][self.lost :]
 
+    async def dropped(self, episode: int) -> dict[str, str]:
+        return {f"tie of {episode}": "TIE"}
+
     async def commit_trained(
-        self, episode: int, version: int, trained: Sequence[str], left_out: Mapping[str, DropReason]
+        self, episode: int, version: int, trained: Sequence[str], dropped: Mapping[str, str]
     ) -> int:
-        ids = sorted([*trained, *left_out])
-        assert ids == sorted(pair.id for pair in self.kept[episode])
-        self.left_out[episode] = dict(left_out)
+        ids = sorted([*trained, *dropped])
+        assert ids == sorted([pair.id for pair in self.kept[episode]] + [f"tie of {episode}"])
+        self.committed[episode] = dict(dropped)
         self.history.append(f"trained {episode}")
         self.states[episode] = "COMPLETED"
         return len(self.kept[episode])

@@ -26,6 +26,8 @@ class World:
         self.archived: list[int] = []
         self.events: list[Event] = []
         self.learned = learned
+        self.lost: list[int] = []
+        """Episodes of the checkpoint that Redis lost: the learner commits them anew, likewise."""
         self.uncommitted: list[int] = []
         """Episodes whose checkpoint the learner writes when the loop sleeps the next time."""
         self.pairing = True
@@ -103,6 +105,11 @@ class World:
         self._note(f"publish {weights.version}")
 
     def _checkpoint(self) -> None:
+        for number in self.lost:
+            episode = self.episodes[number]
+            episode.state = message_state(State.TRAINING)
+            episode.dispatched = episode.paired = episode.trained = episode.prompts
+        self.lost.clear()
         for number in self.uncommitted:
             self.episodes[number].trained = self.episodes[number].paired
             self._note(f"trained {number}")
@@ -417,8 +424,12 @@ async def test_the_next_is_sampled_and_none_is_over_before_a_checkpoint_holds_it
     assert not [event for event in world.events if isinstance(event, EpisodeFinished)]
 
 
-async def test_a_checkpoint_that_redis_knows_nothing_of_is_refused() -> None:
+async def test_episodes_of_a_checkpoint_that_redis_lost_are_closed_and_not_sampled_again() -> None:
     world = World(count=3, prompts=2, learned=2)
-    with pytest.raises(StateError, match=r"episode 2, which Redis has as PENDING.*--fresh online"):
-        await run_episodes(world.ports(), EpisodeSettings(count=3, prompts=2))
-    assert not any(move.startswith("dispatch") for move in world.history)
+    world.lost = [1, 2]
+    await run_episodes(world.ports(), EpisodeSettings(count=3, prompts=2))
+    assert not {"dispatch 1", "dispatch 2"} & set(world.history)
+    assert [move for move in world.history if move.startswith("COMPLETED")] == [
+        *("COMPLETED 1", "COMPLETED 2", "COMPLETED 3")
+    ]
+    assert world.archived == [1, 2, 3]

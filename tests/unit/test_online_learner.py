@@ -1,6 +1,7 @@
 """The online learner on fake queues and a fake board: order of events, crashes, determinism."""
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ import torch
 from pydantic import SecretStr
 from safetensors.numpy import load_file
 
-from pairloop.data.v1.pair_pb2 import DROP_REASON_NOT_REACHED, DROP_REASON_TOO_LONG
 from pairloop.data.v1.rollout_pb2 import VersionSpan
 from services.errors import LedgerError, StallError, StateError
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
@@ -119,17 +119,18 @@ def test_pairs_that_no_step_has_are_left_out_with_the_reason(tmp_path: Path) -> 
     metrics = online_learner(
         settings, place, lambda event: None, source.open, parts.FakeBoard(source.history)
     )
-    left_out = source.left_out[1]
-    assert {id_ for id_, why in left_out.items() if why == DROP_REASON_TOO_LONG} == too_long
-    not_reached = {id_ for id_, why in left_out.items() if why == DROP_REASON_NOT_REACHED}
-    assert len(not_reached) == len(lengths) - len(too_long) - 2
+    dropped = source.committed[1]
+    assert dropped["tie of 1"] == "TIE"
+    assert {id_ for id_, why in dropped.items() if why == "TOO_LONG"} == too_long
+    assert Counter(dropped.values())["NOT_REACHED"] == len(lengths) - len(too_long) - 2
     assert metrics["trained_pairs"] == 2
     # A restart says the same of it, from its checkpoint.
-    source.left_out.clear()
+    source.committed.clear()
+    source.states.clear()
     online_learner(
         settings, place, lambda event: None, source.open, parts.FakeBoard(source.history)
     )
-    assert source.left_out[1] == left_out
+    assert source.committed[1] == dropped
 
 
 def test_an_episode_whose_pairs_are_not_all_there_is_not_trained(tmp_path: Path) -> None:
@@ -202,11 +203,12 @@ def test_a_crash_and_a_restart_give_the_weights_of_an_undisturbed_run(
         online_learner(*setting(tmp_path, "b"), lambda _: None, source.open, crashing)
     assert source.history[-1] == "closed"
     source.history.clear()
+    source.states.clear()  # Redis lost what it knew
     again = parts.FakeBoard(source.history)
     online_learner(*setting(tmp_path, "b"), lambda _: None, source.open, again)
     # What the checkpoint holds is committed and published again; the episode that was to be
     # published when it crashed is in none, and is trained again.
-    before = [f"trained {crash_at - 1}"] if crash_at > 1 else []
+    before = [f"trained {episode}" for episode in range(1, crash_at)]
     expected_history = [*before, f"published {crash_at - 1}", f"published {crash_at}"]
     assert source.history[: len(expected_history)] == expected_history
     for version, held in again.versions.items():

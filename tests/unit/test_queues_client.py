@@ -38,12 +38,13 @@ def test_the_keys_of_a_run_share_its_hash_tag_and_stay_what_they_are() -> None:
     keys = Keys("demo")
     names = [
         keys.stream("prompts"), keys.pairs(3), *keys.account(3), keys.episodes, keys.layout,
-        keys.requests, keys.dead, keys.tries("prompts"), keys.fenced,
+        keys.requests, keys.dead, keys.tries("prompts"), keys.fenced, keys.lease, keys.epoch,
     ]  # fmt: skip
     assert keys.prefix == "pairloop:{demo}:"
     assert [name.removeprefix(keys.prefix) for name in names] == [
         "prompts", "pairs:3", "episode:3", "ledger:3", "steps:3", "credits", "episodes", "layout",
-        "requests", "dead", "tries:prompts", "fenced",
+        "requests", "dead", "tries:prompts", "fenced", "lease",
+        "epoch",
     ]  # fmt: skip
 
 
@@ -62,7 +63,7 @@ async def test_a_cancellation_that_the_library_loses_ends_the_call() -> None:
                 await asyncio.sleep(10)
             return b"sent all the same"
 
-    client = Client(Deaf(), "redis://here:1")  # type: ignore[arg-type]
+    client = Client(Deaf(), "redis://here:1", ("epoch", 0))  # type: ignore[arg-type]
     asked = asyncio.create_task(client.get("key"))
     await asyncio.sleep(0)
     asked.cancel()

@@ -24,6 +24,9 @@ def test_whole_ledgers_have_no_problem() -> None:
     assert ledger_audit(ledger("dispatched a", "dropped a"), PLAN) == []
     assert ledger_audit(ledger("dispatched a", "sampled a", "dropped a"), PLAN) == []
     assert ledger_audit(ledger(*WHOLE[:4], "dropped a"), PLAN) == []
+    for lost in range(5):
+        assert ledger_audit(ledger(*WHOLE[:lost], "restored a", "trained a"), PLAN) == []
+    assert ledger_audit(ledger("dispatched a", "dropped a", "restored a", "trained a"), PLAN) == []
     assert ledger_audit(ledger("dispatched a", "dispatched b", "sampled b", "dropped a",
                                "scored b", "dropped b"), {1: ["a", "b"]}) == []  # fmt: skip
 
@@ -41,6 +44,7 @@ def test_whole_ledgers_have_no_problem() -> None:
         (("dispatched a", "dropped a 2"), "a: in the ledger of episode 2, of episode 1"),
         ((*WHOLE, "dispatched b", "dropped b"), "b: in the ledger of episode 1, of none"),
         ((), "a: never dispatched"),
+        ((*WHOLE, "restored a", "trained a"), "a: restored at 5-0 after trained"),
         ((*WHOLE, "published - 1", "published - 1"), "episode 1: published again at 6-0"),
         (("dispatched a", "mislaid a", "dropped a"), "a: mislaid at 1-0 after dispatched"),
     ],
@@ -49,7 +53,7 @@ def test_each_problem_is_named(steps: tuple[str, ...], problem: str) -> None:
     assert ledger_audit(ledger(*steps), PLAN) == [problem]
 
 
-@pytest.mark.parametrize("steps", [WHOLE[:1], WHOLE[:2], WHOLE[:3], WHOLE[:4]])
+@pytest.mark.parametrize("steps", [WHOLE[:1], WHOLE[:2], WHOLE[:3], WHOLE[:4], ("restored a",)])
 def test_a_lost_prompt_is_a_problem_once_the_run_is_finished(steps: tuple[str, ...]) -> None:
     (problem,) = ledger_audit(ledger(*steps), PLAN)
     assert problem.startswith("a: never trained or dropped, last ")

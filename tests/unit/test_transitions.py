@@ -2,13 +2,16 @@
 
 import pytest
 
-from orchestrator.online.transitions import ChangeWatch, advance, episode_event, try_move
+from orchestrator.loop import close, to_training
+from orchestrator.online.transitions import ChangeWatch, episode_event, to_publishing, try_move
 from pairloop.admin.v1.admin_pb2 import Change, Episode
 from services.errors import StallError, StateError
 from services.queues.settings import EpisodeSettings
 from services.states import TRANSITIONS, State, message_state, state_of
 from services.telemetry.record.events import EpisodeChanged, Event
 from tests.unit.test_loop import World
+
+SETTINGS = EpisodeSettings(count=1, prompts=1)
 
 
 class Moved(World):
@@ -17,6 +20,7 @@ class Moved(World):
     def __init__(self, state: State, changes: dict[int, State]) -> None:
         super().__init__(count=1, prompts=1)
         self.episodes[1].state = message_state(state)
+        self.episodes[1].dispatched = self.episodes[1].paired = self.episodes[1].trained = 1
         self._changes = changes
         self._seen = 0
 
@@ -30,15 +34,50 @@ class Moved(World):
 async def test_a_state_that_is_there_or_further_stays() -> None:
     for state in (State.TRAINING, State.PUBLISHING, State.COMPLETED):
         world = Moved(state, {})
-        assert state_of(await advance(world.ports(), 1, State.TRAINING)) == state
+        if state != State.TRAINING:
+            assert state_of(await to_publishing(world.ports(), 1, 3.0)) == state
+        assert state_of(await to_training(world.ports(), SETTINGS, 1)) == state
         assert world.history == []
 
 
 async def test_a_held_episode_is_looked_at_until_it_is_resumed() -> None:
     world = Moved(State.PAUSING, {3: State.PAUSED, 8: State.SAMPLING})
-    await advance(world.ports(), 1, State.TRAINING)
+    await to_training(world.ports(), SETTINGS, 1)
     assert world.history == ["TRAINING 1"]
-    assert world.now == pytest.approx(8 * 0.05)
+    assert world._seen > 8
+
+
+async def test_what_redis_lost_of_a_sampled_episode_is_sampled_before_it_is_trained() -> None:
+    world = World(count=1, prompts=3)
+    world.episodes[1].state = message_state(State.SAMPLING)
+    world.episodes[1].dispatched = world.episodes[1].paired = 1
+    move = world.move
+
+    async def whole(number: int, to: State, change: Change | None = None) -> Episode:
+        if world.episodes[number].dispatched < 3:
+            raise StateError("episode 1 has prompts that are still to be sampled")
+        return await move(number, to, change)
+
+    world.move = whole  # type: ignore[method-assign]
+    episode = await to_training(world.ports(), EpisodeSettings(count=1, prompts=3), 1)
+    assert (state_of(episode), episode.paired) == (State.TRAINING, 3)
+
+
+async def test_episodes_that_fell_back_are_closed_step_by_step_and_in_order() -> None:
+    world = World(count=3, prompts=1)
+    for number, state in ((1, State.COMPLETED), (2, State.TRAINING), (3, State.PUBLISHING)):
+        world.episodes[number].state = message_state(state)
+    await close(world.ports(), SETTINGS, 3)
+    assert world.history == ["PUBLISHING 2", "COMPLETED 2", "COMPLETED 3"]
+    assert world.archived == [2, 3]
+
+
+async def test_what_fell_back_behind_its_training_waits_for_the_learners_commit() -> None:
+    world = Moved(State.SAMPLING, {5: State.TRAINING})
+    await to_publishing(world.ports(), 1, 3.0)
+    assert world.history == ["PUBLISHING 1"]
+    with pytest.raises(StallError, match="episode 1: the learner wrote no checkpoint within 3 s"):
+        await to_publishing(Moved(State.SAMPLING, {}).ports(), 1, 3.0)
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
@@ -48,7 +87,9 @@ async def test_an_aborted_episode_says_why_and_what_to_do(state: State) -> None:
     with pytest.raises(
         StateError, match=rf"episode 1 is {state}: every prompt .*; .* --fresh online"
     ):
-        await advance(world.ports(), 1, State.TRAINING)
+        await to_training(world.ports(), SETTINGS, 1)
+    with pytest.raises(StateError, match="every prompt was lost"):
+        await to_publishing(world.ports(), 1, 3.0)
 
 
 async def test_a_move_that_a_pause_overtook_is_tried_again_and_no_other() -> None:
@@ -59,8 +100,8 @@ async def test_a_move_that_a_pause_overtook_is_tried_again_and_no_other() -> Non
 
     held.move = overtaken  # type: ignore[method-assign]
     assert await try_move(held, 1, State.TRAINING) is None
-    over = Moved(State.COMPLETED, {})
-    with pytest.raises(StateError, match="episode 1 is COMPLETED"):
+    over = Moved(State.CANCELLED, {})
+    with pytest.raises(StateError, match="episode 1 is CANCELLED"):
         await try_move(over, 1, State.TRAINING)
 
 

@@ -200,6 +200,8 @@ class OnlinePlace(Place):
     run: str
     redis_url: SecretStr
     """May hold a password: shown nowhere."""
+    epoch: int = 0
+    """Of the orchestrator: what the learner changes is refused once another took the run over."""
     folder: str
     engine_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """What every version is rounded to, and described as."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -11,10 +12,12 @@ from services.errors import LedgerError, StallError, StateError
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.online.ports import Connect, Queues, Trained
 from services.learner.train.distributed import Worker
+from services.ray_errors import GO_ON
 from services.states import HELD, OVER, State
 
 T = TypeVar("T")
 _POLL_S = 0.05
+_TRIES = 3
 _BROADCAST_EVERY_S = 2.0
 """The others hear from the main worker at least so often: a collective has a deadline too."""
 
@@ -42,6 +45,17 @@ _READINESS: dict[str, Readiness] = {
 }
 """Of the states; WAITING in every other one."""
 
+
+@dataclass(frozen=True)
+class Sampled:
+    """An episode as it is to be trained."""
+
+    pairs: list[PreferencePair]
+    """In canonical order."""
+    dropped: dict[str, str]
+    """Why the other prompts have none, by id."""
+
+
 Work = Callable[[], None]
 """What is done between two looks; short."""
 
@@ -54,10 +68,12 @@ class EpisodeQueues:
     ) -> None:
         self._timeout_s = settings.episodes.timeout_s
         self._place, self._worker = place, worker
+        self._committed = 0
+        self._outcome_of: Callable[[int], Trained] = Trained
         self._runner = asyncio.Runner()
         try:
             self._queues: Queues = self._call(
-                connect(place.redis_url.get_secret_value(), place.run, settings.queues)
+                connect(place.redis_url.get_secret_value(), place.run, settings.queues, place.epoch)
             )
         except BaseException:
             self._runner.close()
@@ -102,7 +118,8 @@ class EpisodeQueues:
         """
         deadline = _Deadline(self._timeout_s)
         while self._worker.is_main:
-            state = self._call(self._queues.episode_state(episode))
+            self._recommit()
+            state = self._state(episode)
             if state in OVER:
                 break
             if deadline.passed(state, paused=state in HELD):
@@ -116,22 +133,37 @@ class EpisodeQueues:
         """The pairs of an episode that are there by now, in canonical order."""
         return self._call(self._queues.pairs(episode))
 
-    def pairs(self, episode: int) -> list[PreferencePair]:
-        """All pairs of a sampled episode, in canonical order. LedgerError when some are missing."""
-        kept = self.arrived(episode)
-        paired = self._call(self._queues.counters(episode))["paired"]
-        if len(kept) != paired:
+    def sampled(self, episode: int) -> Sampled | None:
+        """What became of every prompt of an episode that can be trained; all workers the same.
+
+        None when Redis fell back meanwhile to where it cannot: wait once more. Raises LedgerError
+        when pairs are missing.
+        """
+        found = self._sampled(episode) if self._worker.is_main else None
+        count = self._worker.broadcast(-1 if found is None else len(found.pairs))
+        if count < 0 or self._worker.is_main:
+            return found
+        found = self._sampled(episode)
+        if found is None or len(found.pairs) != count:
             raise LedgerError(
-                f"episode {episode} has {paired} pairs by its counters and Redis holds {len(kept)}"
-                " of them: it lost some; begin the stage anew with --fresh"
+                f"episode {episode}: Redis changed between two workers of the learner; {GO_ON}"
             )
-        return kept
+        return found
+
+    def make_good(self, version: int, outcome_of: Callable[[int], Trained]) -> None:
+        """Commit what the checkpoint of a version holds, here and whenever Redis loses it again.
+
+        `outcome_of`: of every episode up to the last that was committed.
+        """
+        self._committed, self._outcome_of = version, outcome_of
+        self._recommit()
 
     def commit_trained(self, done: Trained) -> None:
         """Let an episode's pairs go: a checkpoint holds them. The main worker alone does it."""
+        self._committed = done.episode
         if self._worker.is_main:
             self._call(
-                self._queues.commit_trained(done.episode, done.episode, done.trained, done.left_out)
+                self._queues.commit_trained(done.episode, done.episode, done.trained, done.dropped)
             )
 
     def close(self) -> None:
@@ -141,11 +173,43 @@ class EpisodeQueues:
         finally:
             self._runner.close()
 
+    def _sampled(self, episode: int) -> Sampled | None:
+        for _ in range(_TRIES):
+            pairs = self.arrived(episode)
+            dropped = self._call(self._queues.dropped(episode))
+            paired = self._call(self._queues.counters(episode))["paired"]
+            # The last of all: nothing of what was read has changed if it still can be trained.
+            if _READINESS.get(self._state(episode)) is not Readiness.READY:
+                return None
+            if len(pairs) == paired:
+                return Sampled(pairs, dropped)
+            time.sleep(_POLL_S)
+        raise LedgerError(
+            f"episode {episode} has {paired} pairs by its counters and Redis holds {len(pairs)} of"
+            " them: it lost some; begin the stage anew with --fresh"
+        )
+
+    def _recommit(self) -> None:
+        """Redis may have lost commits, of more than one episode where those are short.
+
+        It loses from the end: an episode that it has as COMPLETED it has whole.
+        """
+        lost, episode = list[int](), self._committed
+        while self._worker.is_main and episode and self._state(episode) != State.COMPLETED:
+            lost.append(episode)
+            episode -= 1
+        for episode in reversed(lost):
+            self.commit_trained(self._outcome_of(episode))
+
+    def _state(self, episode: int) -> str:
+        return self._call(self._queues.episode_state(episode))
+
     def _poll(self, episode: int, deadline: "_Deadline", meanwhile: Work) -> Readiness:
         """Look until the wait is over, or the other workers are due a word that it is not."""
         until = time.monotonic() + _BROADCAST_EVERY_S
+        self._recommit()
         while True:
-            state = self._call(self._queues.episode_state(episode))
+            state = self._state(episode)
             readiness = _READINESS.get(state, Readiness.WAITING)
             if readiness is Readiness.TRAINED_BEFORE:
                 return readiness

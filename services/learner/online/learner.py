@@ -22,6 +22,7 @@ kept pairs, and what is in it is only committed and published again. A stop is a
 """
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -35,9 +36,15 @@ from services.learner.model.load import load_frozen, load_policy
 from services.learner.model.policy import Policy
 from services.learner.model.reference import AnswerLogprobs, summed
 from services.learner.online.engine_weights import Outgoing
-from services.learner.online.episode_wait import EpisodeQueues
+from services.learner.online.episode_wait import EpisodeQueues, Sampled
 from services.learner.online.metrics import divergence, sampler_gap
-from services.learner.online.outcome import outcome, outcome_state, restored_outcome
+from services.learner.online.outcome import (
+    outcome,
+    outcome_state,
+    read_outcome,
+    restored_outcome,
+    write_outcome,
+)
 from services.learner.online.pair_record import write_pairs
 from services.learner.online.ports import Connect, Publisher, Trained
 from services.learner.online.reference_ahead import ReferenceAhead
@@ -78,15 +85,14 @@ def online_learner(
     learner = _Learner(settings, place, report, publish, worker)
     queues = EpisodeQueues(settings, place, connect, worker)
     try:
-        if learner.version:
-            queues.commit_trained(learner.done)
+        queues.make_good(learner.version, learner.outcome_of)
         learner.publish()
         for episode in range(learner.version + 1, settings.episodes.count + 1):
-            if not queues.wait_for_training(episode, partial(learner.meanwhile, queues, episode)):
-                learner.commit(queues)
-                break
+            sampled = learner.wait(queues, episode)
             learner.commit(queues)
-            learner.train(episode, queues.pairs(episode))
+            if sampled is None:
+                break
+            learner.train(episode, sampled)
             learner.publish()
             learner.save()
         else:
@@ -135,7 +141,7 @@ class _Learner:
         self.version = 0
         self.metrics: dict[str, float] = {}
         self.done = Trained(0)
-        """What became of the pairs of the last episode."""
+        """What became of the prompts of the last episode."""
         self._outgoing = Outgoing(publish, place, dict.fromkeys(self._named, 0))
         self._uncommitted = False
         steps_done = self._restore()
@@ -143,21 +149,37 @@ class _Learner:
             report, place.stage, planned_steps(settings) * settings.episodes.count, steps_done
         )
 
+    def wait(self, queues: EpisodeQueues, episode: int) -> Sampled | None:
+        """What an episode gave, once it can be trained; None when the run was ended."""
+        meanwhile = partial(self.meanwhile, queues, episode)
+        while queues.wait_for_training(episode, meanwhile):
+            if (sampled := queues.sampled(episode)) is not None:
+                return sampled
+        return None
+
     def meanwhile(self, queues: EpisodeQueues, episode: int) -> None:
         """What is to be done while an episode is sampled."""
         if self._uncommitted and self._checkpoints.written:
             self.commit(queues)
         self._reference.look(partial(queues.arrived, episode))
 
-    def train(self, episode: int, pairs: list[PreferencePair]) -> None:
+    def train(self, episode: int, sampled: Sampled) -> None:
         """One episode's passes, and its files beside the checkpoint."""
-        self.metrics = self._episode(episode, pairs)
+        pairs = sampled.pairs
+        self.metrics = self._episode(episode, pairs, sampled.dropped)
         self.version = episode
         if self._worker.is_main:
+            write_outcome(Path(self._place.folder), self.done)
             write_pairs(Path(self._place.folder), episode, pairs)
             if self._settings.record:
                 write_rollouts(Path(self._place.folder), episode, pairs)
             self._keep(episode)
+
+    def outcome_of(self, episode: int) -> Trained:
+        """What became of the prompts of an episode that the checkpoint holds."""
+        if episode == self.version:
+            return self.done
+        return read_outcome(Path(self._place.folder), episode)
 
     def publish(self) -> None:
         """Hand out the current version; the main worker alone does it."""
@@ -180,7 +202,6 @@ class _Learner:
             },
             {
                 "run": self._place.run,
-                "episode": self.version,
                 "step": self._reporter.step,
                 **outcome_state(self.done),
                 "metrics": self.metrics,
@@ -211,7 +232,9 @@ class _Learner:
             name = f"episode-{episode:04d}"
             keep_model(self._policy, self._tokenizer, self._place, name, self._report)
 
-    def _episode(self, episode: int, kept: list[PreferencePair]) -> dict[str, float]:
+    def _episode(
+        self, episode: int, kept: list[PreferencePair], dropped: Mapping[str, str]
+    ) -> dict[str, float]:
         train = self._settings.train
         pairs, too_long = sampled_pairs(kept, train.max_length)
         batches = plan_batches(
@@ -221,7 +244,7 @@ class _Learner:
             key=(self._place.seed, episode),
             max_steps=train.max_steps,
         )
-        self.done = outcome(episode, kept, pairs, batches)
+        self.done = outcome(episode, kept, dropped, pairs, batches)
         counts = {"trained_pairs": float(len(self.done.trained)), "too_long": float(too_long)}
         if not pairs:
             return counts | {"tokens": 0.0, "seconds": 0.0, "steps": 0.0}

@@ -4,20 +4,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
+from pairloop.data.v1.pair_pb2 import PreferencePair
 from services.queues.settings import QueueSettings
 from services.weights.manifest import Array, Shared, Tensors
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What became of an episode's pairs, by the id of their prompt, in canonical order."""
+    """What became of each prompt of an episode, by its id."""
 
     episode: int
     """0: none yet."""
     trained: Sequence[str] = ()
-    left_out: Mapping[str, DropReason] = field(default_factory=dict)
-    """Why its pair is in no step: TOO_LONG or NOT_REACHED."""
+    """Those whose pair is in a step, in canonical order."""
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    """The others, with the reason as the ledger has it: "TIE", "TOO_LONG"."""
 
 
 class Queues(Protocol):
@@ -32,12 +33,15 @@ class Queues(Protocol):
     async def pairs(self, episode: int) -> list[PreferencePair]:
         """The kept pairs of the episode, by prompt index."""
 
-    async def commit_trained(
-        self, episode: int, version: int, trained: Sequence[str], left_out: Mapping[str, DropReason]
-    ) -> int:
-        """The pairs of these prompts are in a checkpoint, those were left out of it; idempotent.
+    async def dropped(self, episode: int) -> dict[str, str]:
+        """Of the prompts that gave no pair: why, by id."""
 
-        Raises LedgerError when that is not what the queues have of the episode.
+    async def commit_trained(
+        self, episode: int, version: int, trained: Sequence[str], dropped: Mapping[str, str]
+    ) -> int:
+        """A checkpoint holds the episode, with this of its prompts; idempotent.
+
+        Raises LedgerError when that contradicts what the queues have of it.
         """
 
     async def close(self) -> None:
@@ -47,7 +51,7 @@ class Queues(Protocol):
 class Connect(Protocol):
     """Opens the queues of a run."""
 
-    async def __call__(self, url: str, run: str, settings: QueueSettings) -> Queues:
+    async def __call__(self, url: str, run: str, settings: QueueSettings, epoch: int) -> Queues:
         """Raises UnreachableError."""
 
 

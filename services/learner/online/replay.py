@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
+from pairloop.data.v1.pair_pb2 import PreferencePair
 from services.errors import DataError
 from services.learner.jobs.settings import (
     OnlineDPOSettings,
@@ -63,7 +63,9 @@ class RecordedQueues:
         self._rollouts = rollouts
         self._trained = 0
 
-    async def open(self, url: str, run: str, settings: QueueSettings) -> "RecordedQueues":
+    async def open(
+        self, url: str, run: str, settings: QueueSettings, epoch: int
+    ) -> "RecordedQueues":
         """As `Connect`: there is nothing to connect to."""
         return self
 
@@ -83,8 +85,12 @@ class RecordedQueues:
         """As `kept`."""
         return self.kept(episode)
 
+    async def dropped(self, episode: int) -> dict[str, str]:
+        """Not recorded."""
+        return {}
+
     async def commit_trained(
-        self, episode: int, version: int, trained: Sequence[str], left_out: Mapping[str, DropReason]
+        self, episode: int, version: int, trained: Sequence[str], dropped: Mapping[str, str]
     ) -> int:
         """Nothing is let go."""
         self._trained = episode

@@ -9,7 +9,7 @@ if redis.call('SISMEMBER', KEYS[4], consumer) == 1 then return redis.error_reply
 -- A server that lost its last second, its clock behind, may have used the entry's id once more.
 local found = redis.call('XRANGE', KEYS[1], entry, entry)[1]
 if not found or found[2][2] ~= id then return 0 end
-if #redis.call('XPENDING', KEYS[1], group, entry, entry, 1) == 0 then return 0 end
+if #pending_of(KEYS[1], group, entry, entry, 1) == 0 then return 0 end
 local account = account_at(5)
 if ARGV[6] ~= '' then
   redis.call('XADD', KEYS[2], '*', 'id', id, 'episode', ARGV[5], 'payload', ARGV[6])

@@ -5,7 +5,7 @@
 -- Returns 1 when it went to the dead letters, else 0. A caller whose item was meanwhile finished
 -- by or given to another worker changes nothing.
 local group, entry, allowed, id = ARGV[1], ARGV[2], tonumber(ARGV[4]), ARGV[5]
-local pending = redis.call('XPENDING', KEYS[1], group, entry, entry, 1)[1]
+local pending = pending_of(KEYS[1], group, entry, entry, 1)[1]
 if not pending or pending[2] ~= ARGV[3] then return 0 end
 if allowed > 0 and redis.call('HINCRBY', KEYS[3], 'failures:' .. entry, 1) < allowed then
   park(KEYS[1], group, entry, 'failed')

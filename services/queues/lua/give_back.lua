@@ -6,7 +6,7 @@
 redis.call('SADD', KEYS[3], ARGV[2])
 local given = 0
 while true do
-  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 100, ARGV[2])
+  local pending = pending_of(KEYS[1], ARGV[1], '-', '+', 100, ARGV[2])
   if #pending == 0 then break end
   for _, item in ipairs(pending) do
     if ARGV[3] == '1' then redis.call('HINCRBY', KEYS[2], 'deaths:' .. item[1], 1) end
@@ -14,5 +14,5 @@ while true do
     given = given + 1
   end
 end
-redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+redis.pcall('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
 return given

@@ -38,6 +38,6 @@ local function claim(pending, idle)
   end
 end
 local most = count + #ARGV + 60
-claim(redis.call('XPENDING', KEYS[1], group, 'IDLE', ARGV[3], '-', '+', most), ARGV[3])
-claim(redis.call('XPENDING', KEYS[1], group, '-', '+', most + #taken, consumer), 0)
+claim(pending_of(KEYS[1], group, 'IDLE', ARGV[3], '-', '+', most), ARGV[3])
+claim(pending_of(KEYS[1], group, '-', '+', most + #taken, consumer), 0)
 return taken

@@ -4,7 +4,7 @@
 -- Returns the entries that are no longer theirs.
 local lost = {}
 for i = 2, #ARGV, 2 do
-  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
+  local pending = pending_of(KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
   if pending and pending[2] == ARGV[i + 1] then
     redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[i + 1], 0, ARGV[i], 'JUSTID')
   else

@@ -1,28 +1,50 @@
--- A checkpoint holds an episode: record what it trained and what it left out, by prompt.
--- KEYS: pairs of the episode, account (4)
--- ARGV: weight version, '1' when these are the last, then id and '' or the reason why it was left
---       out
--- Returns {pairs trained now, id and last step of the first that cannot have been trained}. Once
+-- A checkpoint holds an episode: record what became of each of its prompts. The checkpoint is the
+-- truth: where the server lost what led there (its last second, or more), and maybe saw the prompt
+-- done once more since, the prompt is "restored" from there.
+-- KEYS: pairs of the episode, prompts, tries of them, rollouts, tries of them, account (4)
+-- ARGV: group, weight version, '1' when these are the last, then id and '' (trained) or the reason
+--       why it was dropped
+-- Returns {pairs trained now, id and last step of the first that contradicts the checkpoint}. Once
 -- no pair is left the stream of pairs is let go.
-local account, now = account_at(2), 0
+local account, now, restored = account_at(6), 0, {}
+local state = redis.call('HGET', account.episode, 'state')
 -- An episode that is over was committed; its ledger may be in the artifact by now.
-if redis.call('HGET', account.episode, 'state') == 'COMPLETED' then return {0} end
-for i = 3, #ARGV, 2 do
+if state == 'COMPLETED' then return {0} end
+
+for i = 4, #ARGV, 2 do
   local id, reason = ARGV[i], ARGV[i + 1]
-  local step = redis.call('HGET', account.steps, id)
-  local after = reason == '' and 'trained' or 'dropped'
-  if step == 'paired' then
-    happened(account, after, id, reason == '' and ARGV[1] or reason)
-    if reason == '' then now = now + 1 end
-  elseif step ~= after then
-    return {now, id, step or 'nothing'}
+  local step, why = step_of(account, id)
+  local goal = reason == '' and 'trained' or 'dropped'
+  if step == 'trained' and goal == 'dropped' then return {now, id, step} end
+  if step ~= goal or (goal == 'dropped' and why ~= reason) then
+    if step ~= 'paired' then
+      restored[id] = true
+      happened(account, 'restored', id, step or '')
+    end
+    happened(account, goal, id, reason == '' and ARGV[2] or reason)
+    if goal == 'trained' then now = now + 1 end
   end
 end
-if ARGV[2] == '1' then
-  local left = redis.call('HMGET', account.episode, 'paired', 'trained')
-  if (left[1] or '0') ~= (left[2] or '0') then
-    return {now, '', (left[1] or '0') .. ' paired, ' .. (left[2] or '0') .. ' trained'}
+
+-- What was restored may be waiting to be done once more.
+if next(restored) then
+  for at = 2, 4, 2 do
+    for _, entry in ipairs(redis.call('XRANGE', KEYS[at], '-', '+')) do
+      if restored[entry[2][2]] then finish(KEYS[at], ARGV[1], entry[1], KEYS[at + 1]) end
+    end
+  end
+end
+
+if ARGV[3] == '1' then
+  local left = redis.call('HMGET', account.episode, 'paired', 'trained', 'in_flight')
+  for i = 1, 3 do left[i] = left[i] or '0' end
+  if left[1] ~= left[2] or left[3] ~= '0' then
+    local counted = left[1] .. ' paired, ' .. left[2] .. ' trained, ' .. left[3] .. ' in flight'
+    return {now, '', counted}
   end
   redis.call('UNLINK', KEYS[1])
+  if state ~= 'TRAINING' and state ~= 'PUBLISHING' then
+    redis.call('HSET', account.episode, 'state', 'TRAINING')
+  end
 end
 return {now}

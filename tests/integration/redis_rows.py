@@ -1,0 +1,11 @@
+"""What Redis has of an episode, written by hand."""
+
+from orchestrator.episodes import EpisodeStore
+from services.queues.keys import Keys
+
+
+async def all_sampled(store: EpisodeStore, number: int) -> None:
+    """Every prompt of the episode counts as dispatched and done: it may be trained."""
+    client, key = store._records._client, Keys(store.run).episode(number)
+    planned = await client.field(key, "planned")
+    await client._redis.hset(key, "dispatched", planned or b"0")
