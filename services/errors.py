@@ -62,6 +62,10 @@ class UnreachableError(PairloopError):
     exit_code = 3
 
 
+class SlowError(PairloopError):
+    """A service that lives did not answer within its deadline."""
+
+
 class ResourceError(PairloopError):
     """Not enough memory for what was asked."""
 

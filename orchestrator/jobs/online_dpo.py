@@ -16,6 +16,7 @@ from orchestrator.checks.sampling import (
 from orchestrator.checks.training import episode_warnings
 from orchestrator.jobs.job import Listener
 from orchestrator.jobs.policy_job import PolicyJob
+from orchestrator.online.settings import RestartSettings
 from services.admin.settings import AdminSettings
 from services.data.settings import DataSource
 from services.inputs import Rows
@@ -47,6 +48,7 @@ class OnlineDPO(OnlineDPOSettings, PolicyJob):
     """Samples, and answers the prompts of an evaluation."""
     sync: Operational[SyncSettings] = SyncSettings()
     admin: Operational[AdminSettings] = AdminSettings()
+    restarts: Operational[RestartSettings] = RestartSettings()
 
     @model_validator(mode="after")
     def _samples_make_pairs(self) -> "OnlineDPO":

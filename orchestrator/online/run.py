@@ -10,6 +10,7 @@ from orchestrator.artifacts.store import linked, read_artifact
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.loop import close, run_episodes
 from orchestrator.online.archive import LedgerArchive, require_training
+from orchestrator.online.healing import Budget
 from orchestrator.online.ports import LoopPorts, Weights
 from orchestrator.online.prompts import episode_prompts, prompt_id
 from orchestrator.online.services import Services, start_services, watched
@@ -48,12 +49,15 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
         url = redis.url
         lease = await _lease(job, context, name, url)
         stack.push_async_callback(lease.end)
-        services = await start_services(job, context, name, url, lease.epoch, published, stack)
+        budget = Budget(job.restarts, context.stage, context.warn)
+        services = await start_services(
+            job, context, name, url, lease.epoch, published, stack, budget
+        )
         archive = LedgerArchive(context.scratch, services.queues, planned)
         ports = _ports(job, context, ids, services, archive)
 
         async def whole() -> None:
-            parts = watched(services, job.sync.timeout_s)
+            parts = watched(services, job.sync.timeout_s, budget)
             await supervise(run_episodes(ports, job.episodes), parts)
             await _drained(services.learner, ports, job.episodes)
 
@@ -100,7 +104,7 @@ def _ports(
     async def prompts(episode: int) -> list[Prompt]:
         return await episode_prompts(
             rows,
-            partial(context.run.engines.render, services.engines, job.policy),
+            partial(services.engines[0].render, job.policy),
             job.sampling,
             run=ids,
             episode=episode,
@@ -112,11 +116,12 @@ def _ports(
         held = await services.version_store.wait(version, timeout_s)
         return Weights(held.version, (held.manifest, held.refs), held.metrics)
 
+    # An engine that dies while it loads is replaced, and its successor loads.
+    deadline = job.sync.timeout_s + job.engine.start_timeout_s
+
     async def publish(version: Weights) -> None:
         manifest, refs = version.payload
-        event = await broadcast(
-            services.engines, manifest, refs, job.sync.timeout_s, stage=context.stage
-        )
+        event = await broadcast(services.engines, manifest, refs, deadline, stage=context.stage)
         await services.queues.published(version.version, version.version)
         context.run.report(event)
 

@@ -21,12 +21,14 @@ from orchestrator.artifacts.store import CHECKPOINTS, LEARNER
 from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.jobs.training import part_of
+from orchestrator.online.healing import Budget, restarted
 from orchestrator.online.publishing import StorePublisher
+from orchestrator.online.slots import EngineSlot, PairSlot
 from orchestrator.online.supervision import heartbeat, together
 from orchestrator.stages.context import StageContext
 from services.admin.command import command_for
 from services.admin.server import AdminServer
-from services.errors import PairloopError, WorkerError
+from services.errors import PairloopError, WorkerDiedError, WorkerError
 from services.imports import heavy_imports
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.train import background
@@ -61,8 +63,8 @@ class Services:
 
     queues: RunQueues
     store: EpisodeStore
-    engines: Sequence[RolloutHandle]
-    pairing: Sequence[PairHandle]
+    engines: Sequence[EngineSlot]
+    pairing: Sequence[PairSlot]
     reward: "RunningReward"
     version_store: VersionStoreHandle
     learner: "asyncio.Future[dict[str, float]]"
@@ -84,7 +86,7 @@ class Starters:
     version_store: Callable[[], VersionStoreHandle] = start_version_store
     learner: Callable[..., "Future[dict[str, float]]"] = background.start
     reward: "Callable[..., RunningReward]" = launch_reward
-    pairing: Callable[[int], list[PairHandle]] = start_pairing
+    pairing: Callable[[str], PairHandle] = start_pairing
 
 
 async def start_services(
@@ -95,12 +97,14 @@ async def start_services(
     epoch: int,
     published: int,
     stack: contextlib.AsyncExitStack,
+    budget: Budget,
     starters: Starters = Starters(),
 ) -> Services:
     """Start what is independent at once, the longest first: each of these imports for seconds.
 
     `epoch`: of this orchestrator. `published` episodes are in the artifact that this run goes on
-    from. `stack` ends them, also those that were started before another failed.
+    from. `stack` ends them, also those that were started before another failed. `budget`: of the
+    learner's restarts.
     """
     began = time.monotonic()
     took: dict[str, float] = {}
@@ -116,9 +120,28 @@ async def start_services(
         timed("engines", partial(context.run.engines.for_architecture, job.policy, job.engine))
     )
     stack.push_async_callback(_stop_engines, starting)
-    pairing = starters.pairing(job.pairs.workers)
-    for worker in pairing:
-        stack.callback(worker.kill)
+    connect = partial(RunQueues.open, url, name, job.queues, epoch)
+    scorer: Callable[[], GrpcScorer]  # known once the reward is up
+
+    async def connect_engine(engine: RolloutHandle, consumer: str) -> None:
+        await engine.start(connect, consumer)
+
+    async def connect_pairing(worker: PairHandle, consumer: str) -> None:
+        await worker.start(
+            connect,
+            scorer,
+            job.pairs,
+            max_staleness=job.episodes.max_staleness,
+            stage=context.stage,
+            consumer=consumer,
+            sink=context.run.sink,
+        )
+
+    pairing = list[PairSlot]()
+    for number in range(job.pairs.workers):
+        handle = starters.pairing(f"pairs-{number}")
+        pairing.append(PairSlot(handle, starters.pairing, connect_pairing, epoch))
+        stack.callback(pairing[-1].kill)
     version_store = starters.version_store()
     stack.callback(version_store.kill)
     queues = await RunQueues.open(url, name, job.queues, epoch)
@@ -129,7 +152,10 @@ async def start_services(
     store = await EpisodeStore.open(url, name, job.queues.connect_timeout_s, epoch, patience)
     stack.push_async_callback(store.close)
     await store.create(job.episodes.count, job.episodes.prompts, published)
-    learner = _start_learner(job, context, name, url, epoch, starters, version_store)
+    start = partial(_start_learner, job, context, name, url, epoch, starters, version_store)
+    learner = asyncio.ensure_future(restarted("the learner", start, budget))
+    # Whoever fails first ends the run: what the learner says after that may be read by nobody.
+    learner.add_done_callback(lambda done: done.cancelled() or done.exception())
     called_off = threading.Event()
     launch = partial(
         starters.reward, job.reward, run=name, timeout_s=_START_S, called_off=called_off
@@ -147,32 +173,21 @@ async def start_services(
             text=f"admin API at {address}; to pause: {admin_command} pause",
         )
     )
-    engines, reward = await together(starting, asyncio.shield(launching))
-    fingerprint = await engines[0].tokenizer_fingerprint(job.policy)
-    connect = partial(RunQueues.open, url, name, job.queues, epoch)
+    handles, reward = await together(starting, asyncio.shield(launching))
+    fresh = context.run.engines.replaced
+    engines = [
+        EngineSlot(handle, fresh, connect_engine, version_store, epoch) for handle in handles
+    ]
+    fingerprint = await handles[0].tokenizer_fingerprint(job.policy)
     scorer = partial(GrpcScorer, reward.address, job.reward, fingerprint)
-    await together(
-        *(engine.start(connect, f"{engine.worker_id}.{epoch}") for engine in engines),
-        *(
-            worker.start(
-                connect,
-                scorer,
-                job.pairs,
-                max_staleness=job.episodes.max_staleness,
-                stage=context.stage,
-                consumer=f"{worker.name}.{epoch}",
-                sink=context.run.sink,
-            )
-            for worker in pairing
-        ),
-    )
+    await together(*(e.start() for e in engines), *(worker.start() for worker in pairing))
     took["pairing"] = time.monotonic() - began
     parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in took.items())
     context.run.report(Note(stage=context.stage, text=f"services up after: {parts}"))
     return Services(queues, store, engines, pairing, reward, version_store, learner)
 
 
-def _start_learner(
+async def _start_learner(
     job: OnlineDPO,
     context: StageContext,
     name: str,
@@ -180,7 +195,7 @@ def _start_learner(
     epoch: int,
     starters: Starters,
     version_store: VersionStoreHandle,
-) -> "asyncio.Future[dict[str, float]]":
+) -> dict[str, float]:
     place = OnlinePlace(
         stage=context.stage,
         seed=job.seed,
@@ -203,29 +218,30 @@ def _start_learner(
         context.stage,
         extras=(RunQueues.open, StorePublisher(version_store.actor)),
     )
-    learner = asyncio.wrap_future(future)
-    # Whoever fails first ends the run: what the learner says after that may be read by nobody.
-    learner.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return learner
+    try:
+        return await asyncio.wrap_future(future)
+    except WorkerDiedError:
+        await version_store.withdraw()  # its arrays were in the memory of the one that died
+        raise
 
 
-def watched(services: Services, load_s: float) -> dict[str, Awaitable[Any]]:
+def watched(services: Services, load_s: float, budget: Budget) -> dict[str, Awaitable[Any]]:
     """What must not end before the loop does: the work of each part, and its heartbeat.
 
+    Engines, pairing workers and the learner are replaced within the budget, any other's end is the
+    run's.
     `load_s`: the longest that an engine may take to load weights (sync.timeout_s). It answers
     nothing meanwhile, nor in one step of vLLM, which is shorter. The learner has no heartbeat:
     Ray Train looks after its workers, and the loop waits for weights no longer than
     episodes.timeout_s. Redis is asked all the time.
     """
     parts: dict[str, Awaitable[Any]] = {"learner": _failure(services.learner)}
+    store, reward, queues = services.version_store, services.reward, services.queues
     for engine in services.engines:
-        parts[engine.worker_id] = engine.run()
-        parts[f"{engine.worker_id} ping"] = heartbeat(engine.worker_id, engine.ping, load_s)
+        parts[engine.worker_id] = engine.keep(queues, budget, load_s)
     for worker in services.pairing:
-        parts[worker.name] = worker.run()
-    store, reward = services.version_store, services.reward
-    pings = {worker.name: worker.ping for worker in services.pairing}
-    for name, ping in (pings | {store.name: store.ping, reward.name: reward.ping}).items():
+        parts[worker.name] = worker.keep(queues, budget, _SILENCE_S)
+    for name, ping in {store.name: store.ping, reward.name: reward.ping}.items():
         parts[f"{name} ping"] = heartbeat(name, ping, _SILENCE_S)
     return parts
 

@@ -13,8 +13,8 @@ from services.rollout.actor import RolloutHandle, create_workers
 from services.rollout.settings import EngineSettings
 from services.weights.broadcaster import attested
 
-Start = Callable[[EngineSettings, str, int, int], Awaitable[list[RolloutHandle]]]
-"""start(settings, model, seed, count): live engines that hold the model."""
+Start = Callable[[EngineSettings, str, int, Sequence[str]], Awaitable[list[RolloutHandle]]]
+"""start(settings, model, seed, names): live engines that hold the model."""
 
 
 class EnginePool:
@@ -25,6 +25,7 @@ class EnginePool:
         self._start = start
         self._kind = ""
         self._engines: list[RolloutHandle] = []
+        self._again: Callable[[Sequence[str]], Awaitable[list[RolloutHandle]]] | None = None
 
     async def __aenter__(self) -> "EnginePool":
         return self
@@ -40,9 +41,17 @@ class EnginePool:
         kind = _kind(policy, settings)
         if kind != self._kind:
             await self.release()
-            self._engines = await self._start(settings, policy, self._seed, settings.workers)
-            self._kind = kind
+            start = partial(self._start, settings, policy, self._seed)
+            self._engines = await start([f"rollout-{n}" for n in range(settings.workers)])
+            self._kind, self._again = kind, start
         return self._engines
+
+    async def replaced(self, dead: RolloutHandle) -> RolloutHandle:
+        """A new engine of the name of one that was killed, in its place."""
+        assert self._again is not None  # noqa: S101 - there was one
+        (fresh,) = await self._again([dead.worker_id])
+        self._engines[self._engines.index(dead)] = fresh
+        return fresh
 
     async def with_weights(self, policy: str, settings: EngineSettings) -> list[RolloutHandle]:
         """Engines that hold this policy's weights, attested."""

@@ -137,7 +137,7 @@ class PairHandle:
         ray.kill(self.actor)
 
 
-def start_pairing(count: int) -> list[PairHandle]:
-    """So many workers, "pairs-0" and on, not yet connected."""
+def start_pairing(name: str) -> PairHandle:
+    """A worker, not yet connected."""
     kind = ray.remote(num_cpus=0, max_concurrency=16)(PairActor)
-    return [PairHandle(f"pairs-{number}", kind.remote()) for number in range(count)]
+    return PairHandle(name, kind.remote())

@@ -5,8 +5,9 @@
                     +---> commit_drop <-+
 
 Every item ends in exactly one commit; the queue's script decides who was first, and only who
-was first counts it. An item that fails goes back and, in the end, to the dead letters. A
-reward that does not answer, or reads another tokenizer, is no item's fault: it ends the worker.
+was first counts it. An item that fails goes back and, in the end, to the dead letters. A reward
+that falls behind is asked for less at once. One that is not there, or reads another tokenizer, is
+no item's fault: it ends the worker.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from pairloop.data.v1.pair_pb2 import DROP_REASON_STALE, DropReason, PreferenceP
 from pairloop.data.v1.rollout_pb2 import Rollout
 from services.errors import DataError, LineageError, ReplacedError, UnreachableError, one_line
 from services.pairs.build import make_pair, stale
+from services.pairs.concurrency import Concurrency
 from services.pairs.sampled_examples import Examples
 from services.pairs.select import Selection, select
 from services.pairs.settings import PairSettings
@@ -80,6 +82,7 @@ class PairWorker:
         self._settings = settings
         self._consumer = consumer
         self._max_staleness = max_staleness
+        self._asked = Concurrency(settings.concurrency)
         self._stopping = False
         self._description = ""
         self._stats = EpisodeStats()
@@ -88,7 +91,7 @@ class PairWorker:
     async def run(self) -> None:
         """StageContext until `stop`; what is in flight is finished first.
 
-        Raises UnreachableError when the reward or the queues stop answering, LineageError when
+        Raises UnreachableError when the reward or the queues are gone, LineageError when
         the reward model reads another tokenizer than the policy's.
         """
         self._description = await self._scorer.describe()
@@ -146,7 +149,7 @@ class PairWorker:
         if stale(rollout, prompt.episode, self._max_staleness):
             await self._queues.commit_drop(item, DROP_REASON_STALE)
             return
-        scores = await self._scorer.score(prompt, rollout.samples)
+        scores = await self._asked.ask(lambda: self._scorer.score(prompt, rollout.samples))
         choice = select(
             [score.total for score in scores],
             [sample.text for sample in rollout.samples],

@@ -18,6 +18,7 @@ from pairloop.reward.v1.reward_pb2 import DescribeRequest, DescribeResponse, Sco
 from pairloop.reward.v1.reward_pb2_grpc import RewardServiceStub
 from services.errors import (
     CAUSE_CHARACTERS,
+    SlowError,
     StateError,
     UnreachableError,
     WorkerError,
@@ -56,8 +57,8 @@ class GrpcScorer:
     async def score(self, prompt: Prompt, samples: Sequence[Sample]) -> list[Score]:
         """One score a sample, in order.
 
-        Raises UnreachableError past the deadline or the last try, DataError for a prompt the
-        rules cannot check, LineageError for another tokenizer, WorkerError for the rest.
+        Raises SlowError past the deadline, UnreachableError past the last try, DataError for a
+        prompt the rules cannot check, LineageError for another tokenizer, WorkerError for the rest.
         """
         request = ScoreRequest(
             prompt=prompt, samples=samples, tokenizer_fingerprint=self._fingerprint
@@ -103,7 +104,7 @@ class GrpcScorer:
     def _error(self, error: grpc.aio.AioRpcError) -> Exception:
         text = shortened(" ".join((error.details() or "no details").split()), CAUSE_CHARACTERS)
         if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-            return UnreachableError(
+            return SlowError(
                 f"the reward at {self._address} did not answer within "
                 f"{self._settings.timeout_s:g} s; raise reward.timeout_s, or give it more replicas"
             )

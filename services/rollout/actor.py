@@ -159,20 +159,23 @@ class RolloutHandle:
 
 
 async def create_workers(
-    settings: EngineSettings, model_folder: str | Path, seed: int, count: int
+    settings: EngineSettings, model_folder: str | Path, seed: int, names: Sequence[str]
 ) -> list[RolloutHandle]:
-    """Start `count` vLLM workers on a model and wait until every engine is up.
+    """Start a vLLM worker of each name on a model and wait until every engine is up.
 
     Raises StallError after `settings.start_timeout_s`, or what stopped an engine (ResourceError,
     ArtifactError, WorkerError); no worker is left behind then.
     """
     make_engine = partial(_vllm_engine, str(model_folder), settings, seed)
     environment = engine_environment(settings, str(model_folder))
-    return await start_workers(settings, make_engine, count, environment)
+    return await start_workers(settings, make_engine, names, environment)
 
 
 async def start_workers(
-    settings: EngineSettings, make_engine: MakeEngine, count: int, environment: dict[str, str]
+    settings: EngineSettings,
+    make_engine: MakeEngine,
+    names: Sequence[str],
+    environment: dict[str, str],
 ) -> list[RolloutHandle]:
     """As `create_workers`, around any engine."""
     kind = ray.remote(RolloutActor).options(
@@ -181,7 +184,6 @@ async def start_workers(
         num_gpus=settings.num_gpus,
         runtime_env={"env_vars": environment},
     )
-    names = [f"rollout-{index}" for index in range(count)]
     handles = [
         RolloutHandle(name, kind.remote(name, make_engine, settings.dtype)) for name in names
     ]
@@ -190,7 +192,7 @@ async def start_workers(
         async with asyncio.timeout(settings.start_timeout_s):
             await up
     except TimeoutError:
-        raise _late(settings, count) from None
+        raise _late(settings, len(names)) from None
     finally:
         if up.cancelled() or up.exception() is not None:
             for handle in handles:

@@ -83,6 +83,10 @@ class VersionStoreHandle:
         held: Held = await answered(self.actor.wait.remote(version, timeout_s), self.name)
         return held
 
+    async def withdraw(self) -> None:
+        """As VersionStore.withdraw: the learner that owned the version is gone."""
+        await answered(self.actor.withdraw.remote(), self.name)
+
     async def ping(self) -> None:
         """As VersionStore.ping."""
         await answered(self.actor.ping.remote(), self.name)

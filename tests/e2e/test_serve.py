@@ -22,6 +22,7 @@ from services.errors import (
     ArtifactError,
     DataError,
     LineageError,
+    SlowError,
     UnreachableError,
     WorkerDiedError,
     WorkerError,
@@ -184,7 +185,7 @@ async def test_the_deadline_ends_a_slow_reward(cluster: None, folder: Path, toke
     quick = (Prompt(id="r/e1/p0"), [Sample(index=0, text="")])
     assert [s.total for s in (await score(running.address, [quick], ""))[0]] == [0.5]
     late = (Prompt(id="r/e1/p1"), [Sample(index=0, text="twelve chars")])
-    with pytest.raises(UnreachableError, match=r"did not answer within 0\.5 s"):
+    with pytest.raises(SlowError, match=r"did not answer within 0\.5 s"):
         await score(running.address, [late], "", timeout_s=0.5)
     running.stop()
     with pytest.raises(WorkerDiedError, match="the reward gateway died: it was ended by"):

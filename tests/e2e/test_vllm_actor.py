@@ -85,7 +85,7 @@ async def test_workers_sample_and_change_weights_while_they_run(
         (queue / f"{index}.prompt").write_bytes(prompt(index).SerializeToString())
     (queue / "zz.prompt").write_bytes(prompt(99, max_tokens=1000).SerializeToString())
 
-    (worker,) = await create_workers(SETTINGS, first, seed=3, count=1)
+    (worker,) = await create_workers(SETTINGS, first, seed=3, names=["rollout-0"])
     try:
         assert await worker.ping() == 0
         await worker.start(partial(_open, queue), "rollout-0.1")
@@ -143,8 +143,8 @@ async def test_a_worker_that_cannot_start_says_why_in_one_line(
     cluster: None, tmp_path: Path
 ) -> None:
     with pytest.raises(ArtifactError, match="there is no such model folder") as caught:
-        await create_workers(SETTINGS, tmp_path / "missing", seed=0, count=1)
+        await create_workers(SETTINGS, tmp_path / "missing", seed=0, names=["rollout-0"])
     assert "\n" not in str(caught.value)
     greedy_for_cpus = SETTINGS.model_copy(update={"num_cpus": 64.0, "start_timeout_s": 1.0})
     with pytest.raises(ResourceError, match=r"1 rollout workers ask for 64 CPUs .* has 8"):
-        await create_workers(greedy_for_cpus, tmp_path, seed=0, count=1)
+        await create_workers(greedy_for_cpus, tmp_path, seed=0, names=["rollout-0"])

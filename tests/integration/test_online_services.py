@@ -4,22 +4,33 @@ import asyncio
 import contextlib
 import threading
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.jobs.online_dpo import OnlineDPO
+from orchestrator.online.healing import Budget
 from orchestrator.online.services import Services, Starters, start_services, watched
+from orchestrator.online.settings import RestartSettings
 from orchestrator.online.supervision import supervise
 from orchestrator.stages.context import RunContext, StageContext
 from orchestrator.stages.engines import EnginePool
-from services.errors import PairloopError, ResourceError, StallError, WorkerDiedError, WorkerError
+from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
+from pairloop.data.v1.weights_pb2 import Attestation, WeightManifest
+from services.errors import (
+    PairloopError,
+    ReplacedError,
+    ResourceError,
+    StallError,
+    WorkerDiedError,
+    WorkerError,
+)
 from services.pairs.actor import PairHandle
 from services.reward.launch import RunningReward
 from services.rollout.actor import RolloutHandle
-from services.weights.version_store import VersionStoreHandle
+from services.states import State
+from services.weights.version_store import Held, VersionStoreHandle
 from tests.unit import learner_parts
 
 
@@ -30,7 +41,8 @@ class World:
         self.history: list[str] = []
         self.broken = broken
         self.learner: Future[dict[str, float]] = Future()
-        self.reward_waits: asyncio.Event | None = None
+        self.pairing: list[Pairing] = []
+        self.engines: list[Engine] = []
 
     def note(self, event: str) -> None:
         self.history.append(event)
@@ -45,11 +57,17 @@ class World:
             version_store=lambda: Store(self),
             learner=self.start_learner,
             reward=self.start_reward,
-            pairing=lambda count: [Pairing(self, f"pairs-{n}") for n in range(count)],
+            pairing=self.start_pairing,
         )
+
+    def start_pairing(self, name: str) -> PairHandle:
+        self.pairing.append(Pairing(self, name))
+        return self.pairing[-1]
 
     def start_learner(self, *arguments: Any, **options: Any) -> "Future[dict[str, float]]":
         self.start("learner")
+        if self.learner.done():
+            self.learner = Future()
         return self.learner
 
     def start_reward(self, *arguments: Any, **options: Any) -> RunningReward:
@@ -58,7 +76,8 @@ class World:
 
     async def start_engines(self, *arguments: Any) -> list[RolloutHandle]:
         self.start("engines")
-        return [Engine(self, "rollout-0")]
+        self.engines.append(Engine(self, "rollout-0"))
+        return [self.engines[-1]]
 
 
 class Alive:
@@ -83,7 +102,14 @@ class Store(VersionStoreHandle):
         super().__init__(actor=None)
         self._world = world
         self.alive = Alive()
+        self.held = Held(3, WeightManifest(version=3).SerializeToString(), {}, {})
         world.start("store")
+
+    async def wait(self, version: int, timeout_s: float) -> Held:
+        return self.held
+
+    async def withdraw(self) -> None:
+        self._world.note("version withdrawn")
 
     async def ping(self) -> None:
         await self.alive.answer()
@@ -117,9 +143,16 @@ class Engine(RolloutHandle):
 
     async def start(self, connect: Any, consumer: str) -> None:
         self._world.start(self.worker_id)
+        self.consumer = consumer
 
     async def run(self) -> None:
         await self.alive.run()
+
+    async def load_weights(self, manifest: bytes, weights: Any) -> bytes:
+        await self.alive.answer()
+        version = WeightManifest.FromString(manifest).version
+        self._world.note(f"{self.consumer} loads {version}")
+        return Attestation(worker_id=self.worker_id, version=version).SerializeToString()
 
     async def ping(self) -> int:
         await self.alive.answer()
@@ -151,8 +184,15 @@ class Pairing(PairHandle):
         self._world.note(f"{self.name} ends")
 
 
+def none_left() -> Budget:
+    """A budget under which every end is the run's."""
+    return Budget(RestartSettings(count=0), "online", lambda text: None)
+
+
 @contextlib.asynccontextmanager
-async def started(world: World, url: str, run: str, folder: Path) -> Any:
+async def started(
+    world: World, url: str, run: str, folder: Path, budget: Budget | None = None
+) -> Any:
     job = OnlineDPO.model_validate(
         {
             "job": "online_dpo",
@@ -168,7 +208,9 @@ async def started(world: World, url: str, run: str, folder: Path) -> Any:
         shared = RunContext(run, folder, lambda event: None, sink=None, engines=engines)
         context = StageContext(shared, "online", 0, folder / "out", folder / "scratch", "trunk")
         async with contextlib.AsyncExitStack() as stack:
-            yield await start_services(job, context, run, url, 1, 0, stack, world.starters())
+            yield await start_services(
+                job, context, run, url, 1, 0, stack, budget or none_left(), world.starters()
+            )
 
 
 async def test_everything_is_ended_in_the_reverse_of_how_it_was_started(
@@ -225,7 +267,6 @@ PAIRING = ("pairs-1 ends", "pairs-0 ends")
     ("part", "ended"),
     [
         ("store", [*PAIRING]),
-        ("learner", ["store ends", *PAIRING, "rollout-0 stops"]),
         ("reward", ["store ends", *PAIRING, "rollout-0 stops"]),
         ("engines", ["reward ends", "store ends", *PAIRING]),
         ("rollout-0", ["reward ends", "store ends", *PAIRING, "rollout-0 stops"]),
@@ -258,8 +299,8 @@ async def test_the_end_of_any_part_ends_the_run_with_its_cause(
 
     async def kill(services: Services) -> None:
         held: dict[str, Any] = {
-            "rollout-0": services.engines[0],
-            "pairs-0": services.pairing[0],
+            "rollout-0": world.engines[0],
+            "pairs-0": world.pairing[0],
             "store": services.version_store,
         }
         if part == "learner":
@@ -273,7 +314,7 @@ async def test_the_end_of_any_part_ends_the_run_with_its_cause(
 
     async with started(world, redis_url, run_name, tmp_path) as services:
         with pytest.raises(WorkerDiedError) as caught:
-            await supervise(kill(services), watched(services, load_s=60.0))
+            await supervise(kill(services), watched(services, 60.0, none_left()))
     assert caught.value is death
     assert "store ends" in world.history
 
@@ -290,22 +331,100 @@ async def test_a_learner_that_returns_is_no_failure(
             await asyncio.sleep(0)
 
     async with started(world, redis_url, run_name, tmp_path) as services:
-        await supervise(main(), watched(services, load_s=60.0))
+        await supervise(main(), watched(services, 60.0, none_left()))
         assert await services.learner == {"version": 1.0}
 
 
 async def test_an_engine_may_be_silent_as_long_as_a_load_of_weights_may_take(
+    redis_url: str, run_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World()
+
+    async def hung(self: Engine) -> int:
+        await forever()
+        return 0
+
+    monkeypatch.setattr(Engine, "ping", hung)
+    async with started(world, redis_url, run_name, tmp_path) as services:
+        with pytest.raises(StallError, match=r"rollout-0 did not answer for 0\.01 s; the same"):
+            await supervise(forever(), watched(services, 0.01, none_left()))
+
+
+DEATH = WorkerDiedError("it died: its process was killed or crashed; the same command goes on")
+
+
+async def until(world: World, *events: str) -> None:
+    async with asyncio.timeout(30):
+        while not set(events) <= set(world.history):
+            await asyncio.sleep(0.01)
+
+
+async def test_engine_pairing_worker_and_learner_are_replaced_and_give_back_what_they_held(
+    redis_url: str, run_name: str, tmp_path: Path
+) -> None:
+    world, said = World(), list[str]()
+    budget = Budget(RestartSettings(count=1, backoff_s=0), "online", said.append)
+    manifest = WeightManifest(version=3).SerializeToString()
+
+    async def main() -> None:
+        await services.engines[0].load_weights(manifest, None)
+        await services.queues.dispatch(1, [Prompt(id="a", run=run_name, episode=1, index=0)])
+        (item,) = await services.queues.take("prompts", "rollout-0.1", 1, 0.0)
+        world.engines[0].alive.die(DEATH)
+        world.pairing[1].alive.die(DEATH)
+        world.learner.set_exception(DEATH)
+        await until(world, "rollout-0.1.2 loads 3", "version withdrawn")
+        while len(world.pairing) < 3 or world.history.count("learner starts") < 2:
+            await asyncio.sleep(0.01)
+        with pytest.raises(ReplacedError):
+            await services.queues.commit_rollout(item, Rollout())
+        (again,) = await services.queues.take("prompts", "rollout-0.1.2", 1, 0.0)
+        assert (again.prompt_id, again.deaths) == ("a", 1)
+        # A version that is published while an engine is being replaced reaches its successor.
+        assert await services.engines[0].load_weights(manifest, None)
+
+    async with started(world, redis_url, run_name, tmp_path, budget) as services:
+        await services.store.move(1, State.SAMPLING)
+        await supervise(main(), watched(services, 60.0, budget))
+        ended = world.history.count("rollout-0 ends")
+    assert ended == 1
+    assert world.history[-1] == "rollout-0 ends"
+    assert len(said) == 3
+    assert all("it died: its process was killed" in text for text in said)
+    assert all(text.endswith("; it is replaced") for text in said)
+
+
+async def test_an_engine_that_dies_while_it_loads_a_version_is_replaced_within_the_publication(
     redis_url: str, run_name: str, tmp_path: Path
 ) -> None:
     world = World()
-    async with started(world, redis_url, run_name, tmp_path) as services:
-        engine = services.engines[0]
+    budget = Budget(RestartSettings(count=1, backoff_s=0), "online", lambda text: None)
 
-        class Hung(Engine):
-            async def ping(self) -> int:
-                await forever()
-                return 0
+    async def main() -> None:
+        world.engines[0].alive.die(DEATH)
+        loaded = await services.engines[0].load_weights(
+            WeightManifest(version=3).SerializeToString(), None
+        )
+        assert Attestation.FromString(loaded).version == 3
 
-        hung = replace(services, engines=[Hung(world, engine.worker_id)])
-        with pytest.raises(StallError, match=r"rollout-0 did not answer for 0\.01 s; the same"):
-            await supervise(forever(), watched(hung, load_s=0.01))
+    async with started(world, redis_url, run_name, tmp_path, budget) as services:
+        await supervise(main(), watched(services, 60.0, budget))
+    assert "rollout-0.1.2 loads 3" in world.history
+
+
+async def test_a_spent_budget_ends_the_run_with_the_cause(
+    redis_url: str, run_name: str, tmp_path: Path
+) -> None:
+    world = World()
+    budget = Budget(RestartSettings(count=1, backoff_s=0), "online", lambda text: None)
+
+    async def main() -> None:
+        world.engines[0].alive.die(DEATH)
+        while len(world.engines) < 2:
+            await asyncio.sleep(0.01)
+        world.engines[1].alive.die(DEATH)
+        await forever()
+
+    async with started(world, redis_url, run_name, tmp_path, budget) as services:
+        with pytest.raises(WorkerError, match=r"rollout-0 was replaced 1 times .* again: it died"):
+            await supervise(main(), watched(services, 60.0, budget))

@@ -57,7 +57,7 @@ async def test_an_actor_pairs_reports_and_stops(
         await queues.commit_rollout(item, rollout)
     gateway = Gateway(REWARD)
     address = await gateway.start(Handle)
-    sink, actor = start_sink(), start_pairing(1)[0]
+    sink, actor = start_sink(), start_pairing("pairs-0")
     with pytest.raises(StateError, match="call start first"):
         await actor.run()
 
@@ -84,7 +84,7 @@ async def test_an_actor_pairs_reports_and_stops(
     assert isinstance(events[0], PairExample)
     await gateway.stop()
 
-    other = start_pairing(1)[0]
+    other = start_pairing("pairs-0")
     await other.start(connect, scorer, PairSettings(), consumer="pairs-0.2", **start)
     with pytest.raises(UnreachableError, match=f"the reward at {address} is not reachable"):
         await other.run()

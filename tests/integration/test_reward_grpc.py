@@ -13,7 +13,13 @@ from pairloop.data.v1.pair_pb2 import Score
 from pairloop.data.v1.rollout_pb2 import Prompt, Sample
 from pairloop.reward.v1.reward_pb2 import DescribeResponse, ScoreRequest, ScoreResponse
 from pairloop.reward.v1.reward_pb2_grpc import RewardServiceStub
-from services.errors import DataError, LineageError, UnreachableError, WorkerError
+from services.errors import (
+    DataError,
+    LineageError,
+    SlowError,
+    UnreachableError,
+    WorkerError,
+)
 from services.reward.client import GrpcScorer
 from services.reward.gateway import SERVICE, Gateway
 from services.reward.settings import RewardSettings
@@ -140,7 +146,7 @@ async def test_nobody_listens() -> None:
 async def test_the_deadline_is_honoured_and_not_retried(serve: Serve) -> None:
     handle = Handle(600.0)
     scorer, address = await serve(handle, timeout_s=0.3)
-    with pytest.raises(UnreachableError, match=rf"{address} did not answer within 0\.3 s"):
+    with pytest.raises(SlowError, match=rf"{address} did not answer within 0\.3 s"):
         await scorer.score(PROMPT, SAMPLES)
     assert len(handle.requests) == 1
 

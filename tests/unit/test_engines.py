@@ -44,10 +44,10 @@ class Started:
         self._bad = bad
 
     async def __call__(
-        self, settings: EngineSettings, model: str, seed: int, count: int
+        self, settings: EngineSettings, model: str, seed: int, names: Sequence[str]
     ) -> list[RolloutHandle]:
-        self.history.append(f"{count} start with {Path(model).name}")
-        return [FakeHandle(f"rollout-{n}", self.history, self._bad) for n in range(count)]
+        self.history.append(f"{len(names)} start with {Path(model).name}")
+        return [FakeHandle(name, self.history, self._bad) for name in names]
 
 
 TWO = EngineSettings(workers=2)

@@ -42,7 +42,7 @@ OPERATIONAL = {
         "checkpoint_minutes",
         "record",
     ),
-    *("in_flight", "queues", "sync", "admin", "measures"),
+    *("in_flight", "queues", "sync", "admin", "restarts", "measures"),
     # Of a job that is measured before and after; an online job's engine samples, and is identity.
     *("evaluate", "engine"),
 }

@@ -1,0 +1,101 @@
+"""A part that dies or hangs is replaced, within a budget of restarts.
+
+The poisoned prompt that ends its worker costs its own tries (`queues.max_deaths`), so it is gone
+before the budget is.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+from orchestrator.online.settings import RestartSettings
+from services.errors import PairloopError, ReplacedError, StallError, WorkerDiedError, WorkerError
+from services.ray_errors import GO_ON
+
+T = TypeVar("T")
+_LONGEST_BACKOFF_S = 60.0
+
+
+class Budget:
+    """How often each part may be replaced."""
+
+    def __init__(
+        self,
+        settings: RestartSettings,
+        stage: str,
+        warn: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._settings, self._stage, self._warn = settings, stage, warn
+        self._clock, self._sleep = clock, sleep
+        self._ends: dict[str, list[float]] = {}
+
+    async def spend(self, name: str, error: PairloopError) -> None:
+        """`error` ended a part: wait, then it may be replaced. Raises when it ended too often."""
+        settings, now = self._settings, self._clock()
+        recent = [at for at in self._ends.get(name, []) if now - at < settings.within_s]
+        self._ends[name] = [*recent, now]
+        if len(recent) >= settings.count:
+            if not recent:
+                raise error
+            raise WorkerError(
+                f"{name} was replaced {len(recent)} times within {settings.within_s:g} s"
+                f" (restarts.count) and ended again: {error}"
+            ) from error
+        cause = str(error).removeprefix(f"{self._stage}: ").removesuffix(f"; {GO_ON}")
+        self._warn(f"{cause}; it is replaced")
+        await self._sleep(min(_LONGEST_BACKOFF_S, settings.backoff_s * 2 ** len(recent)))
+
+
+def replaceable(error: PairloopError) -> bool:
+    """Whether it tells of a process that died, hung or broke, which a new one mends.
+
+    Not a lack of memory: the next would meet it again, and the message says what to lower.
+    """
+    return isinstance(error, WorkerError | StallError) and not isinstance(error, ReplacedError)
+
+
+async def kept(
+    name: str,
+    work: Callable[[], Awaitable[Any]],
+    replace: Callable[[], Awaitable[None]],
+    budget: Budget,
+) -> NoReturn:
+    """`work` for ever; what ends it is replaced first. Raises what is not to be mended so."""
+    whole = True
+    while True:
+        try:
+            if not whole:
+                await replace()
+                whole = True
+            await work()
+            raise WorkerError(f"{name} ended before the run did; {GO_ON}")
+        except PairloopError as error:
+            if not replaceable(error):
+                raise
+            whole = False
+            await budget.spend(name, error)
+
+
+async def restarted(name: str, start: Callable[[], Awaitable[T]], budget: Budget) -> T:
+    """What a job returns that goes on by itself where it stood; begun again when it dies."""
+    while True:
+        try:
+            return await start()
+        except WorkerDiedError as error:
+            await budget.spend(name, error)
+
+
+async def first_end(*parts: Awaitable[Any]) -> None:
+    """Until one of these ends; raises what it raised. The others are cancelled."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

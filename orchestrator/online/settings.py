@@ -1,0 +1,16 @@
+"""How a run looks after its parts."""
+
+from pydantic import Field
+
+from services.settings import Operational, Settings
+
+
+class RestartSettings(Settings):
+    """Engines, pairing workers and the learner are replaced when they die or hang."""
+
+    count: Operational[int] = Field(5, ge=0)
+    """Of one part within `within_s`; its next end ends the run. With 0 the first does."""
+    within_s: Operational[float] = Field(3600.0, gt=0.0)
+    """Seconds after which an end is forgotten."""
+    backoff_s: Operational[float] = Field(1.0, ge=0.0)
+    """Seconds before a part is replaced; twice as long each time, a minute at most."""
