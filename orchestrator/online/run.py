@@ -10,6 +10,7 @@ from orchestrator.artifacts.store import linked, read_artifact
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.loop import close, run_episodes
 from orchestrator.online.archive import LedgerArchive, require_training
+from orchestrator.online.dead_letters import DEAD_LETTERS, write_dead_letters
 from orchestrator.online.healing import Budget
 from orchestrator.online.ports import LoopPorts, Weights
 from orchestrator.online.prompts import episode_prompts, prompt_id
@@ -19,7 +20,7 @@ from orchestrator.stages.context import StageContext
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.causes import causes
 from services.data.rows import read_prompts
-from services.errors import StallError
+from services.errors import ReplacedError, StallError, UnreachableError
 from services.learner.online.pair_record import join_pairs
 from services.learner.online.rollouts import ROLLOUTS
 from services.pairs.stats import merge
@@ -62,12 +63,17 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
             await _drained(services.learner, ports, job.episodes)
 
         own = {"the lease on the run": lease.keep(), "redis": redis.keep_up(context.warn)}
-        await supervise(whole(), own)
+        try:
+            await supervise(whole(), own)
+        finally:
+            await _tell_dead_letters(services, context)
         metrics = services.learner.result()
         await archive.write_start()
         await services.queues.expire(_KEPT_S)
     before = context.extends / LEDGER if context.extends else None
     archive.join(published + 1, job.episodes.count, before, context.out / LEDGER)
+    if (letters := context.scratch / DEAD_LETTERS).is_file():
+        linked(letters, context.out / DEAD_LETTERS)
     join_pairs(context.scratch / job.resume, job.episodes.count, context.out / "pairs.jsonl")
     if (recorded := context.scratch / job.resume / ROLLOUTS).is_dir():
         linked(recorded, context.out / ROLLOUTS)
@@ -163,6 +169,17 @@ async def _drained(
             )
         await close(ports, settings, settings.count)
     await learner
+
+
+async def _tell_dead_letters(services: Services, context: StageContext) -> None:
+    """Whatever ended the run: they say what is to be mended."""
+    with contextlib.suppress(UnreachableError, ReplacedError):
+        letters = await services.queues.dead_letters()
+        write_dead_letters(letters, path := context.scratch / DEAD_LETTERS)
+        if letters:
+            context.warn(
+                f"{len(letters)} prompts kept failing; they and their causes are in {path}"
+            )
 
 
 def _published(context: StageContext) -> int:

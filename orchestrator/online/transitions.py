@@ -42,16 +42,17 @@ async def try_move(episodes: Episodes, number: int, to: State) -> Episode | None
 async def fail_if_too_many_failed(
     ports: LoopPorts, episode: Episode, settings: EpisodeSettings
 ) -> None:
-    """End an episode that lost more of its prompts to errors than `settings.max_failed` allows.
+    """End an episode that lost more of its prompts than `settings.max_failed` allows.
 
-    No rerun brings them back (docs/adr/0005-failed-episodes.md). Ties, single answers and the
-    like are the policy's doing: the next episode goes on. Raises WorkerError with the causes.
+    Lost is what kept failing, and what was sampled by weights that are too old. No rerun brings it
+    back (docs/adr/0005-failed-episodes.md). Ties, single answers and the like are the policy's
+    doing: the next episode goes on. Raises WorkerError with the causes.
     """
-    lost = episode.dropped.get("DEAD_LETTER", 0)
+    lost = _lost(episode)
     if not too_many_lost(lost, episode.prompts, settings.max_failed):
         return
     budget = f"episodes.max_failed allows {settings.max_failed:.0%}"
-    reason = lost_to_errors(lost, episode.prompts, await ports.failures(episode.number), budget)
+    reason = lost_to_errors(lost, episode.prompts, await _causes(ports, episode), budget)
     change = Change(actor="the loop", reason=reason)
     failed = await ports.episodes.move(episode.number, State.FAILED, change)
     ports.report(episode_event(failed, settings.count, ports.stage))
@@ -77,11 +78,22 @@ async def until_committed(ports: LoopPorts, number: int, timeout_s: float) -> Ep
 
 
 async def tell_failures(ports: LoopPorts, episode: Episode) -> None:
-    """A warning with the causes when an episode lost some of its prompts to errors."""
-    if lost := episode.dropped.get("DEAD_LETTER", 0):
-        said = lost_to_errors(lost, episode.prompts, await ports.failures(episode.number))
+    """A warning with the causes when an episode lost some of its prompts."""
+    if lost := _lost(episode):
+        said = lost_to_errors(lost, episode.prompts, await _causes(ports, episode))
         text = f"episode {episode.number}: {said}"
         ports.report(Note(stage=ports.stage, text=text, level="warning"))
+
+
+def _lost(episode: Episode) -> int:
+    return episode.dropped.get("DEAD_LETTER", 0) + episode.dropped.get("STALE", 0)
+
+
+async def _causes(ports: LoopPorts, episode: Episode) -> str:
+    stale = episode.dropped.get("STALE", 0)
+    too_old = f"{stale} x sampled by weights older than episodes.max_staleness allows"
+    failures = await ports.failures(episode.number) if episode.dropped.get("DEAD_LETTER") else ""
+    return ", ".join(text for text in (failures, too_old if stale else "") if text)
 
 
 class ChangeWatch:

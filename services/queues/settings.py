@@ -69,6 +69,7 @@ class EpisodeSettings(Settings):
     the artifact; 0: the last one alone."""
     max_failed: Operational[float] = Field(0.1, ge=0.0, le=1.0)
     """Share of an episode's prompts that may be lost to errors (a reward that raises, a prompt
-    that is too long): above it, or when all are lost, the episode has failed and the run ends."""
+    that is too long) or to weights older than `max_staleness` allows: above it, or when all are
+    lost, the episode has failed and the run ends."""
     timeout_s: Operational[float] = Field(3600.0, gt=0.0)
     """Longest time without any progress in an episode that is not paused."""

@@ -362,6 +362,25 @@ async def test_an_episode_may_lose_a_share_of_its_prompts_to_errors(lost: int, f
     )
 
 
+async def test_prompts_sampled_by_weights_that_are_too_old_are_in_the_budget() -> None:
+    world = World(count=1, prompts=10)
+    world.pairing = False
+    dispatch = world.dispatch
+
+    async def late(number: int, prompts: Sequence[Prompt]) -> int:
+        sent = await dispatch(number, prompts)
+        episode = world.episodes[number]
+        episode.in_flight, episode.dropped["STALE"], episode.paired = 0, 3, 7
+        return sent
+
+    ports = world.ports()
+    ports.dispatch = late
+    words = r"3 of 10 .* allows 20%\): 3 x sampled by weights older than episodes.max_staleness"
+    with pytest.raises(WorkerError, match=words):
+        await run_episodes(ports, EpisodeSettings(count=1, prompts=10, max_failed=0.2))
+    assert world.history[-1] == "FAILED 1"
+
+
 async def test_an_episode_without_a_pair_goes_on_when_its_answers_were_ties() -> None:
     world = World(count=1, prompts=2)
     world.pairing = False
