@@ -1,12 +1,13 @@
 # make demo | test | check: each sets up .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast check mutants format protos lock stop-ray bench-setup clean
+.PHONY: help setup demo test fast check chaos mutants format protos lock stop-ray bench-setup clean
 
 help:
 	@echo "make demo     set up and run the whole recipe in miniature (configs/demo.yaml)"
 	@echo "make test     set up and run every test, the ones on real vLLM, Ray and Redis too; coverage"
 	@echo "make fast     the tests that need no Ray and no vLLM"
 	@echo "make check    what CI checks beside the tests: lint, types, imports, generated code"
+	@echo "make chaos    KILLS=200 SEED=0: a run whose parts are killed, and what a checker finds"
 	@echo "make mutants  single faults in the pure files and the queues: how many the tests find"
 	@echo "make format   let ruff format and fix"
 	@echo "make protos   generate code from protos/"
@@ -34,6 +35,9 @@ check: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 	scripts/protos.sh --check
+
+chaos: setup
+	@.venv/bin/python -m tests.chaos.storm --kills $(or $(KILLS),200) --seed $(or $(SEED),0)
 
 mutants: setup
 	@.venv/bin/python scripts/mutants.py $(ONLY)

@@ -69,8 +69,10 @@ async def _publish_start(
     version = weights.version
     # Where the next episode's weights were published and are in no checkpoint, the learner makes
     # them once more: the engines take nothing before those, lest an episode that began with them
-    # goes on with older ones.
-    if version == settings.count or not await _was_published(ports, version + 1):
+    # goes on with older ones. Where all is over nobody needs any, and the learner has ended.
+    if not await _is(ports, version + 1, State.PUBLISHING, settings) and not (
+        version == settings.count and await _is(ports, version, State.COMPLETED, settings)
+    ):
         await ports.publish(weights)
     await milestones.mark_published(version)
     if version == 0:
@@ -117,8 +119,10 @@ async def _first_open(ports: LoopPorts, number: int) -> int:
     return number + 1
 
 
-async def _was_published(ports: LoopPorts, number: int) -> bool:
-    return state_of(await ports.episodes.get(number)) == State.PUBLISHING
+async def _is(ports: LoopPorts, number: int, state: State, settings: EpisodeSettings) -> bool:
+    """Whether there is such an episode, and it is in this state."""
+    there = 1 <= number <= settings.count
+    return there and state_of(await ports.episodes.get(number)) == state
 
 
 async def _sample(

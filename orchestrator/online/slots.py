@@ -157,6 +157,7 @@ class PairSlot:
         self.name = worker.name
         self._fresh, self._connect, self._epoch = fresh, connect, epoch
         self._starts = 0
+        self._connected: PairHandle | None = None
 
     @property
     def consumer(self) -> str:
@@ -168,6 +169,7 @@ class PairSlot:
         """Connect the worker."""
         self._starts += 1
         await self._connect(self.worker, self.consumer)
+        self._connected = self.worker
 
     async def keep(self, queues: GiveBack, budget: Budget, silence_s: float) -> NoReturn:
         """Let it pair for ever. Raises what is not mended by a new worker."""
@@ -185,6 +187,8 @@ class PairSlot:
 
     async def stats(self, episode: int) -> dict[str, float]:
         """As PairWorker.stats; what a worker that died had counted is gone."""
+        if self._connected is not self.worker:
+            return {}
         try:
             return await self.worker.stats(episode)
         except PairloopError as error:

@@ -22,7 +22,11 @@ class AwayError(UnreachableError):
 
     def __init__(self, what: str, advice: str) -> None:
         super().__init__(f"{what}: {advice}")
-        self.what = what
+        self.what, self._advice = what, advice
+
+    def __reduce__(self) -> tuple[type["AwayError"], tuple[str, str]]:
+        """It goes from process to process."""
+        return AwayError, (self.what, self._advice)
 
 
 def refused(said: str, address: str) -> PairloopError | None:

@@ -443,6 +443,17 @@ async def test_the_next_is_sampled_and_none_is_over_before_a_checkpoint_holds_it
     assert not [event for event in world.events if isinstance(event, EpisodeFinished)]
 
 
+async def test_a_run_that_is_over_asks_no_engine_to_load_what_its_learner_took_with_it() -> None:
+    world = World(count=2, prompts=2, learned=2)
+    for number in (1, 2):
+        for state in (State.SAMPLING, State.TRAINING, State.PUBLISHING, State.COMPLETED):
+            await world.move(number, state)
+    world.history.clear()
+    await run_episodes(world.ports(), EpisodeSettings(count=2, prompts=2))
+    assert world.history == []
+    assert world.archived == [2]
+
+
 async def test_episodes_of_a_checkpoint_that_redis_lost_are_closed_and_not_sampled_again() -> None:
     world = World(count=3, prompts=2, learned=2)
     world.lost = [1, 2]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import pickle
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from services.errors import ConfigError
 from services.queues.client import Client, address_of
 from services.queues.keys import Keys
+from services.queues.refusals import silent
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,12 @@ def test_settings_items_and_ledger_do_not_import_redis() -> None:
         "sys.exit('redis' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_an_error_of_the_server_goes_from_process_to_process() -> None:
+    error = silent("redis://here:1")
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (type(again), str(again), again.what) == (type(error), str(error), error.what)
 
 
 async def test_a_cancellation_that_the_library_loses_ends_the_call() -> None:

@@ -1,0 +1,1 @@
+"""A run in a storm: parts are killed, stopped and rolled back, and a checker reads the rest."""
