@@ -62,9 +62,12 @@ async def kept(
     work: Callable[[], Awaitable[Any]],
     replace: Callable[[], Awaitable[None]],
     budget: Budget,
+    whole: bool = True,
 ) -> NoReturn:
-    """`work` for ever; what ends it is replaced first. Raises what is not to be mended so."""
-    whole = True
+    """`work` for ever; what ends it is replaced first. Raises what is not to be mended so.
+
+    With `whole=False` it is replaced before it works at all.
+    """
     while True:
         try:
             if not whole:

@@ -156,6 +156,7 @@ async def start_services(
     learner = asyncio.ensure_future(restarted("the learner", start, budget))
     # Whoever fails first ends the run: what the learner says after that may be read by nobody.
     learner.add_done_callback(lambda done: done.cancelled() or done.exception())
+    stack.callback(learner.cancel)  # it is not started again when the run ends
     called_off = threading.Event()
     launch = partial(
         starters.reward, job.reward, run=name, timeout_s=_START_S, called_off=called_off
@@ -180,11 +181,17 @@ async def start_services(
     ]
     fingerprint = await handles[0].tokenizer_fingerprint(job.policy)
     scorer = partial(GrpcScorer, reward.address, job.reward, fingerprint)
-    await together(*(e.start() for e in engines), *(worker.start() for worker in pairing))
+    slots: list[EngineSlot | PairSlot] = [*engines, *pairing]
+    await together(*(_started(slot) for slot in slots))
     took["pairing"] = time.monotonic() - began
     parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in took.items())
     context.run.report(Note(stage=context.stage, text=f"services up after: {parts}"))
     return Services(queues, store, engines, pairing, reward, version_store, learner)
+
+
+async def _started(slot: EngineSlot | PairSlot) -> None:
+    with contextlib.suppress(WorkerDiedError):  # it begins with a replacement then
+        await slot.start()
 
 
 async def _start_learner(

@@ -61,7 +61,10 @@ class EngineSlot:
         return f"{self.worker_id}.{self._epoch}{again}"
 
     async def start(self) -> None:
-        """Connect the engine; it takes nothing before it holds a version."""
+        """Connect the engine; it takes nothing before it holds a version.
+
+        WorkerDiedError when it ended meanwhile; `keep` then begins with a new one.
+        """
         self._starts += 1
         await self._connect(self.engine, self.consumer)
         self._up.set()
@@ -86,7 +89,7 @@ class EngineSlot:
             self.engine = await self._fresh(self.engine)
             await self.start()
 
-        await kept(self.worker_id, sample, replace, budget)
+        await kept(self.worker_id, sample, replace, budget, whole=self._up.is_set())
 
     async def load_weights(self, manifest: bytes, weights: object) -> bytes:
         """Load a version and attest. Where the engine ends meanwhile its successor does it.
@@ -166,7 +169,7 @@ class PairSlot:
         return f"{self.name}.{self._epoch}{again}"
 
     async def start(self) -> None:
-        """Connect the worker."""
+        """Connect the worker; as EngineSlot.start."""
         self._starts += 1
         await self._connect(self.worker, self.consumer)
         self._connected = self.worker
@@ -183,7 +186,8 @@ class PairSlot:
             self.worker = self._fresh(self.name)
             await self.start()
 
-        await kept(self.name, pair, replace, budget)
+        whole = self._connected is self.worker
+        await kept(self.name, pair, replace, budget, whole)
 
     async def stats(self, episode: int) -> dict[str, float]:
         """As PairWorker.stats; what a worker that died had counted is gone."""

@@ -28,6 +28,7 @@ class Run:
         command = [sys.executable, "orchestrator/run.py", "tests/e2e/tiny.yaml"]
         command += [f"output={output}", f"name={name}", "stages.online_dpo.restarts.backoff_s=0"]
         command += [f"stages.online_dpo.episodes.count={EPISODES}"]
+        command += ["stages.online_dpo.dpo.beta=0.2"]  # a stage that no other test has
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

@@ -412,6 +412,24 @@ async def test_an_engine_that_dies_while_it_loads_a_version_is_replaced_within_t
     assert "rollout-0.1.2 loads 3" in world.history
 
 
+async def test_a_part_that_dies_while_it_is_connected_is_replaced_before_the_loop_needs_it(
+    redis_url: str, run_name: str, tmp_path: Path
+) -> None:
+    world = World(**{"pairs-1": DEATH, "rollout-0": DEATH})
+    budget = Budget(RestartSettings(count=1, backoff_s=0), "online", lambda text: None)
+
+    async def main() -> None:
+        manifest = WeightManifest(version=3).SerializeToString()
+        assert await services.engines[0].load_weights(manifest, None)
+        while len(world.pairing) < 3:
+            await asyncio.sleep(0.01)
+
+    async with started(world, redis_url, run_name, tmp_path, budget) as services:
+        world.broken.clear()
+        await supervise(main(), watched(services, 60.0, budget))
+    assert "rollout-0.1.2 loads 3" in world.history
+
+
 async def test_a_spent_budget_ends_the_run_with_the_cause(
     redis_url: str, run_name: str, tmp_path: Path
 ) -> None:
