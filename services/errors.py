@@ -6,6 +6,7 @@ PairloopError
 ├── ArtifactError        a model or artifact folder is missing, incomplete or of the wrong kind
 │   └── LineageError     parents do not match: names, shapes, tokenizer
 ├── UnreachableError     Redis, Ray or a gRPC service does not answer, or a port is taken
+├── SlowError            a service that lives did not answer within its deadline
 ├── ResourceError        not enough memory for what was asked
 │   └── OutOfMemoryError     a process was killed for lack of memory
 ├── StateError           an episode cannot make this move from its state
