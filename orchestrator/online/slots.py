@@ -29,7 +29,21 @@ class GiveBack(Protocol):
         """As RunQueues.give_back."""
 
 
-class EngineSlot:
+class _Slot:
+    """A place, and the name that its present process goes by in the queues."""
+
+    def __init__(self, name: str, epoch: int) -> None:
+        self._name, self._epoch = name, epoch
+        self._starts = 0
+
+    @property
+    def consumer(self) -> str:
+        """No process before it had this name."""
+        again = f".{self._starts}" if self._starts > 1 else ""
+        return f"{self._name}.{self._epoch}{again}"
+
+
+class EngineSlot(_Slot):
     """The place of one engine; a WeightHolder, which outlives the engine that is in it."""
 
     def __init__(
@@ -42,23 +56,17 @@ class EngineSlot:
     ) -> None:
         """`fresh`: a new engine in place of one that is killed; `connect`: to the queues, by a name
         that no process has had."""
+        super().__init__(engine.worker_id, epoch)
         self.engine = engine
-        self._versions = versions
         self.worker_id = engine.worker_id
-        self._fresh, self._connect, self._epoch = fresh, connect, epoch
-        self._starts = 0
+        self._versions = versions
+        self._fresh, self._connect = fresh, connect
         self._up = asyncio.Event()
         self._loading = asyncio.Lock()
         self._wanted = -1
         """The newest version that this place was told to hold."""
         self._holds: RolloutHandle | None = None
         """The engine that attested it."""
-
-    @property
-    def consumer(self) -> str:
-        """The name its engine takes prompts by."""
-        again = f".{self._starts}" if self._starts > 1 else ""
-        return f"{self.worker_id}.{self._epoch}{again}"
 
     async def start(self) -> None:
         """Connect the engine; it takes nothing before it holds a version.
@@ -145,7 +153,7 @@ class EngineSlot:
         return found
 
 
-class PairSlot:
+class PairSlot(_Slot):
     """The place of one pairing worker."""
 
     def __init__(
@@ -156,17 +164,11 @@ class PairSlot:
         epoch: int,
     ) -> None:
         """As EngineSlot."""
+        super().__init__(worker.name, epoch)
         self.worker = worker
         self.name = worker.name
-        self._fresh, self._connect, self._epoch = fresh, connect, epoch
-        self._starts = 0
+        self._fresh, self._connect = fresh, connect
         self._connected: PairHandle | None = None
-
-    @property
-    def consumer(self) -> str:
-        """The name its worker takes rollouts by."""
-        again = f".{self._starts}" if self._starts > 1 else ""
-        return f"{self.name}.{self._epoch}{again}"
 
     async def start(self) -> None:
         """Connect the worker; as EngineSlot.start."""
