@@ -70,9 +70,9 @@ async def _publish_start(
     # Where the next episode's weights were published and are in no checkpoint, the learner makes
     # them once more: the engines take nothing before those, lest an episode that began with them
     # goes on with older ones. Where all is over nobody needs any, and the learner has ended.
-    if not await _is(ports, version + 1, State.PUBLISHING, settings) and not (
-        version == settings.count and await _is(ports, version, State.COMPLETED, settings)
-    ):
+    made_again = await _is(ports, version + 1, State.PUBLISHING, settings)
+    over = version == settings.count and await _is(ports, version, State.COMPLETED, settings)
+    if not (made_again or over):
         await ports.publish(weights)
     await milestones.mark_published(version)
     if version == 0:

@@ -184,9 +184,16 @@ class Pairing(PairHandle):
         self._world.note(f"{self.name} ends")
 
 
+def budget_of(count: int, said: list[str] | None = None) -> Budget:
+    """So many restarts of each part, at once; what is said of them is kept."""
+    return Budget(
+        RestartSettings(count=count, backoff_s=0), "online", ([] if said is None else said).append
+    )
+
+
 def none_left() -> Budget:
     """A budget under which every end is the run's."""
-    return Budget(RestartSettings(count=0), "online", lambda text: None)
+    return budget_of(0)
 
 
 @contextlib.asynccontextmanager
@@ -363,7 +370,7 @@ async def test_engine_pairing_worker_and_learner_are_replaced_and_give_back_what
     redis_url: str, run_name: str, tmp_path: Path
 ) -> None:
     world, said = World(), list[str]()
-    budget = Budget(RestartSettings(count=1, backoff_s=0), "online", said.append)
+    budget = budget_of(1, said)
     manifest = WeightManifest(version=3).SerializeToString()
 
     async def main() -> None:
@@ -398,7 +405,7 @@ async def test_an_engine_that_dies_while_it_loads_a_version_is_replaced_within_t
     redis_url: str, run_name: str, tmp_path: Path
 ) -> None:
     world = World()
-    budget = Budget(RestartSettings(count=1, backoff_s=0), "online", lambda text: None)
+    budget = budget_of(1)
 
     async def main() -> None:
         world.engines[0].alive.die(DEATH)
@@ -416,7 +423,7 @@ async def test_a_part_that_dies_while_it_is_connected_is_replaced_before_the_loo
     redis_url: str, run_name: str, tmp_path: Path
 ) -> None:
     world = World(**{"pairs-1": DEATH, "rollout-0": DEATH})
-    budget = Budget(RestartSettings(count=1, backoff_s=0), "online", lambda text: None)
+    budget = budget_of(1)
 
     async def main() -> None:
         manifest = WeightManifest(version=3).SerializeToString()
@@ -434,7 +441,7 @@ async def test_a_spent_budget_ends_the_run_with_the_cause(
     redis_url: str, run_name: str, tmp_path: Path
 ) -> None:
     world = World()
-    budget = Budget(RestartSettings(count=1, backoff_s=0), "online", lambda text: None)
+    budget = budget_of(1)
 
     async def main() -> None:
         world.engines[0].alive.die(DEATH)

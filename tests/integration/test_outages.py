@@ -38,6 +38,16 @@ async def opened(
     return queues, store
 
 
+async def sampling(
+    server: EmbeddedRedis, told: list[str] | None = None
+) -> tuple[RunQueues, EpisodeStore]:
+    """Two episodes of two prompts, the first of which samples."""
+    queues, store = await opened(server.url, 60.0, told)
+    await store.create(2, 2)
+    await store.move(1, State.SAMPLING)
+    return queues, store
+
+
 async def ended(server: EmbeddedRedis) -> None:
     os.kill(server.pid, signal.SIGKILL)
     while server.alive:
@@ -48,9 +58,7 @@ async def test_everybody_waits_for_a_server_that_ended_and_the_run_says_so(
     server: EmbeddedRedis,
 ) -> None:
     told: list[str] = []
-    queues, store = await opened(server.url, 60.0, told)
-    await store.create(1, 2)
-    await store.move(1, State.SAMPLING)
+    queues, store = await sampling(server, told)
     taking = asyncio.create_task(queues.take("prompts", "a", 2, 60.0))
     await asyncio.sleep(0.2)
     await ended(server)
@@ -96,11 +104,10 @@ async def test_the_run_starts_its_own_server_again(server: EmbeddedRedis) -> Non
 
 async def test_a_server_that_takes_no_writes_for_now_is_waited_for(server: EmbeddedRedis) -> None:
     """As a primary that was demoted, or lost its replicas."""
-    queues, store = await opened(server.url, 60.0)
-    await store.create(1, 2)
+    queues, store = await sampling(server)
     async with Redis.from_url(server.url) as admin:
         await admin.config_set("min-replicas-to-write", 1)
-        moving = asyncio.create_task(store.move(1, State.SAMPLING))
+        moving = asyncio.create_task(store.move(2, State.SAMPLING))
         await asyncio.sleep(AWAY_S)
         assert not moving.done()
         await admin.config_set("min-replicas-to-write", 0)
@@ -111,9 +118,7 @@ async def test_a_server_that_takes_no_writes_for_now_is_waited_for(server: Embed
 
 
 async def test_a_server_without_memory_says_what_to_do_in_one_line(server: EmbeddedRedis) -> None:
-    queues, store = await opened(server.url, 60.0)
-    await store.create(1, 2)
-    await store.move(1, State.SAMPLING)
+    queues, store = await sampling(server)
     async with Redis.from_url(server.url) as admin:
         await admin.config_set("maxmemory", 1)
         with pytest.raises(ResourceError, match=r"cannot write: .*: free its memory or disk"):
@@ -124,9 +129,7 @@ async def test_a_server_without_memory_says_what_to_do_in_one_line(server: Embed
 
 
 async def test_a_stream_that_the_server_lost_is_made_again(server: EmbeddedRedis) -> None:
-    queues, store = await opened(server.url, 60.0)
-    await store.create(1, 2)
-    await store.move(1, State.SAMPLING)
+    queues, store = await sampling(server)
     async with Redis.from_url(server.url) as admin:
         await admin.delete(*await admin.keys("*:prompts"))
     assert await queues.take("prompts", "a", 1, 0.0) == []

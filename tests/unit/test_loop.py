@@ -142,6 +142,23 @@ class World:
         )
 
 
+def ending(world: World, *, paired: int, **dropped: int) -> LoopPorts:
+    """Where the prompts of an episode all end so, as soon as they are dispatched."""
+    world.pairing = False
+    dispatch = world.dispatch
+
+    async def dispatched(number: int, prompts: Sequence[Prompt]) -> int:
+        sent = await dispatch(number, prompts)
+        episode = world.episodes[number]
+        episode.in_flight, episode.paired = 0, paired
+        episode.dropped.update(dropped)
+        return sent
+
+    ports = world.ports()
+    ports.dispatch = dispatched
+    return ports
+
+
 async def idle(world: World) -> None:
     """Until the loop waits for something else than the time."""
     looks = -1
@@ -364,17 +381,7 @@ async def test_an_episode_may_lose_a_share_of_its_prompts_to_errors(lost: int, f
 
 async def test_prompts_sampled_by_weights_that_are_too_old_are_in_the_budget() -> None:
     world = World(count=1, prompts=10)
-    world.pairing = False
-    dispatch = world.dispatch
-
-    async def late(number: int, prompts: Sequence[Prompt]) -> int:
-        sent = await dispatch(number, prompts)
-        episode = world.episodes[number]
-        episode.in_flight, episode.dropped["STALE"], episode.paired = 0, 3, 7
-        return sent
-
-    ports = world.ports()
-    ports.dispatch = late
+    ports = ending(world, paired=7, STALE=3)
     words = r"3 of 10 .* allows 20%\): 3 x sampled by weights older than episodes.max_staleness"
     with pytest.raises(WorkerError, match=words):
         await run_episodes(ports, EpisodeSettings(count=1, prompts=10, max_failed=0.2))
@@ -383,17 +390,7 @@ async def test_prompts_sampled_by_weights_that_are_too_old_are_in_the_budget() -
 
 async def test_an_episode_without_a_pair_goes_on_when_its_answers_were_ties() -> None:
     world = World(count=1, prompts=2)
-    world.pairing = False
-    dispatch = world.dispatch
-
-    async def ties(number: int, prompts: Sequence[Prompt]) -> int:
-        sent = await dispatch(number, prompts)
-        episode = world.episodes[number]
-        episode.in_flight, episode.dropped["TIE"], episode.dropped["DEAD_LETTER"] = 0, 1, 1
-        return sent
-
-    ports = world.ports()
-    ports.dispatch = ties
+    ports = ending(world, paired=0, TIE=1, DEAD_LETTER=1)
     await run_episodes(ports, EpisodeSettings(count=1, prompts=2, max_failed=0.5))
     assert world.history[-1] == "COMPLETED 1"
 
