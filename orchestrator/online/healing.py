@@ -7,9 +7,10 @@ before the budget is.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from orchestrator.online.settings import RestartSettings
+from orchestrator.online.supervision import heartbeat
 from services.errors import PairloopError, ReplacedError, StallError, WorkerDiedError, WorkerError
 from services.ray_errors import GO_ON
 
@@ -31,6 +32,10 @@ class Budget:
         self._settings, self._stage, self._warn = settings, stage, warn
         self._clock, self._sleep = clock, sleep
         self._ends: dict[str, list[float]] = {}
+
+    def silence_s(self) -> float:
+        """Without an answer for so many seconds a part hangs."""
+        return self._settings.silence_s
 
     async def spend(self, name: str, error: PairloopError) -> None:
         """`error` ended a part: wait, then it may be replaced. Raises when it ended too often."""
@@ -89,6 +94,35 @@ async def restarted(name: str, start: Callable[[], Awaitable[T]], budget: Budget
             return await start()
         except WorkerDiedError as error:
             await budget.spend(name, error)
+
+
+class Reborn(Protocol):
+    """A part that is started again under the handle that others hold: services/restarting.py."""
+
+    @property
+    def name(self) -> str:
+        """As errors have it."""
+
+    async def ping(self) -> str:
+        """Which process answers."""
+
+    async def revive(self) -> None:
+        """Until it works again."""
+
+
+async def reborn(part: Reborn, budget: Budget) -> NoReturn:
+    """See to it that such a part works, for ever. Raises when it ended or hung too often."""
+
+    async def beat() -> None:
+        born = await part.ping()
+
+        async def ping() -> None:
+            if await part.ping() != born:
+                raise WorkerDiedError(f"{part.name} died: its process was killed or crashed")
+
+        await heartbeat(part.name, ping, budget.silence_s)
+
+    await kept(part.name, beat, part.revive, budget)
 
 
 async def first_end(*parts: Awaitable[Any]) -> None:

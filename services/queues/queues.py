@@ -43,6 +43,7 @@ class RunQueues:
         self._client = client
         self._keys = Keys(run)
         self._settings = settings
+        self._idle_ms = int(settings.reclaim_idle_s * 1000)
         self._leases = Leases(client, self._keys, settings.reclaim_idle_s)
 
     @classmethod
@@ -140,7 +141,7 @@ class RunQueues:
         return await self._commit("rollouts", item, b"", events)
 
     async def fail(self, stream: StreamName, item: Item, error: str) -> bool:
-        """A try of this item failed. False: the next `take` of any worker gets it again.
+        """A try of this item failed. False: after `settings.retry_s` any worker gets it again.
 
         True: it failed `settings.max_failures` times by now; it is in the dead letters with
         `error`, dropped with the reason DEAD_LETTER, and its credit is back.
@@ -268,17 +269,16 @@ class RunQueues:
             "fail",
             [keys.stream(stream), keys.dead, keys.tries(stream), *keys.account(item.episode)],
             [GROUP, item.entry_id, item.consumer, allowed, item.prompt_id, item.episode, stream,
-             error],
+             error, self._idle_ms, int(self._settings.retry_s * 1000)],
         )  # fmt: skip
         self._leases.let_go(stream, item)
         return bool(reply)
 
     async def _reclaim(self, stream: StreamName, consumer: str, count: int) -> list[Item]:
-        idle_ms = int(self._settings.reclaim_idle_s * 1000)
         reply = await self._client.script(
             "reclaim",
             [self._keys.stream(stream), self._keys.tries(stream), self._keys.fenced],
-            [GROUP, consumer, idle_ms, count, *self._leases.entries(stream, consumer)],
+            [GROUP, consumer, self._idle_ms, count, *self._leases.entries(stream, consumer)],
         )
         items = []
         for entry, id_, episode, payload, deaths, holder in reply:

@@ -10,11 +10,11 @@ from services.errors import (
 )
 
 _FOR_NOW = (
-    "READONLY", "MASTERDOWN", "CLUSTERDOWN", "LOADING", "TRYAGAIN", "NOREPLICAS",
+    "READONLY", "MASTERDOWN", "CLUSTERDOWN", "LOADING", "TRYAGAIN", "NOREPLICAS", "MISCONF",
     "No matching script",
 )  # fmt: skip
-"""What a server says while another takes its place, or while it starts; the last, where it was
-given a script, and died, and came back."""
+"""What a server says while another takes its place, while it starts, while its disk is full; the
+last, where it was given a script, and died, and came back."""
 
 
 class AwayError(UnreachableError):
@@ -46,12 +46,11 @@ def refused(said: str, address: str) -> PairloopError | None:
     if any(word in said for word in _FOR_NOW):
         return AwayError(
             f"Redis at {address} does not take writes now ({shortened(said, CAUSE_CHARACTERS)})",
-            "queues.url must lead to the primary",
+            "queues.url must lead to the primary, and its disk have room",
         )
-    if "OOM command" in said or "MISCONF" in said:
+    if "OOM command" in said:
         return ResourceError(
-            f"Redis at {address} cannot write: {shortened(said, CAUSE_CHARACTERS)}: free its memory"
-            " or disk"
+            f"Redis at {address} cannot write: {shortened(said, CAUSE_CHARACTERS)}: give it memory"
         )
     return None
 

@@ -20,6 +20,9 @@ class QueueSettings(Settings):
     """Prompts between dispatch and training at most: the backpressure."""
     max_failures: Operational[int] = Field(3, ge=1)
     """Tries of one item that end in an error before it goes to the dead letters."""
+    retry_s: Operational[float] = Field(1.0, ge=0.0)
+    """Until an item that failed is tried again, by whoever asks first; twice as long after each
+    failure. What is wrong for a moment shall not use up all tries."""
     max_deaths: Operational[int] = Field(4, ge=1)
     """Workers that end while they hold an item before it goes to the dead letters."""
     reclaim_idle_s: Operational[float] = Field(60.0, gt=0.0)

@@ -8,7 +8,7 @@ import grpc
 from tenacity import (
     AsyncRetrying,
     retry_if_exception,
-    stop_after_attempt,
+    stop_after_delay,
     wait_exponential_jitter,
 )
 
@@ -33,7 +33,7 @@ FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 5.0
 _OPTIONS = [
     *MESSAGE_OPTIONS,
-    ("grpc.enable_retries", 0),  # retried here, where the number of tries is the settings'
+    ("grpc.enable_retries", 0),  # retried here, where it lasts as long as the settings say
     ("grpc.enable_http_proxy", 0),  # the service is inside the cluster
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
@@ -57,7 +57,7 @@ class GrpcScorer:
     async def score(self, prompt: Prompt, samples: Sequence[Sample]) -> list[Score]:
         """One score a sample, in order.
 
-        Raises SlowError past the deadline, UnreachableError past the last try, DataError for a
+        Raises SlowError past the deadline, UnreachableError past `outage_s`, DataError for a
         prompt the rules cannot check, LineageError for another tokenizer, WorkerError for the rest.
         """
         request = ScoreRequest(
@@ -85,10 +85,10 @@ class GrpcScorer:
         await self._channel.close(grace=None)
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Try while UNAVAILABLE, as often as the settings say, waiting longer each time."""
+        """Try while UNAVAILABLE, as long as the settings say, waiting longer each time."""
         tries = AsyncRetrying(
             retry=retry_if_exception(_unavailable),
-            stop=stop_after_attempt(self._settings.attempts),
+            stop=stop_after_delay(self._settings.outage_s),
             wait=wait_exponential_jitter(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
             sleep=asyncio.sleep,
             reraise=True,
@@ -110,9 +110,9 @@ class GrpcScorer:
             )
         if error.code() == grpc.StatusCode.UNAVAILABLE:
             return UnreachableError(
-                f"the reward at {self._address} is not reachable after "
-                f"{self._settings.attempts} tries ({text}); look at its log, or raise"
-                " reward.attempts"
+                f"the reward at {self._address} was not reachable for "
+                f"{self._settings.outage_s:g} s ({text}); look at its log, or raise"
+                " reward.outage_s"
             )
         return error_of(error.code(), text)
 

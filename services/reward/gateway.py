@@ -22,6 +22,7 @@ from pairloop.reward.v1.reward_pb2 import (
 )
 from services.errors import PairloopError, StallError, UnreachableError, one_line
 from services.ray_errors import unwrapped
+from services.restarting import RESTARTED, birth
 from services.reward.serve_app import RETRYABLE
 from services.reward.settings import RewardSettings
 from services.reward.status import MESSAGE_OPTIONS, code_of
@@ -75,9 +76,17 @@ class Gateway:
     def __init__(self, settings: RewardSettings) -> None:
         self._settings = settings
         self._server: grpc.aio.Server | None = None
+        self._address = ""
+        self._born = birth()
 
-    async def start(self, handle: Any) -> str:
-        """Listen before `handle`; returns "host:port". UnreachableError when the port is taken."""
+    async def start(self, handle: Any, port: int = 0) -> str:
+        """Listen before `handle`; returns "host:port". UnreachableError when the port is taken.
+
+        `port`: that of a gateway that died, whose clients are to find this one. Nothing happens
+        where it listens already.
+        """
+        if self._server is not None:
+            return self._address
         logging.getLogger("ray.serve").setLevel(logging.ERROR)  # else the handle talks of routing
         async with asyncio.timeout(self._settings.timeout_s):
             described = await handle.describe.remote()
@@ -91,24 +100,26 @@ class Gateway:
         health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), server)
-        port = self._bind(server)
+        port = self._bind(server, port or self._settings.port)
         await server.start()
         for service in (SERVICE, ""):
             await health.set(service, health_pb2.HealthCheckResponse.SERVING)
         self._server = server
         host = self._settings.host
-        return f"{ray.util.get_node_ip_address() if host in EVERYWHERE else host}:{port}"
+        self._address = f"{ray.util.get_node_ip_address() if host in EVERYWHERE else host}:{port}"
+        return self._address
 
     async def stop(self) -> None:
         """Close; calls in flight get a second."""
         if self._server is not None:
             await self._server.stop(grace=1.0)
 
-    async def ping(self) -> None:
-        """Answers while the process lives and works."""
+    async def ping(self) -> str:
+        """Its birth; it answers while the process lives and works."""
+        return self._born
 
-    def _bind(self, server: grpc.aio.Server) -> int:
-        host, port = self._settings.host, self._settings.port
+    def _bind(self, server: grpc.aio.Server, port: int) -> int:
+        host = self._settings.host
         try:
             bound = server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
@@ -121,7 +132,7 @@ class Gateway:
 
 def create(settings: RewardSettings) -> Any:
     """The gateway as an actor, coming up; `connect` waits for it."""
-    return ray.remote(num_cpus=0, max_concurrency=1000)(Gateway).remote(settings)
+    return ray.remote(**RESTARTED, max_concurrency=1000)(Gateway).remote(settings)
 
 
 def connect(actor: Any, handle: Any, timeout_s: float) -> str:

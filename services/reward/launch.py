@@ -8,30 +8,38 @@ from typing import Any
 import ray
 
 from services.hub import find_model
-from services.ray_errors import answered
+from services.restarting import RestartingHandle
 from services.reward import gateway, serve_app
 from services.reward.settings import ModelReward, RewardSettings
 
 
-class RunningReward:
-    """A reward service that answers at `address` until `stop`."""
+class RunningReward(RestartingHandle):
+    """A reward service that answers at `address` until `stop`.
+
+    Serve itself looks after the replicas.
+    """
 
     name = gateway.NAME
 
-    def __init__(self, application: str, actor: Any, address: str) -> None:
+    def __init__(self, application: str, actor: Any, replicas: Any, address: str) -> None:
+        super().__init__(actor)
         self.address = address
-        self._application = application
-        self._actor = actor
+        self._application, self._replicas = application, replicas
 
-    async def ping(self) -> None:
-        """Answers while the gateway does. Serve looks after its replicas itself."""
-        await answered(self._actor.ping.remote(), self.name)
+    async def revive(self) -> None:
+        """As RestartingHandle; it listens then, at the address it had unless its machine is gone.
+
+        Raises UnreachableError when its port was taken meanwhile.
+        """
+        await super().revive()
+        port = int(self.address.rpartition(":")[2])
+        self.address = await self._call("start", self._replicas, port)
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Close the gateway and remove the replicas."""
         with suppress(ray.exceptions.RayError):  # gone already is what was asked for
-            ray.get(self._actor.stop.remote(), timeout=timeout_s)
-        ray.kill(self._actor)
+            ray.get(self.actor.stop.remote(), timeout=timeout_s)
+        self.kill()
         serve_app.stop(self._application)
 
 
@@ -64,4 +72,4 @@ def launch(
         ray.kill(actor)
         serve_app.stop(name)
         raise
-    return RunningReward(name, actor, address)
+    return RunningReward(name, actor, handle, address)

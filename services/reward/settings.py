@@ -93,8 +93,9 @@ class RewardSettings(Settings):
     """How long a batch waits to fill, in seconds."""
     timeout_s: Operational[float] = Field(60.0, gt=0.0)
     """Deadline of one Score call."""
-    attempts: Operational[int] = Field(4, ge=1)
-    """Tries of one Score call while the service is UNAVAILABLE."""
+    outage_s: Operational[float] = Field(300.0, ge=0.0)
+    """How long a Score call is made again and again while the service is UNAVAILABLE: its gateway
+    or a replica is being started again, or all replicas are busy."""
     num_cpus: Operational[float] = Field(1.0, ge=0.0)
     num_gpus: Operational[float] = Field(0.0, ge=0.0)
     threads: Operational[int] = Field(0, ge=0)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import ray
 
 from services.errors import StallError
-from services.ray_errors import answered
+from services.restarting import RESTARTED, RestartingHandle, birth
 
 
 class Held(NamedTuple):
@@ -28,6 +28,7 @@ class VersionStore:
     """
 
     def __init__(self) -> None:
+        self._born = birth()
         self._held: Held | None = None
         self._changed = asyncio.Condition()
 
@@ -63,40 +64,37 @@ class VersionStore:
         assert self._held is not None  # noqa: S101 - what the wait was for
         return self._held
 
-    async def ping(self) -> None:
-        """Answers while the process lives and works."""
+    async def number(self) -> int:
+        """Of the version it holds; -1: none."""
+        return self._number()
+
+    async def ping(self) -> str:
+        """Its birth; it answers while the process lives and works."""
+        return self._born
 
     def _number(self) -> int:
         return self._held.version if self._held else -1
 
 
-class VersionStoreHandle:
-    """The store's actor as the orchestrator sees it: typed, one-line errors."""
+class VersionStoreHandle(RestartingHandle):
+    """The store's actor as the orchestrator sees it: typed, one-line errors.
+
+    A new process holds nothing: the learner offers its version again (StorePublisher.look).
+    """
 
     name = "the weight version store"
 
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-
     async def wait(self, version: int, timeout_s: float) -> Held:
         """As VersionStore.wait."""
-        held: Held = await answered(self.actor.wait.remote(version, timeout_s), self.name)
+        held: Held = await self._call("wait", version, timeout_s)
         return held
 
     async def withdraw(self) -> None:
         """As VersionStore.withdraw: the learner that owned the version is gone."""
-        await answered(self.actor.withdraw.remote(), self.name)
-
-    async def ping(self) -> None:
-        """As VersionStore.ping."""
-        await answered(self.actor.ping.remote(), self.name)
-
-    def kill(self) -> None:
-        """End the process now."""
-        ray.kill(self.actor)
+        await self._call("withdraw")
 
 
 def start_version_store() -> VersionStoreHandle:
     """The store as a Ray actor."""
-    actor = ray.remote(num_cpus=0, max_concurrency=64)(VersionStore).remote()
+    actor = ray.remote(**RESTARTED, max_concurrency=64)(VersionStore).remote()
     return VersionStoreHandle(actor)

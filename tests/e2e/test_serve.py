@@ -1,18 +1,24 @@
 """The reward service as it runs: Ray Serve, the gateway, a tiny Qwen2 reward model."""
 
 import asyncio
+import contextlib
+import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from ray import serve
 from transformers import AutoModelForSequenceClassification, Qwen2Config
 from transformers import Qwen2ForCausalLM as Policy
 
+from orchestrator.online.healing import Budget, reborn
+from orchestrator.online.settings import RestartSettings
 from pairloop.data.v1.pair_pb2 import Score
 from pairloop.data.v1.rollout_pb2 import FINISH_REASON_LENGTH, Prompt, Sample
 from services.data.chat import encode_answer, render_prompt, tokenizer_fingerprint
@@ -220,3 +226,38 @@ def test_a_taken_port_is_named(reward: RunningReward, folder: Path) -> None:
         rules = RewardSettings.model_validate({"parts": [{"kind": "checker"}], "port": port})
         with pytest.raises(UnreachableError, match=rf"reward\.port {port} on 127\.0\.0\.1"):
             launch(rules, run="port", folder=str(folder))
+
+
+@pytest.mark.parametrize("part", ["ray::Gateway", "ray::ServeReplica"])
+async def test_groups_are_scored_while_gateway_and_replica_are_killed(
+    part: str, cluster: None, folder: Path, tokenizer: Any
+) -> None:
+    running = await asyncio.to_thread(launch, settings(), run="killed", folder=str(folder))
+    said: list[str] = []
+    budget = Budget(RestartSettings(backoff_s=0), "online", said.append)
+    keeping = asyncio.ensure_future(reborn(running, budget))
+    scorer = GrpcScorer(running.address, settings(), tokenizer_fingerprint(tokenizer))
+    prompt, samples = group(tokenizer, 0)
+    before = await scorer.score(prompt, samples)
+    hit = pids_of(part)
+    for pid in hit:
+        os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(120):
+        assert await scorer.score(prompt, samples) == before
+        while not pids_of(part) - hit or (part == "ray::Gateway" and not said):
+            await asyncio.sleep(0.1)
+    assert await scorer.score(prompt, samples) == before
+    assert bool(said) == (part == "ray::Gateway")  # replicas are Serve's to look after
+    await scorer.close()
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    await asyncio.to_thread(running.stop)
+
+
+def pids_of(title: str) -> set[int]:
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if title in " ".join(process.cmdline()):
+                found.add(process.pid)
+    return found

@@ -38,11 +38,14 @@ class World:
     """Fakes of every process, which take note; what is in `broken` does not start."""
 
     def __init__(self, **broken: PairloopError) -> None:
+        self.loop = asyncio.get_running_loop()
         self.history: list[str] = []
         self.broken = broken
         self.learner: Future[dict[str, float]] = Future()
         self.pairing: list[Pairing] = []
         self.engines: list[Engine] = []
+        self.next_address = "127.0.0.1:1"
+        """Of a gateway that is started again."""
 
     def note(self, event: str) -> None:
         self.history.append(event)
@@ -83,8 +86,8 @@ class World:
 class Alive:
     """Work that never ends and pings that answer, until `die`."""
 
-    def __init__(self) -> None:
-        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self, world: World) -> None:
+        self._end: asyncio.Future[None] = world.loop.create_future()
 
     def die(self, error: Exception) -> None:
         self._end.set_exception(error)
@@ -92,16 +95,17 @@ class Alive:
     async def run(self) -> None:
         await asyncio.shield(self._end)
 
-    async def answer(self) -> None:
+    async def answer(self) -> str:
         if self._end.done():
             self._end.result()
+        return "born"
 
 
 class Store(VersionStoreHandle):
     def __init__(self, world: World) -> None:
         super().__init__(actor=None)
         self._world = world
-        self.alive = Alive()
+        self.alive = Alive(self._world)
         self.held = Held(3, WeightManifest(version=3).SerializeToString(), {}, {})
         world.start("store")
 
@@ -111,8 +115,12 @@ class Store(VersionStoreHandle):
     async def withdraw(self) -> None:
         self._world.note("version withdrawn")
 
-    async def ping(self) -> None:
-        await self.alive.answer()
+    async def ping(self) -> str:
+        return await self.alive.answer()
+
+    async def revive(self) -> None:
+        self._world.note("store is born again")
+        self.alive = Alive(self._world)
 
     def kill(self) -> None:
         self._world.note("store ends")
@@ -120,13 +128,17 @@ class Store(VersionStoreHandle):
 
 class Reward(RunningReward):
     def __init__(self, world: World) -> None:
-        super().__init__("reward-of-a-test", None, "127.0.0.1:1")
+        super().__init__("reward-of-a-test", None, None, "127.0.0.1:1")
         self._world = world
-        self.error: Exception | None = None
+        self.alive = Alive(self._world)
 
-    async def ping(self) -> None:
-        if self.error:
-            raise self.error
+    async def ping(self) -> str:
+        return await self.alive.answer()
+
+    async def revive(self) -> None:
+        self._world.note("gateway is born again")
+        self.alive = Alive(self._world)
+        self.address = self._world.next_address
 
     def stop(self, timeout_s: float = 10.0) -> None:
         self._world.note("reward ends")
@@ -136,7 +148,7 @@ class Engine(RolloutHandle):
     def __init__(self, world: World, worker_id: str) -> None:
         super().__init__(worker_id, actor=None)
         self._world = world
-        self.alive = Alive()
+        self.alive = Alive(self._world)
 
     async def tokenizer_fingerprint(self, policy: str) -> str:
         return "a tokenizer's"
@@ -169,9 +181,11 @@ class Pairing(PairHandle):
     def __init__(self, world: World, name: str) -> None:
         super().__init__(name, actor=None)
         self._world = world
-        self.alive = Alive()
+        self.alive = Alive(self._world)
+        self.scorer: Any = None
 
     async def start(self, *arguments: Any, **options: Any) -> None:
+        self.scorer = arguments[1]
         self._world.start(self.name)
 
     async def run(self) -> None:
@@ -184,11 +198,10 @@ class Pairing(PairHandle):
         self._world.note(f"{self.name} ends")
 
 
-def budget_of(count: int, said: list[str] | None = None) -> Budget:
+def budget_of(count: int, said: list[str] | None = None, silence_s: float = 60.0) -> Budget:
     """So many restarts of each part, at once; what is said of them is kept."""
-    return Budget(
-        RestartSettings(count=count, backoff_s=0), "online", ([] if said is None else said).append
-    )
+    settings = RestartSettings(count=count, backoff_s=0, silence_s=silence_s)
+    return Budget(settings, "online", ([] if said is None else said).append)
 
 
 def none_left() -> Budget:
@@ -309,12 +322,10 @@ async def test_the_end_of_any_part_ends_the_run_with_its_cause(
             "rollout-0": world.engines[0],
             "pairs-0": world.pairing[0],
             "store": services.version_store,
+            "reward": services.reward,
         }
         if part == "learner":
             world.learner.set_exception(death)
-        elif part == "reward":
-            assert isinstance(services.reward, Reward)
-            services.reward.error = death
         else:
             held[part].alive.die(death)
         await forever()
@@ -342,19 +353,32 @@ async def test_a_learner_that_returns_is_no_failure(
         assert await services.learner == {"version": 1.0}
 
 
-async def test_an_engine_may_be_silent_as_long_as_a_load_of_weights_may_take(
-    redis_url: str, run_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("loading", "limit"), [(False, "0.01"), (True, "0.02")])
+async def test_an_engine_that_loads_weights_may_be_silent_as_long_as_that_may_take(
+    loading: bool,
+    limit: str,
+    redis_url: str,
+    run_name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world = World()
-
-    async def hung(self: Engine) -> int:
+    async def hung(self: Engine, *arguments: Any) -> Any:
         await forever()
-        return 0
 
     monkeypatch.setattr(Engine, "ping", hung)
+    monkeypatch.setattr(Engine, "load_weights", hung)
+    world, budget = World(), budget_of(0, silence_s=0.01)
+
+    async def main() -> None:
+        if loading:
+            await services.engines[0].load_weights(
+                WeightManifest(version=3).SerializeToString(), None
+            )
+        await forever()
+
     async with started(world, redis_url, run_name, tmp_path) as services:
-        with pytest.raises(StallError, match=r"rollout-0 did not answer for 0\.01 s; the same"):
-            await supervise(forever(), watched(services, 0.01, none_left()))
+        with pytest.raises(StallError, match=rf"rollout-0 did not answer for {limit} s; the same"):
+            await supervise(main(), watched(services, 0.02, budget))
 
 
 DEATH = WorkerDiedError("it died: its process was killed or crashed; the same command goes on")
@@ -435,6 +459,44 @@ async def test_a_part_that_dies_while_it_is_connected_is_replaced_before_the_loo
         world.broken.clear()
         await supervise(main(), watched(services, 60.0, budget))
     assert "rollout-0.1.2 loads 3" in world.history
+
+
+async def test_store_and_gateway_come_back_and_the_loop_goes_on(
+    redis_url: str, run_name: str, tmp_path: Path
+) -> None:
+    world, said = World(), list[str]()
+    budget = budget_of(1, said)
+
+    async def main() -> None:
+        services.version_store.alive.die(DEATH)
+        services.reward.alive.die(DEATH)
+        await until(world, "store is born again", "gateway is born again")
+
+    async with started(world, redis_url, run_name, tmp_path, budget) as services:
+        await supervise(main(), watched(services, 60.0, budget))
+        assert "pairs-0 ends" not in world.history  # they have its address
+    assert len(said) == 2
+
+
+async def test_a_gateway_that_comes_back_elsewhere_gets_new_pairing_workers(
+    redis_url: str, run_name: str, tmp_path: Path
+) -> None:
+    world, budget = World(), budget_of(1)
+    world.next_address = "10.0.0.2:1"
+
+    async def main() -> None:
+        services.reward.alive.die(DEATH)
+        await until(world, "pairs-0 ends", "pairs-1 ends")
+        for worker in world.pairing[:2]:
+            worker.alive.die(DEATH)  # as what was killed does
+        async with asyncio.timeout(30):
+            while len(world.pairing) < 4 or world.pairing[3].scorer is None:
+                await asyncio.sleep(0.01)
+        assert {worker.scorer.args[0] for worker in world.pairing[:2]} == {"127.0.0.1:1"}
+        assert {worker.scorer.args[0] for worker in world.pairing[2:]} == {"10.0.0.2:1"}
+
+    async with started(world, redis_url, run_name, tmp_path, budget) as services:
+        await supervise(main(), watched(services, 60.0, budget))
 
 
 async def test_a_spent_budget_ends_the_run_with_the_cause(

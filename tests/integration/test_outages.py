@@ -121,7 +121,7 @@ async def test_a_server_without_memory_says_what_to_do_in_one_line(server: Embed
     queues, store = await sampling(server)
     async with Redis.from_url(server.url) as admin:
         await admin.config_set("maxmemory", 1)
-        with pytest.raises(ResourceError, match=r"cannot write: .*: free its memory or disk"):
+        with pytest.raises(ResourceError, match=r"cannot write: .*: give it memory"):
             await queues.dispatch(1, prompts("run", 2))
         await admin.config_set("maxmemory", 0)
     await queues.close()

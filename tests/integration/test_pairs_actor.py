@@ -18,9 +18,9 @@ from services.reward.gateway import Gateway
 from services.reward.serve_app import score_request
 from services.reward.settings import RewardSettings
 from services.telemetry.record.events import PairExample
-from services.telemetry.record.sink import parse, start_sink
+from services.telemetry.record.sink import start_sink
 
-REWARD = RewardSettings.model_validate({"parts": [{"kind": "checker"}], "attempts": 1})
+REWARD = RewardSettings.model_validate({"parts": [{"kind": "checker"}], "outage_s": 0})
 QUEUES = QueueSettings()
 
 
@@ -66,7 +66,7 @@ async def test_an_actor_pairs_reports_and_stops(
     start = {
         "max_staleness": 0,
         "stage": "online",
-        "sink": sink,
+        "sink": sink.actor,
     }
     await actor.start(connect, scorer, PairSettings(), consumer="pairs-0.1", **start)
     running = asyncio.ensure_future(actor.run())
@@ -74,7 +74,7 @@ async def test_an_actor_pairs_reports_and_stops(
         while len(await queues.pairs(1)) < 2:
             await asyncio.sleep(0.05)
         stats = await actor.stats(1)
-        events = [parse(event) for event in await sink.take.remote(10.0)]
+        events = await sink.take(10.0)
         await actor.ping()
         assert not running.done()
         actor.kill()
@@ -86,7 +86,7 @@ async def test_an_actor_pairs_reports_and_stops(
 
     other = start_pairing("pairs-0")
     await other.start(connect, scorer, PairSettings(), consumer="pairs-0.2", **start)
-    with pytest.raises(UnreachableError, match=f"the reward at {address} is not reachable"):
+    with pytest.raises(UnreachableError, match=f"{address} was not reachable for 0 s"):
         await other.run()
     await queues.close()
     await store.close()

@@ -16,7 +16,7 @@ from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 from services.telemetry.record.events import Event, PairExample
 
-SETTINGS = QueueSettings(credits=64, max_failures=3, max_deaths=3, reclaim_idle_s=300.0)
+SETTINGS = QueueSettings(retry_s=0, credits=64, max_failures=3, max_deaths=3, reclaim_idle_s=300.0)
 
 
 class Lengths:

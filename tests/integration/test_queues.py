@@ -17,7 +17,7 @@ from services.queues.ledger import ledger_audit
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 
-SETTINGS = QueueSettings(credits=4, max_failures=3, max_deaths=3, reclaim_idle_s=300.0)
+SETTINGS = QueueSettings(retry_s=0, credits=4, max_failures=3, max_deaths=3, reclaim_idle_s=300.0)
 EAGER = SETTINGS.model_copy(update={"reclaim_idle_s": 0.001})
 """Everything that another worker holds counts as abandoned."""
 

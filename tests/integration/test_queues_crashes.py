@@ -18,7 +18,7 @@ from services.queues.settings import QueueSettings
 from tests.integration.test_queues import pair_of, prompts, rollout_of
 
 STREAMS: tuple[StreamName, ...] = get_args(StreamName)
-SETTINGS = QueueSettings(credits=12, max_failures=3, max_deaths=3, reclaim_idle_s=0.002)
+SETTINGS = QueueSettings(retry_s=0, credits=12, max_failures=3, max_deaths=3, reclaim_idle_s=0.002)
 
 
 class Workers:

@@ -12,7 +12,7 @@ from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 from tests.integration.test_queues import pair_of, prompts, rollout_of
 
-SHORT = QueueSettings(credits=64, max_deaths=4, reclaim_idle_s=0.3)
+SHORT = QueueSettings(retry_s=0, credits=64, max_deaths=4, reclaim_idle_s=0.3)
 """A lease lasts 0.3 s and is renewed every 0.1 s."""
 LONG = SHORT.model_copy(update={"reclaim_idle_s": 300.0})
 

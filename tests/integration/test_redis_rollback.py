@@ -87,7 +87,7 @@ class Learner:
             with self._version:
                 self._version.notify_all()
             queues.commit_trained(self.checkpoint[-1])
-        queues.wait_for_completion(EPISODES.count)
+        queues.wait_for_completion(EPISODES.count, lambda: None)
         queues.close()
 
     def wait(self, version: int) -> None:

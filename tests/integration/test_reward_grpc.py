@@ -62,7 +62,7 @@ GOOD = ScoreResponse(scores=[Score(total=1.0), Score(total=3.0)]).SerializeToStr
 
 def settings(**changes: Any) -> RewardSettings:
     return RewardSettings.model_validate(
-        {"parts": [{"kind": "checker"}], "timeout_s": 20.0, "attempts": 3, **changes}
+        {"parts": [{"kind": "checker"}], "timeout_s": 20.0, "outage_s": 30.0, **changes}
     )
 
 
@@ -129,16 +129,16 @@ async def test_the_last_try_names_the_address(serve: Serve) -> None:
     from ray.exceptions import ActorUnavailableError
 
     handle = Handle(ActorUnavailableError("replica restarts", None))
-    scorer, address = await serve(handle)
-    with pytest.raises(UnreachableError, match=f"{address} is not reachable after 3 tries") as e:
+    scorer, address = await serve(handle, outage_s=1.0)
+    with pytest.raises(UnreachableError, match=f"{address} was not reachable for 1 s") as e:
         await scorer.score(PROMPT, SAMPLES)
-    assert len(handle.requests) == 3
+    assert len(handle.requests) >= 2
     assert "\n" not in str(e.value)
 
 
 async def test_nobody_listens() -> None:
-    scorer = GrpcScorer("127.0.0.1:1", settings(attempts=2), "")
-    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1 is not reachable after 2 tries"):
+    scorer = GrpcScorer("127.0.0.1:1", settings(outage_s=0.5), "")
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1 was not reachable for 0\.5 s"):
         await scorer.describe()
     await scorer.close()
 

@@ -34,7 +34,7 @@ OPERATIONAL = {
         "max_batch_groups",
         "batch_wait_s",
         "timeout_s",
-        "attempts",
+        "outage_s",
         "host",
         "port",
         "max_failed",

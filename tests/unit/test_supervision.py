@@ -143,12 +143,12 @@ def answers(*given: BaseException | None) -> Callable[[], Awaitable[None]]:
 
 async def test_silence_is_a_stall_that_names_the_part_and_how_long_it_was_silent() -> None:
     with pytest.raises(StallError, match=r"the event sink did not answer for 0\.03 s; the same"):
-        await heartbeat("the event sink", answers(None, None), silence_s=0.03, every_s=0.01)
+        await heartbeat("the event sink", answers(None, None), lambda: 0.03, every_s=0.01)
 
 
 async def test_a_death_between_two_pings_is_a_death() -> None:
     with pytest.raises(WorkerDiedError, match="rollout-0 died: its process was killed"):
-        await heartbeat("rollout-0", answers(None, ActorDiedError()), silence_s=60, every_s=0.01)
+        await heartbeat("rollout-0", answers(None, ActorDiedError()), lambda: 60, every_s=0.01)
 
 
 async def test_a_slow_answer_within_its_deadline_is_no_silence() -> None:
@@ -163,7 +163,7 @@ async def test_a_slow_answer_within_its_deadline_is_no_silence() -> None:
         await asyncio.sleep(0.06)
 
     with pytest.raises(DataError, match="seen"):
-        await heartbeat("rollout-0", ping, silence_s=0.4, every_s=0.01)
+        await heartbeat("rollout-0", ping, lambda: 0.4, every_s=0.01)
 
 
 async def test_a_cancelled_heartbeat_leaves_no_ping_behind() -> None:
@@ -177,7 +177,7 @@ async def test_a_cancelled_heartbeat_leaves_no_ping_behind() -> None:
         finally:
             cancelled.set()
 
-    beat = asyncio.create_task(heartbeat("x", ping, silence_s=60))
+    beat = asyncio.create_task(heartbeat("x", ping, lambda: 60))
     await asked.wait()
     beat.cancel()
     await asyncio.wait_for(cancelled.wait(), 5)

@@ -58,6 +58,10 @@ class Outgoing:
         )
         return fraction
 
+    def look(self) -> None:
+        """As Publisher.look."""
+        self._publish.look()
+
 
 def engine_tensors(policy: Policy, dtype: str) -> Iterator[tuple[str, Array]]:
     """The parameters in `dtype`, one at a time; bfloat16 as its bits in uint16.

@@ -110,9 +110,10 @@ class EpisodeQueues:
                     "train and nothing moved in it; look at the rollout and pairing workers"
                 )
 
-    def wait_for_completion(self, episode: int) -> None:
+    def wait_for_completion(self, episode: int, meanwhile: Work) -> None:
         """Return once the episode's weights are attested everywhere, or the run was ended.
 
+        `meanwhile` is called again and again.
         Until then the workers must live: the arrays they handed out are theirs. Raises StallError
         after `timeout_s` without a change.
         """
@@ -127,6 +128,7 @@ class EpisodeQueues:
                     f"the learner waited {self._timeout_s:g} s for the weights of episode "
                     f"{episode} to reach the rollout workers; it is still {state or 'unknown'}"
                 )
+            meanwhile()
             time.sleep(_POLL_S)
 
     def arrived(self, episode: int) -> list[PreferencePair]:

@@ -36,6 +36,7 @@ from services.learner.model.load import load_frozen, load_policy
 from services.learner.model.policy import Policy
 from services.learner.model.reference import AnswerLogprobs, summed
 from services.learner.online.engine_weights import Outgoing
+from services.learner.online.episode_files import write_episode
 from services.learner.online.episode_wait import EpisodeQueues, Sampled
 from services.learner.online.metrics import divergence, sampler_gap
 from services.learner.online.outcome import (
@@ -43,12 +44,9 @@ from services.learner.online.outcome import (
     outcome_state,
     read_outcome,
     restored_outcome,
-    write_outcome,
 )
-from services.learner.online.pair_record import write_pairs
 from services.learner.online.ports import Connect, Publisher, Trained
 from services.learner.online.reference_ahead import ReferenceAhead
-from services.learner.online.rollouts import write_rollouts
 from services.learner.optim.build import make_optimizer
 from services.learner.optim.schedule import lr_factor
 from services.learner.train.batches import plan_batches
@@ -63,8 +61,10 @@ from services.learner.train.checkpoint import (
 from services.learner.train.checkpoint_thread import CheckpointThread
 from services.learner.train.distributed import Worker
 from services.learner.train.encoding import sampled_pairs
+from services.learner.train.full_disk import when_there_is_room
 from services.learner.train.loop import Report, StepReporter, train_phase
 from services.learner.train.offline import keep_model, prepared, reference_delta
+from services.telemetry.record.events import Note
 
 
 def online_learner(
@@ -97,7 +97,7 @@ def online_learner(
             learner.save()
         else:
             learner.commit(queues)
-            queues.wait_for_completion(settings.episodes.count)
+            queues.wait_for_completion(settings.episodes.count, learner.look)
             learner.export()
     finally:
         queues.close()
@@ -137,7 +137,7 @@ class _Learner:
         self._named = self._policy.named_parameters()
         tau = reference_delta(source, settings.base, train, worker.device)
         self._optimizer = make_optimizer(self._named, train.optimizer, tau=tau, seed=place.seed)
-        self._checkpoints = CheckpointThread(Path(place.folder) / "checkpoints")
+        self._checkpoints = CheckpointThread(Path(place.folder) / "checkpoints", self._warn)
         self.version = 0
         self.metrics: dict[str, float] = {}
         self.done = Trained(0)
@@ -161,7 +161,13 @@ class _Learner:
         """What is to be done while an episode is sampled."""
         if self._uncommitted and self._checkpoints.written:
             self.commit(queues)
+        self.look()
         self._reference.look(partial(queues.arrived, episode))
+
+    def look(self) -> None:
+        """Whether the version handed out last is still there; the main worker alone does it."""
+        if self._worker.is_main:
+            self._outgoing.look()
 
     def train(self, episode: int, sampled: Sampled) -> None:
         """One episode's passes, and its files beside the checkpoint."""
@@ -169,11 +175,7 @@ class _Learner:
         self.metrics = self._episode(episode, pairs, sampled.dropped)
         self.version = episode
         if self._worker.is_main:
-            write_outcome(Path(self._place.folder), self.done)
-            write_pairs(Path(self._place.folder), episode, pairs)
-            if self._settings.record:
-                write_rollouts(Path(self._place.folder), episode, pairs)
-            self._keep(episode)
+            when_there_is_room(partial(self._write, episode, pairs), self._warn)
 
     def outcome_of(self, episode: int) -> Trained:
         """What became of the prompts of an episode that the checkpoint holds."""
@@ -222,15 +224,20 @@ class _Learner:
     def export(self) -> None:
         """Write the model folder; the main worker alone does it."""
         if self._worker.is_main:
-            self._policy.export(self._tokenizer, Path(self._place.out))
+            export = partial(self._policy.export, self._tokenizer, Path(self._place.out))
+            when_there_is_room(export, self._warn)
         self._worker.barrier()
 
-    def _keep(self, episode: int) -> None:
-        """Before the checkpoint: a crash in between trains, and keeps, the same once more."""
+    def _write(self, episode: int, pairs: list[PreferencePair]) -> None:
+        """Before the checkpoint: a crash in between trains, and writes, the same once more."""
+        write_episode(Path(self._place.folder), self.done, pairs, self._settings.record)
         every = self._settings.episodes.keep_every
         if every and episode % every == 0:
             name = f"episode-{episode:04d}"
             keep_model(self._policy, self._tokenizer, self._place, name, self._report)
+
+    def _warn(self, text: str) -> None:
+        self._report(Note(stage=self._place.stage, text=text, level="warning"))
 
     def _episode(
         self, episode: int, kept: list[PreferencePair], dropped: Mapping[str, str]

@@ -86,3 +86,6 @@ class Publisher(Protocol):
 
     def __call__(self, version: WeightVersion) -> None:
         """Hand over a version of what was shared last; may be called twice with the same one."""
+
+    def look(self) -> None:
+        """Hand over once more what was handed over last, where that was lost; is asked often."""

@@ -1,20 +1,23 @@
 """Writing a checkpoint beside what does not touch the weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from services.learner.train.checkpoint import save_checkpoint
+from services.learner.train.full_disk import when_there_is_room
 
 
 class CheckpointThread:
     """One checkpoint at a time, in a thread; the tensors must not change until it is written."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
+        """`tell` hears of a disk that is full; the thread waits for room."""
+        self._folder, self._tell = folder, tell
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[Path] | None = None
 
@@ -23,7 +26,8 @@ class CheckpointThread:
     ) -> None:
         """Begin to write, as `save_checkpoint` does, once the one before is written."""
         self.wait()
-        self._writing = self._thread.submit(save_checkpoint, self._folder, number, tensors, state)
+        save = partial(save_checkpoint, self._folder, number, tensors, state)
+        self._writing = self._thread.submit(when_there_is_room, save, self._tell)
 
     @property
     def written(self) -> bool:

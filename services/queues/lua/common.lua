@@ -75,9 +75,9 @@ local function pending_of(...)
   error(reply.err)
 end
 
--- An item is given back: whoever takes next finds it abandoned by this name, for a day.
-local function park(input, group, entry, name)
-  redis.call('XCLAIM', input, group, name, 0, entry, 'IDLE', 86400000, 'JUSTID')
+-- An item is given back: whoever takes next finds it abandoned by this name, for so many ms.
+local function park(input, group, entry, name, idle)
+  redis.call('XCLAIM', input, group, name, 0, entry, 'IDLE', idle, 'JUSTID')
 end
 
 -- An item is over: nothing of it stays.

@@ -1,15 +1,20 @@
--- Give an item back after a failure: to the next worker that asks, or to the dead letters.
+-- Give an item back after a failure: to whoever asks a while later, or to the dead letters.
 -- KEYS: input, dead letters, tries of the input's items, account (4)
 -- ARGV: group, entry, consumer, failures allowed (0: this is not one, but the end), id, episode
---       number, stream, error
+--       number, stream, error, idle ms of an abandoned item, ms until the first other try, which
+--       double
 -- Returns 1 when it went to the dead letters, else 0. A caller whose item was meanwhile finished
 -- by or given to another worker changes nothing.
 local group, entry, allowed, id = ARGV[1], ARGV[2], tonumber(ARGV[4]), ARGV[5]
 local pending = pending_of(KEYS[1], group, entry, entry, 1)[1]
 if not pending or pending[2] ~= ARGV[3] then return 0 end
-if allowed > 0 and redis.call('HINCRBY', KEYS[3], 'failures:' .. entry, 1) < allowed then
-  park(KEYS[1], group, entry, 'failed')
-  return 0
+if allowed > 0 then
+  local failures = redis.call('HINCRBY', KEYS[3], 'failures:' .. entry, 1)
+  if failures < allowed then
+    local wait = tonumber(ARGV[10]) * 2 ^ (failures - 1)
+    park(KEYS[1], group, entry, 'failed', math.max(0, tonumber(ARGV[9]) - wait))
+    return 0
+  end
 end
 local tries = redis.call('HMGET', KEYS[3], 'failures:' .. entry, 'deaths:' .. entry)
 local payload = redis.call('XRANGE', KEYS[1], entry, entry)[1][2][6]

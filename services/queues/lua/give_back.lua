@@ -10,7 +10,7 @@ while true do
   if #pending == 0 then break end
   for _, item in ipairs(pending) do
     if ARGV[3] == '1' then redis.call('HINCRBY', KEYS[2], 'deaths:' .. item[1], 1) end
-    park(KEYS[1], ARGV[1], item[1], 'left')
+    park(KEYS[1], ARGV[1], item[1], 'left', 86400000)
     given = given + 1
   end
 end

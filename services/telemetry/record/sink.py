@@ -5,13 +5,18 @@ from typing import Any
 
 import ray
 
+from services.restarting import RESTARTED, RestartingHandle, birth
 from services.telemetry.record.events import EVENT, Event
 
 
 class EventSink:
-    """Collects events until the orchestrator takes them; order of arrival is kept."""
+    """Collects events until the orchestrator takes them; order of arrival is kept.
+
+    Those of a moment go with its process: the run's own record is written by the orchestrator.
+    """
 
     def __init__(self) -> None:
+        self._born = birth()
         self._events: list[dict[str, Any]] = []
         self._arrived = asyncio.Event()
 
@@ -32,13 +37,24 @@ class EventSink:
         events, self._events = self._events, []
         return events
 
-    async def ping(self) -> None:
-        """Answers while the process lives and works."""
+    async def ping(self) -> str:
+        """Its birth; it answers while the process lives and works."""
+        return self._born
 
 
-def start_sink() -> Any:
+class SinkHandle(RestartingHandle):
+    """The sink's actor as the orchestrator sees it."""
+
+    name = "the event sink"
+
+    async def take(self, timeout_s: float) -> list[Event]:
+        """As EventSink.take, typed."""
+        return [EVENT.validate_python(event) for event in await self._call("take", timeout_s)]
+
+
+def start_sink() -> SinkHandle:
     """The sink as a Ray actor."""
-    return ray.remote(num_cpus=0, max_concurrency=64)(EventSink).remote()
+    return SinkHandle(ray.remote(**RESTARTED, max_concurrency=64)(EventSink).remote())
 
 
 class Reporter:
@@ -50,8 +66,3 @@ class Reporter:
     def __call__(self, event: Event) -> None:
         """Send one event."""
         self._sink.push.remote(event.model_dump())
-
-
-def parse(event: dict[str, Any]) -> Event:
-    """The typed event that `push` was given."""
-    return EVENT.validate_python(event)
