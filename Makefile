@@ -1,6 +1,6 @@
 # make demo | test | check: each sets up .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast check chaos mutants format protos lock stop-ray bench-setup clean
+.PHONY: help setup demo test fast check chaos chaos-demo mutants format protos lock stop-ray bench-setup clean
 
 help:
 	@echo "make demo     set up and run the whole recipe in miniature (configs/demo.yaml)"
@@ -8,6 +8,7 @@ help:
 	@echo "make fast     the tests that need no Ray and no vLLM"
 	@echo "make check    what CI checks beside the tests: lint, types, imports, generated code"
 	@echo "make chaos    KILLS=200 SEED=0: a run whose parts are killed, and what a checker finds"
+	@echo "make chaos-demo  KILLS=10 SEED=0: the same to the running demo, with vLLM"
 	@echo "make mutants  single faults in the pure files and the queues: how many the tests find"
 	@echo "make format   let ruff format and fix"
 	@echo "make protos   generate code from protos/"
@@ -38,6 +39,9 @@ check: setup
 
 chaos: setup
 	@.venv/bin/python -m tests.chaos.storm --kills $(or $(KILLS),200) --seed $(or $(SEED),0)
+
+chaos-demo: setup
+	@.venv/bin/python -m tests.chaos.demo --kills $(or $(KILLS),10) --seed $(or $(SEED),0)
 
 mutants: setup
 	@.venv/bin/python scripts/mutants.py $(ONLY)

@@ -19,6 +19,7 @@ from orchestrator.checks.memory_plan import object_store_bytes
 from orchestrator.config.reading import to_yaml
 from orchestrator.interrupts import interrupts
 from orchestrator.jobs.job import Job
+from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.stages.cluster import ray_cluster
 from orchestrator.stages.context import RunContext
 from orchestrator.stages.fresh import came_out_otherwise, stood_before
@@ -126,7 +127,8 @@ async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
     def warn(text: str) -> None:
         shared.report(Note(text=text, level="warning"))
 
-    for text in check_nodes([stage.job for stage in planned], shared.folder):
+    jobs = [stage.job for stage in planned]
+    for text in check_nodes(jobs, shared.folder):
         warn(text)
     if _IN_RAY_JOB in os.environ and not Path(job.output).is_absolute():
         place = shared.folder.resolve()
@@ -141,7 +143,8 @@ async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
         while True:
             await drain(0.5)
 
-    budget = Budget(RestartSettings(), "", warn)
+    limits = [job.restarts for job in jobs if isinstance(job, OnlineDPO)]
+    budget = Budget(limits[0] if limits else RestartSettings(), "", warn)
     async with EnginePool(job.seed) as engines:
         # Nobody waits for the sink, so its death has no consequence that might be seen first.
         await supervise(

@@ -1,13 +1,18 @@
 """Every offline job through real Ray Train, one after the other, on a tiny model."""
 
+import contextlib
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from services.data.settings import DataSource
-from services.errors import DataError, WorkerError
+from services.errors import DataError, WorkerDiedError, WorkerError
 from services.learner.jobs.evaluate_lm import evaluate_texts
 from services.learner.jobs.lm import train_base, train_sft
 from services.learner.jobs.reward_model import train_reward_model
@@ -129,3 +134,33 @@ def test_a_workers_error_is_one_line(cluster: None, tmp_path: Path) -> None:
             silent,
             "sft",
         )
+
+
+def hangs(report: object) -> dict[str, float]:
+    """Stands still as a whole, as if on a machine that does."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return {}
+
+
+def test_a_worker_that_hangs_is_taken_for_dead_and_ended(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "5")
+    before = workers()
+    with pytest.raises(
+        WorkerDiedError, match="hangs: learner worker 0 died: it did not answer for 5 s"
+    ):
+        fit(hangs, (), TrainSettings(), tmp_path, silent, "hangs")
+    until = time.monotonic() + 60
+    while workers() - before and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not workers() - before
+
+
+def workers() -> set[int]:
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "RayTrainWorker" in " ".join(process.cmdline()) and process.status() != "zombie":
+                found.add(process.pid)
+    return found

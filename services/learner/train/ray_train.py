@@ -17,7 +17,10 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import (
     PlacementGroupCleanerCallback,
 )
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+from ray.train.v2._internal.exceptions import (
+    WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
+)
 from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2.api.config import LoggingConfig
@@ -25,10 +28,10 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from services.allocator import keep_freed_memory
-from services.errors import PairloopError, ResourceError, WorkerError, one_line
+from services.errors import PairloopError, ResourceError, WorkerDiedError, WorkerError, one_line
 from services.imports import heavy_imports
 from services.learner.settings import TrainSettings
-from services.ray_errors import unwrapped
+from services.ray_errors import GO_ON, unwrapped
 
 
 class _Workers(FixedScalingPolicy):  # type: ignore[misc]
@@ -68,7 +71,10 @@ Task = Callable[..., dict[str, float]] | str
 
 _SILENCE_S = 1800
 """Longest wait of the workers for each other."""
+_HANGS_S = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
 _ENVIRONMENT = {
+    # A worker that answers nothing for so long hangs; training holds its answers up little.
+    _HANGS_S: "300",
     # Ray Train looks at its workers every 2 s otherwise: a second or two lost at each job's end.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
@@ -172,7 +178,7 @@ def _resources(settings: TrainSettings) -> dict[str, float]:
 def _first_cause(error: TrainingFailedError, run_name: str) -> PairloopError:
     if isinstance(error, WorkerGroupError):
         causes = [
-            unwrapped(_inner(failure), f"learner worker {rank}")
+            _cause(failure, f"learner worker {rank}")
             for rank, failure in sorted(error.worker_failures.items())
         ]
         # When one worker fails the others lose their connection to it: that is not the cause.
@@ -190,12 +196,15 @@ def _first_cause(error: TrainingFailedError, run_name: str) -> PairloopError:
     return unwrapped(error, run_name)
 
 
-def _inner(failure: BaseException) -> BaseException:
+def _cause(failure: BaseException, who: str) -> PairloopError:
     """A worker that ended is an error of Train's health check around Ray's own."""
+    if isinstance(failure, WorkerHealthCheckTimeoutError):
+        return WorkerDiedError(
+            f"{who} died: it did not answer for {os.environ[_HANGS_S]} s; {GO_ON}"
+        )
     if isinstance(failure, WorkerHealthCheckFailedError):
-        inner: BaseException = failure.health_check_failure
-        return inner
-    return failure
+        return unwrapped(failure.health_check_failure, who)
+    return unwrapped(failure, who)
 
 
 def _lost_peer(cause: PairloopError) -> bool:
