@@ -13,6 +13,7 @@ from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
 from services.errors import UnreachableError
 from services.queues.items import Dispatched, Item
+from services.queues.keys import GROUP, Keys
 from services.queues.ledger import ledger_audit
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
@@ -234,6 +235,27 @@ async def test_a_failing_item_is_tried_again_and_then_goes_to_the_dead_letters(
     assert await queues.credits_in_use() == 0
     assert dict((await store.get(1)).dropped) == {"DEAD_LETTER": 1}
     assert ledger_audit(await queues.ledger(1), {1: [prompt.id]}) == []
+
+
+async def test_an_item_that_failed_waits_before_it_is_tried_again_longer_each_time(
+    redis_url: str, store: EpisodeStore
+) -> None:
+    patient = SETTINGS.model_copy(update={"retry_s": 60.0})  # an abandoned one: 300 s
+    queues = await RunQueues.open(redis_url, store.run, patient)
+    client, stream = queues._client._redis, Keys(store.run).stream("prompts")
+    await queues.dispatch(1, prompts(store.run, 1))
+    for left_ms in (60_000, 120_000):
+        (item,) = await queues.take("prompts", "a", 1, 0.0)
+        assert not await queues.fail("prompts", item, "the reward is away")
+        assert await queues.take("prompts", "a", 1, 0.0) == []
+        (pending,) = await client.xpending_range(stream, GROUP, "-", "+", 1)
+        idle = pending["time_since_delivered"]
+        assert 300_000 - left_ms <= idle < 300_000 - left_ms + 30_000
+        await client.execute_command(
+            "XCLAIM", stream, GROUP, "failed", 0, item.entry_id, "IDLE", 300_000, "JUSTID"
+        )
+    assert len(await queues.take("prompts", "a", 1, 0.0)) == 1
+    await queues.close()
 
 
 async def test_an_item_that_ends_its_workers_goes_to_the_dead_letters(
