@@ -251,9 +251,7 @@ async def test_an_item_that_failed_waits_before_it_is_tried_again_longer_each_ti
         (pending,) = await client.xpending_range(stream, GROUP, "-", "+", 1)
         idle = pending["time_since_delivered"]
         assert 300_000 - left_ms <= idle < 300_000 - left_ms + 30_000
-        await client.execute_command(
-            "XCLAIM", stream, GROUP, "failed", 0, item.entry_id, "IDLE", 300_000, "JUSTID"
-        )
+        await client.xclaim(stream, GROUP, "failed", 0, [item.entry_id], idle=300_000, justid=True)
     assert len(await queues.take("prompts", "a", 1, 0.0)) == 1
     await queues.close()
 
