@@ -18,7 +18,10 @@ ENGINES = 2
 
 
 def config(folder: Path, seed: int, episodes: int, port: int) -> Path:
-    """Its policy, prompts and config in a folder; `port` is the admin API's."""
+    """Its policy, prompts and config in a folder; `port` is the admin API's.
+
+    With an odd seed the learner has two ranks.
+    """
     tokenizer = learner_parts.tokenizer()
     policy, base = folder / "policy", folder / "base"
     for path, start in ((policy, 0), (base, 1)):
@@ -52,6 +55,7 @@ def config(folder: Path, seed: int, episodes: int, port: int) -> Path:
         "train": {
             "optimizer": {"kind": "ondare", "lr": 1e-4, "reserve": 0.5, "alpha": 1e-3},
             "batch_size": 4, "max_length": 128, "num_cpus": 0.1, "threads": 1,
+            "workers": 1 + seed % 2,
         },
         "queues": {
             "reclaim_idle_s": 5, "lease_s": 5, "max_deaths": 10, "max_failures": 10,
