@@ -1,6 +1,7 @@
 """`make chaos KILLS=200 SEED=0`: a run of many short episodes, to whose parts this happens.
 
     .venv/bin/python -m tests.chaos.storm [--kills 200] [--seed 0] [--output runs/chaos]
+        [--only FAULT ...]
 
 By the seed, one after the other: SIGKILL of any part, of the orchestrator with all it has started,
 of Redis whose last second is gone then; SIGSTOP, and SIGCONT some seconds later; a cut in the
@@ -33,6 +34,7 @@ from tests.chaos.job import PROMPTS, config
 from tests.chaos.network import Network
 from tests.chaos.weather import FOLDER
 
+FAULTS = DEATHS | TROUBLES
 BROKEN = ("lost", "unplanned", "doubled", "stale", "trained_not_in_checkpoint",
           "dispatched_while_paused", "restarts_of_the_run_needed")  # fmt: skip
 
@@ -83,6 +85,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/chaos"))
+    parser.add_argument(
+        "--only", nargs="+", choices=FAULTS, metavar="FAULT", help=", ".join(FAULTS)
+    )
     options = parser.parse_args()
     folder = (options.output / f"seed-{options.seed}").resolve()
     shutil.rmtree(folder, ignore_errors=True)
@@ -99,7 +104,7 @@ def main() -> int:
     environment = {NETWORK: str(network.port), FOLDER: str(folder)}
     begin = partial(Command, words, folder / "storm.log", environment)
     sky = Sky(folder, begin, random.Random(options.seed), port, network)
-    storm = Storm(sky, DEATHS | TROUBLES)
+    storm = Storm(sky, {name: FAULTS[name] for name in options.only or FAULTS})
     storm.blow(options.kills)
     found = check(artifact_of(folder / "storm"), episodes, PROMPTS, sky.paused)
     shutil.rmtree(aside := folder.parent / f"{folder.name}-storm", ignore_errors=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import (
@@ -187,6 +188,8 @@ def _first_cause(error: TrainingFailedError, run_name: str) -> PairloopError:
         return type(first)(f"{run_name}: {first}")
     if isinstance(error, ControllerError):
         failure = error.controller_failure
+        if isinstance(failure, RayActorError):  # a worker that ended before all were there
+            return unwrapped(failure, f"{run_name}: a learner worker")
         if any(sign in str(failure) for sign in ("resource", "timed out")):
             return ResourceError(
                 f"{run_name}: the training workers were not placed ({one_line(failure)}); ask for "
