@@ -19,6 +19,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import (
     PlacementGroupCleanerCallback,
 )
 from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
     WorkerHealthCheckFailedError,
     WorkerHealthCheckTimeoutError,
 )
@@ -185,11 +186,15 @@ def _first_cause(error: TrainingFailedError, run_name: str) -> PairloopError:
         # When one worker fails the others lose their connection to it: that is not the cause.
         ours = [cause for cause in causes if type(cause) is not WorkerError]
         first = (ours or [cause for cause in causes if not _lost_peer(cause)] or causes)[0]
-        return type(first)(f"{run_name}: {first}")
+        # Where the connection's end is all that is known, the other one died.
+        kind = WorkerDiedError if _lost_peer(first) else type(first)
+        return kind(f"{run_name}: {first}")
     if isinstance(error, ControllerError):
         failure = error.controller_failure
-        if isinstance(failure, RayActorError):  # a worker that ended before all were there
-            return unwrapped(failure, f"{run_name}: a learner worker")
+        if isinstance(failure, RayActorError | WorkerGroupStartupFailedError):
+            return WorkerDiedError(
+                f"{run_name}: a learner worker died before all were there; {GO_ON}"
+            )
         if any(sign in str(failure) for sign in ("resource", "timed out")):
             return ResourceError(
                 f"{run_name}: the training workers were not placed ({one_line(failure)}); ask for "
