@@ -19,6 +19,7 @@ from transformers import Qwen2ForCausalLM as Policy
 
 from orchestrator.online.healing import Budget, reborn
 from orchestrator.online.settings import RestartSettings
+from orchestrator.online.supervision import heartbeat
 from pairloop.data.v1.pair_pb2 import Score
 from pairloop.data.v1.rollout_pb2 import FINISH_REASON_LENGTH, Prompt, Sample
 from services.data.chat import encode_answer, render_prompt, tokenizer_fingerprint
@@ -195,7 +196,7 @@ async def test_the_deadline_ends_a_slow_reward(cluster: None, folder: Path, toke
         await score(running.address, [late], "", timeout_s=0.5)
     running.stop()
     with pytest.raises(WorkerDiedError, match="the reward gateway died: it was ended by"):
-        await running.ping()
+        await heartbeat(running.name, running.ping, lambda: 60.0, every_s=0.1)
 
 
 def test_what_does_not_start_says_why(cluster: None, folder: Path) -> None:
