@@ -1,5 +1,7 @@
 """What a Redis server refuses, in our words."""
 
+import re
+
 from services.errors import (
     CAUSE_CHARACTERS,
     PairloopError,
@@ -29,12 +31,17 @@ class AwayError(UnreachableError):
         return AwayError, (self.what, self._advice)
 
 
-def refused(said: str, address: str) -> PairloopError | None:
+def refused(said: str, address: str, script: str = "") -> PairloopError | None:
     """The server's error as one of ours; None for one that it should never say.
 
     A script's error has the text that we look for at its beginning or, up to Redis 6, somewhere
-    inside.
+    inside. `script`: its source.
     """
+    if "NOPERM" in said:
+        return UnreachableError(
+            f"Redis at {address} does not let its user {_forbidden(said, script)}; grant, with ACL"
+            " SETUSER, what docs/jobs.md lists at queues.url"
+        )
     if said.startswith("EPOCH"):
         return ReplacedError(
             "another orchestrator has taken this run over since; what this one started ends"
@@ -53,6 +60,27 @@ def refused(said: str, address: str) -> PairloopError | None:
             f"Redis at {address} cannot write: {shortened(said, CAUSE_CHARACTERS)}: give it memory"
         )
     return None
+
+
+def distrusted(address: str, fault: str) -> UnreachableError:
+    """For a server whose certificate, or ours, is refused."""
+    return UnreachableError(
+        f"TLS with Redis at {address} fails: {shortened(fault, CAUSE_CHARACTERS)}; the options"
+        " ssl_ca_certs, ssl_certfile and ssl_keyfile of queues.url name the files to use"
+    )
+
+
+def _forbidden(said: str, script: str) -> str:
+    """What NOPERM is about: "run XADD"."""
+    if " key" in said:
+        return "use the keys that begin with pairloop:"
+    if named := re.search(r"'([^']+)' command", said):
+        return f"run {named[1].upper()}"
+    # Redis 6 tells the line of the script alone.
+    lines, at = script.splitlines(), re.search(r"user_script: ?(\d+)", said)
+    line = lines[int(at[1]) - 1] if at and int(at[1]) <= len(lines) else ""
+    called = re.findall(r"redis\.p?call\('(\w+)'", line)
+    return f"run {' or '.join(dict.fromkeys(called))}" if called else "run a command"
 
 
 def silent(address: str) -> AwayError:

@@ -2,10 +2,10 @@
 
 import os
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_serializer, field_validator
 
+from services.queues.endpoint import masked, parsed
 from services.settings import Extendable, Operational, Settings
 
 
@@ -43,18 +43,14 @@ class QueueSettings(Settings):
     @field_validator("url")
     @classmethod
     def _is_redis(cls, url: str | None) -> str | None:
-        if url is not None and urlsplit(url).scheme not in ("redis", "rediss"):
-            # Nothing of the address is shown: a mistyped one may hold the password anywhere.
-            raise ValueError("no Redis address: write redis://host:port or rediss://host:port")
+        if url is not None:
+            parsed(url)
         return url
 
     @field_serializer("url", when_used="json")
     def _without_password(self, url: str | None) -> str | None:
         """Configs are written to files: the password stays in REDIS_URL or on the command line."""
-        parts = urlsplit(url or "")
-        if not url or parts.password is None:
-            return url
-        return url.replace(f":{parts.password}@", ":***@", 1)
+        return url and masked(url)
 
 
 class EpisodeSettings(Settings):

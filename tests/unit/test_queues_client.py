@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from services.errors import ConfigError
-from services.queues.client import Client, address_of
+from services.queues.client import Client
+from services.queues.endpoint import endpoint_of
 from services.queues.keys import Keys
 from services.queues.refusals import silent
 
@@ -23,7 +24,7 @@ from services.queues.refusals import silent
     ],
 )
 def test_the_shown_address_has_no_secret(url: str, shown: str) -> None:
-    assert address_of(url) == shown
+    assert endpoint_of(url).shown == shown
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_the_shown_address_has_no_secret(url: str, shown: str) -> None:
 )
 def test_a_malformed_address_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ConfigError, match=r"queues\.url is no Redis address") as caught:
-        address_of(url)
+        endpoint_of(url)
     assert "secret" not in str(caught.value)
 
 
@@ -71,7 +72,7 @@ async def test_a_cancellation_that_the_library_loses_ends_the_call() -> None:
                 await asyncio.sleep(10)
             return b"sent all the same"
 
-    client = Client(Deaf(), "redis://here:1", ("epoch", 0))  # type: ignore[arg-type]
+    client = Client(Deaf(), endpoint_of("redis://here:1"), ("epoch", 0))  # type: ignore[arg-type]
     asked = asyncio.create_task(client.get("key"))
     await asyncio.sleep(0)
     asked.cancel()
