@@ -95,7 +95,7 @@ class Client:
 
         async def read() -> Any:
             try:
-                return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
+                return await self._redis.execute_command(*words)
             except redis.ResponseError as error:
                 if "NOGROUP" not in str(error):
                     raise

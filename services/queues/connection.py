@@ -122,12 +122,13 @@ async def _asked(connection: Redis, endpoint: Endpoint) -> Server:
 def _server(
     host: Host, endpoint: Endpoint, options: dict[str, Any], timeout_s: float, retries: int
 ) -> Redis:
+    tls: dict[str, Any] = {"connection_class": SSLConnection} if endpoint.tls else {}
     pool = ConnectionPool(
         host=host[0],
         port=host[1],
         db=endpoint.db,
         max_connections=CONNECTIONS,
-        **({"connection_class": SSLConnection} if endpoint.tls else {}),
+        **tls,
         **_login(endpoint.user, endpoint.password),
         **_common(timeout_s, retries),
         **options,
@@ -146,7 +147,7 @@ def _sentinel(endpoint: Endpoint, options: dict[str, Any], timeout_s: float) -> 
     )
     return cast(
         Redis,
-        sentinels.master_for(  # type: ignore[no-untyped-call]
+        sentinels.master_for(
             endpoint.service,
             db=endpoint.db,
             max_connections=CONNECTIONS,
@@ -161,11 +162,6 @@ def _sentinel(endpoint: Endpoint, options: dict[str, Any], timeout_s: float) -> 
 async def _cluster(
     endpoint: Endpoint, options: dict[str, Any], timeout_s: float
 ) -> tuple[RedisCluster, list[Server]]:
-    if endpoint.db:
-        raise ConfigError(
-            f"queues.url names database {endpoint.db}, and {endpoint.shown} is a cluster, which has"
-            " database 0 alone: leave it out"
-        )
     cluster = RedisCluster(
         startup_nodes=[ClusterNode(*host) for host in endpoint.hosts],
         # A run needs one slot: what becomes of the others is not its concern.

@@ -83,7 +83,7 @@ def parsed(url: str) -> Endpoint:
             f" {', '.join(OPTIONS)}"
         )
     if scheme == "redis" and any(name.startswith("ssl_") for name in options):
-        raise ValueError("an address with ssl_ options and without TLS: write rediss in place of redis")
+        raise ValueError("an address with ssl_ options and without TLS: write rediss for redis")
     names = parts.path.strip("/").split("/") if parts.path.strip("/") else []
     service = unquote(names.pop(0)) if kind == "sentinel" and names else ""
     if kind == "sentinel" and not service:

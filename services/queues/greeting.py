@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from services.errors import UnreachableError
+from services.errors import ConfigError, UnreachableError
 from services.queues.server_check import Server, require
 
 
@@ -16,12 +16,17 @@ async def greeted(command: Callable[..., Awaitable[Any]], address: str) -> Serve
     """Ask it by redis-py's `execute_command`. Raises as `require`."""
     try:
         said = await command("HELLO", "2")
-    except redis.AuthenticationError:
-        raise
     except redis.ResponseError as error:
-        raise UnreachableError(
-            f"what answers at {address} does not know HELLO: Redis 6.2 or newer is needed"
-        ) from error
+        if "SELECT" in str(error) or "DB index" in str(error):
+            raise ConfigError(
+                f"queues.url names a database that is not there: {address} says {error}; leave it"
+                " out"
+            ) from error
+        if "unknown command" in str(error):
+            raise UnreachableError(
+                f"what answers at {address} does not know HELLO: Redis 6.2 or newer is needed"
+            ) from error
+        raise
     hello = dict(zip(said[::2], said[1::2], strict=True))
     info = await _allowed(command("INFO"))
     snapshots = None
@@ -36,7 +41,5 @@ async def _allowed(asked: Awaitable[Any]) -> Any:
     """The answer; None where the server refuses to give one."""
     try:
         return await asked
-    except redis.ConnectionError:
-        raise
     except redis.ResponseError:
         return None
