@@ -13,7 +13,16 @@ class QueueSettings(Settings):
     """Redis Streams between the services."""
 
     url: Operational[str | None] = None
-    """redis:// or rediss:// address; without it REDIS_URL, and without that an embedded server."""
+    """Of a Redis of 6.2 or newer: redis://user:password@host:port/db, with rediss for TLS (then
+    also ?ssl_ca_certs=, ssl_certfile=, ssl_keyfile=, ssl_check_hostname=). Of a cluster: any of its
+    nodes, or some as host:port,host:port. Of a primary that Sentinels watch:
+    redis+sentinel://user:password@host:port,host:port/service, and theirs as ?sentinel_username=
+    and sentinel_password=. Without it REDIS_URL, and without that an embedded server. An ACL user
+    needs `~pairloop:* +evalsha +script|load +get +set +incr +decr +del +unlink +expire +pexpire
+    +pttl +scan +hget +hset +hmget +hgetall +hdel +hexists +hincrby +sadd +sismember +xadd +xdel
+    +xack +xrange +xpending +xclaim +xgroup +xinfo +xreadgroup +ping`, for another database than 0
+    `+select`, on a cluster `+cluster|slots +asking`; `+info +config|get` let the run say whether
+    the server would forget."""
     fsync: Operational[Literal["everysec", "always"]] = "everysec"
     """Of the embedded server's append-only file: "everysec" may lose a second on power loss."""
     credits: Operational[int] = Field(512, ge=1)

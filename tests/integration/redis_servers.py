@@ -29,9 +29,9 @@ class Process:
         """host:port."""
         return f"127.0.0.1:{self.port}"
 
-    def asked(self) -> "Redis":
+    def asked(self, password: str | None = None) -> "Redis":
         """A client of this one."""
-        return Redis(port=self.port, protocol=2, socket_timeout=5.0)
+        return Redis(port=self.port, password=password, protocol=2, socket_timeout=5.0)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -57,7 +57,8 @@ class Servers:
         words = [_binary(), str(conf), *(["--sentinel"] if sentinel else [])]
         one = Process(port, subprocess.Popen(words, stdout=subprocess.DEVNULL))
         self.started.append(one)
-        until(lambda: answers(f"redis://{one.address}", 1.0))
+        password = next((line.split()[1] for line in lines if "requirepass" in line), "")
+        until(lambda: answers(f"redis://:{password}@{one.address}", 1.0))
         return one
 
     def cluster(self) -> "list[Process]":
