@@ -6,6 +6,7 @@ and each script goes to one node whole.
 """
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -16,7 +17,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
-from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.backoff import ExponentialBackoff
 
 from services.errors import ConfigError
 from services.queues.endpoint import FILES, Endpoint, Host
@@ -28,6 +29,7 @@ from services.queues.translate import refusals
 CONNECTIONS = 32
 """Calls at a time: as many connections, to one node."""
 _RETRIES = 3
+_BACKOFF = ExponentialBackoff(cap=1.0, base=0.1)
 _ANSWER_S = 30.0
 """Longest wait for an answer once connected: a busy disk may hold up a server that syncs to it."""
 
@@ -41,25 +43,21 @@ async def opened(endpoint: Endpoint, timeout_s: float) -> tuple[Connection, list
     address means another kind of server.
     """
     options = _options(endpoint)
+    # Tried again here, as the library's own tries, one in another, would use the time up.
+    bridged = Retry(_BACKOFF, _RETRIES, (AwayError,))  # type: ignore[arg-type]  # any will do
+    host, said = await bridged.call_with_retry(
+        lambda: _looked(endpoint, options, timeout_s), _nothing
+    )
     if endpoint.kind == "sentinel":
-        primary = _sentinel(endpoint, options, timeout_s)
-        return primary, [await _asked(primary, endpoint)]
-    server, said = await _first(endpoint, options, timeout_s)
-    if said.mode != "cluster":
-        if len(endpoint.hosts) > 1:
-            await server.aclose()
-            raise ConfigError(
-                f"queues.url names several hosts, and {endpoint.shown} is no cluster: name the"
-                " primary alone, or the Sentinels that know it, as redis+sentinel://"
-            )
-        return server, [said]
-    try:
-        with refusals(endpoint.shown):
-            # Of what it is refused, the cluster's own client says something else.
-            await server.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
-    finally:
-        await server.aclose()
-    return await _cluster(endpoint, options, timeout_s)
+        return _sentinel(endpoint, options, timeout_s), [said]
+    if said.mode == "cluster":
+        return await _cluster(endpoint, options, timeout_s)
+    if len(endpoint.hosts) > 1:
+        raise ConfigError(
+            f"queues.url names several hosts, and {endpoint.shown} is no cluster: name the"
+            " primary alone, or the Sentinels that know it, as redis+sentinel://"
+        )
+    return _server(host, endpoint, options, timeout_s), [said]
 
 
 async def reconnect(connection: Connection, endpoint: Endpoint) -> None:
@@ -91,36 +89,46 @@ class _FirstKey(AsyncCommandsParser):
 
     async def get_keys(self, *args: Any) -> tuple[str, ...]:
         """Its first key; XREADGROUP has it after a word."""
-        return (args[args.index("STREAMS") + 1 if "STREAMS" in args else 1],)
+        return (args[args.index("STREAMS") + 1 if args[0] == "XREADGROUP" else 1],)
 
 
-async def _first(
+async def _looked(
     endpoint: Endpoint, options: dict[str, Any], timeout_s: float
-) -> tuple[Redis, Server]:
-    """The first of the hosts that answers."""
+) -> tuple[Host, Server]:
+    """The first host that answers, and what the server says of itself: once, then closed."""
+    if endpoint.kind == "sentinel":
+        primary = _sentinel(endpoint, options, timeout_s, retries=0)
+        return endpoint.hosts[0], await _asked(primary, endpoint)
     *others, last = endpoint.hosts
+    share_s = timeout_s / len(endpoint.hosts)
     for host in others:
-        server = _server(host, endpoint, options, timeout_s / len(endpoint.hosts), retries=0)
-        try:
-            return server, await _asked(server, endpoint)
-        except AwayError:
-            continue
-    server = _server(last, endpoint, options, timeout_s, _RETRIES)
-    return server, await _asked(server, endpoint)
+        with suppress(AwayError):
+            return host, await _asked(_server(host, endpoint, options, share_s, 0), endpoint)
+    return last, await _asked(_server(last, endpoint, options, share_s, 0), endpoint)
 
 
 async def _asked(connection: Redis, endpoint: Endpoint) -> Server:
-    """What a server says of itself; where that is an error, the connection is closed."""
     try:
         with refusals(endpoint.shown):
-            return await greeted(connection.execute_command, endpoint.shown)
-    except BaseException:
+            said = await greeted(connection.execute_command, endpoint.shown)
+            if said.mode == "cluster":
+                # Of what it is refused, the cluster's own client says something else.
+                await connection.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+            return said
+    finally:
         await close(connection)
-        raise
+
+
+async def _nothing(error: Exception) -> None:
+    """Between two tries."""
 
 
 def _server(
-    host: Host, endpoint: Endpoint, options: dict[str, Any], timeout_s: float, retries: int
+    host: Host,
+    endpoint: Endpoint,
+    options: dict[str, Any],
+    timeout_s: float,
+    retries: int = _RETRIES,
 ) -> Redis:
     tls: dict[str, Any] = {"connection_class": SSLConnection} if endpoint.tls else {}
     pool = ConnectionPool(
@@ -136,7 +144,9 @@ def _server(
     return Redis.from_pool(pool)
 
 
-def _sentinel(endpoint: Endpoint, options: dict[str, Any], timeout_s: float) -> Redis:
+def _sentinel(
+    endpoint: Endpoint, options: dict[str, Any], timeout_s: float, retries: int = _RETRIES
+) -> Redis:
     options = dict(options)
     login = _login(options.pop("sentinel_username", None), options.pop("sentinel_password", None))
     tls: dict[str, Any] = {"ssl": True} if endpoint.tls else {}
@@ -152,7 +162,7 @@ def _sentinel(endpoint: Endpoint, options: dict[str, Any], timeout_s: float) -> 
             db=endpoint.db,
             max_connections=CONNECTIONS,
             **_login(endpoint.user, endpoint.password),
-            **_common(timeout_s, _RETRIES),
+            **_common(timeout_s, retries),
             **options,
             **tls,
         ),
@@ -207,13 +217,12 @@ def _login(user: str | None, password: str | None) -> dict[str, Any]:
 
 
 def _common(timeout_s: float, retries: int) -> dict[str, Any]:
-    # Bridges a server's restart. A retried script is harmless: each is idempotent.
-    backoff = ExponentialBackoff(cap=1.0, base=0.1) if retries else NoBackoff()
     return {
         "protocol": 2,
         "socket_timeout": _ANSWER_S,
         "socket_connect_timeout": timeout_s,
         "socket_keepalive": True,
         "health_check_interval": 30,
-        "retry": Retry(backoff, retries),
+        # Bridges a server's restart. A retried script is harmless: each is idempotent.
+        "retry": Retry(_BACKOFF, retries),
     }

@@ -28,8 +28,8 @@ _PORTS = {"server": 6379, "sentinel": 26379}
 _HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\[\]:@,]+)(?::(\d{1,5}))?")
 _MALFORMED = (
     "no Redis address: write redis://host:port, rediss://:password@host:port or"
-    " redis+sentinel://host:port,host:port/service (characters like / or # in a password as %2F,"
-    " %23)"
+    " redis+sentinel://host:port,host:port/service (characters like / # @ in a password as"
+    " %2F, %23, %40)"
 )
 """Nothing of the address is shown: a mistyped one may hold the password anywhere."""
 
@@ -70,8 +70,10 @@ def parsed(url: str) -> Endpoint:
     except ValueError:
         raise ValueError(_MALFORMED) from None
     scheme, _, sentinel = parts.scheme.partition("+")
-    if scheme not in ("redis", "rediss") or sentinel not in ("", "sentinel") or parts.fragment:
+    if scheme not in ("redis", "rediss") or sentinel not in ("", "sentinel"):
         raise ValueError(_MALFORMED)
+    if parts.fragment or "@" in parts.path + parts.query:
+        raise ValueError(_MALFORMED)  # what stands before is a part of a password, maybe
     kind: Literal["server", "sentinel"] = "sentinel" if sentinel else "server"
     userinfo, _, netloc = parts.netloc.rpartition("@")
     user, _, password = userinfo.partition(":")

@@ -1,4 +1,4 @@
-"""Redis servers of other kinds than the embedded one: each a real process, in a folder of its own."""
+"""Redis servers of other kinds than the embedded one: real processes, each in its folder."""
 
 import random
 import shutil
@@ -83,9 +83,7 @@ class Servers:
         clients[3].execute_command("CLUSTER REPLICATE", first)
         until(lambda: clients[3].info("replication").get("master_link_status") == "up")
         # Who asks any node is told of the replica.
-        until(
-            lambda: all(len(client.execute_command("CLUSTER SLOTS")) == 3 for client in clients)
-        )
+        until(lambda: all(len(client.execute_command("CLUSTER SLOTS")) == 3 for client in clients))
         for client in clients:
             client.close()
         return nodes
@@ -101,7 +99,7 @@ class Servers:
 def free_port() -> int:
     """One that is free, as is the one 10000 above: a cluster's nodes talk there."""
     while True:
-        port = random.randrange(20_000, 45_000)  # noqa: S311
+        port = random.randrange(20_000, 45_000)
         with socket.socket() as one, socket.socket() as other:
             try:
                 one.bind(("127.0.0.1", port))

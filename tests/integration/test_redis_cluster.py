@@ -8,7 +8,7 @@ from redis.crc import key_slot
 
 from orchestrator.episodes import EpisodeStore, State
 from pairloop.data.v1.pair_pb2 import DropReason
-from services.errors import ConfigError
+from services.errors import ConfigError, UnreachableError
 from services.queues.client import Patience, look
 from services.queues.keys import Keys
 from services.queues.ledger import ledger_audit
@@ -17,6 +17,7 @@ from services.queues.run_lease import RunLease
 from services.queues.settings import QueueSettings
 from tests.integration.redis_servers import Process, Servers
 from tests.integration.test_queues import pair_of, prompts, rollout_of
+from tests.integration.test_redis_access import allow, documented_rights, whole_run
 
 SETTINGS = QueueSettings(credits=64, outage_s=30.0)
 
@@ -97,6 +98,21 @@ async def test_a_cluster_is_said_to_keep_nothing_by_the_names_of_its_nodes(
 async def test_a_cluster_has_one_database(nodes: list[Process]) -> None:
     with pytest.raises(ConfigError, match=r"names a database that is not there: .*; leave it out"):
         await look(f"redis://{nodes[0].address}/2", 5.0)
+
+
+async def test_a_user_with_the_documented_rights_can_run_on_a_cluster(
+    nodes: list[Process],
+) -> None:
+    rights = documented_rights()
+    url = f"redis://worker:p4ss@{nodes[2].address}"
+    for node in nodes:
+        allow(node, *rights)
+    with pytest.raises(UnreachableError, match="does not let its user run CLUSTER; grant, with"):
+        await whole_run(url, "denied")
+    for node in nodes:
+        allow(node, *rights, "+cluster|slots", "+asking")
+    for run in runs_on_every_node():
+        await whole_run(url, run + "-allowed")
 
 
 # The last here: it leaves a cluster of three.
