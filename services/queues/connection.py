@@ -65,7 +65,11 @@ async def reconnect(connection: Connection, endpoint: Endpoint) -> None:
     if isinstance(connection, RedisCluster):
         await connection.aclose()
         # Its nodes may have other addresses, which those of `queues.url` tell.
-        await connection.initialize(additional_startup_nodes_info=list(endpoint.hosts))
+        known = connection.nodes_manager.startup_nodes
+        for host in endpoint.hosts:
+            node = ClusterNode(*host, **connection.connection_kwargs)
+            known.setdefault(node.name, node)
+        await connection.initialize()
     else:
         await connection.connection_pool.disconnect()
 

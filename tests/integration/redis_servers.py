@@ -14,6 +14,7 @@ from redis import Redis
 from services.queues.embedded import _binary
 from services.queues.probe import answers
 
+CLUSTER = ('save ""', "cluster-enabled yes", "cluster-node-timeout 1000")
 _READY_S = 30.0
 
 
@@ -46,11 +47,11 @@ class Servers:
     folder: Path
     started: list[Process] = field(default_factory=list)
 
-    def start(self, *lines: str, sentinel: bool = False) -> Process:
-        """With these lines of configuration; returns once it answers."""
-        port = free_port()
+    def start(self, *lines: str, port: int = 0, sentinel: bool = False) -> Process:
+        """With these lines of configuration; returns once it answers. `port`: 0 for a free one."""
+        port = port or free_port()
         folder = self.folder / str(port)
-        folder.mkdir()
+        folder.mkdir(parents=True)
         conf = folder / "redis.conf"
         own = [f"port {port}", "bind 127.0.0.1", f"dir {folder}", f"logfile {folder}/log"]
         conf.write_text("\n".join([*own, *lines]) + "\n")
@@ -61,10 +62,17 @@ class Servers:
         until(lambda: answers(f"redis://:{password}@{one.address}", 1.0))
         return one
 
-    def cluster(self) -> "list[Process]":
+    def cluster_of_one(self, port: int) -> Process:
+        """A node that has all slots."""
+        node = self.start(*CLUSTER, port=port)
+        with node.asked() as asked:
+            asked.execute_command("CLUSTER ADDSLOTS", *range(16384))
+            until(lambda: asked.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+        return node
+
+    def cluster(self) -> list[Process]:
         """Three primaries with a third of the slots each, and a replica of the first."""
-        lines = ['save ""', "cluster-enabled yes", "cluster-node-timeout 1000"]
-        nodes = [self.start(*lines) for _ in range(4)]
+        nodes = [self.start(*CLUSTER) for _ in range(4)]
         clients = [node.asked() for node in nodes]
         edges = [0, 5461, 10923, 16384]
         for number, client in enumerate(clients[:3]):

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -30,14 +30,6 @@ from tests.unit.test_nodes import online
 
 REWARD = {"parts": [{"kind": "missing_eos"}]}
 NO_SNAPSHOTS = 'save ""'
-
-
-@pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    servers = Servers(tmp_path / "servers")
-    servers.folder.mkdir()
-    yield servers
-    servers.end()
 
 
 @pytest.fixture

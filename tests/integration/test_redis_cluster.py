@@ -15,7 +15,7 @@ from services.queues.ledger import ledger_audit
 from services.queues.queues import RunQueues
 from services.queues.run_lease import RunLease
 from services.queues.settings import QueueSettings
-from tests.integration.redis_servers import Process, Servers
+from tests.integration.redis_servers import Process, Servers, free_port
 from tests.integration.test_queues import pair_of, prompts, rollout_of
 from tests.integration.test_redis_access import allow, documented_rights, whole_run
 
@@ -113,6 +113,22 @@ async def test_a_user_with_the_documented_rights_can_run_on_a_cluster(
         allow(node, *rights, "+cluster|slots", "+asking")
     for run in runs_on_every_node():
         await whole_run(url, run + "-allowed")
+
+
+async def test_a_cluster_that_came_back_elsewhere_is_found_by_the_address(
+    servers: Servers,
+) -> None:
+    """As one whose machines got other addresses: none of the nodes that were known is there."""
+    here, there = free_port(), free_port()
+    old = servers.cluster_of_one(here)
+    queues = await RunQueues.open(f"redis://127.0.0.1:{here},127.0.0.1:{there}", "run", SETTINGS)
+    assert await queues.credits_in_use() == 0
+    old.kill()
+    with servers.cluster_of_one(there).asked() as asked:
+        asked.set(Keys("run").credits, 7)
+    async with asyncio.timeout(30):
+        assert await queues.credits_in_use() == 7
+    await queues.close()
 
 
 # The last here: it leaves a cluster of three.

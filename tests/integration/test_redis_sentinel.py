@@ -2,9 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -34,9 +32,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Watched]:
-    servers = Servers(tmp_path / "servers")
-    servers.folder.mkdir()
+def watched(servers: Servers) -> Watched:
     secret = ["requirepass s3cret", "masterauth s3cret", "appendonly yes"]
     primary = servers.start(*secret, "repl-diskless-sync no")
     replica = servers.start(*secret, f"replicaof 127.0.0.1 {primary.port}")
@@ -52,8 +48,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     )
     with sentinel.asked("w4tch") as asked:
         until(lambda: asked.sentinel_master("main")["num-slaves"] == 1)
-    yield Watched(primary, replica, sentinel)
-    servers.end()
+    return Watched(primary, replica, sentinel)
 
 
 async def test_a_run_goes_on_with_the_replica_and_nothing_is_lost_or_doubled(
