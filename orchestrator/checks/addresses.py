@@ -1,5 +1,6 @@
 """Whether the addresses of a job answer and its ports are free: checked before heavy imports."""
 
+import asyncio
 import os
 import socket
 from collections.abc import Sequence
@@ -9,32 +10,46 @@ from orchestrator.config.ray import RaySettings
 from orchestrator.jobs.job import Job
 from services.errors import ConfigError, UnreachableError
 
+_RAY_PORT = 6379
+
 
 def check_addresses(ray: RaySettings, stages: Sequence[Job]) -> None:
-    """UnreachableError when Ray or Redis does not answer, or a port to listen on is taken."""
+    """UnreachableError when Ray or Redis does not answer, or a port to listen on is taken.
+
+    ConfigError for a Redis that would lose prompts.
+    """
     address = ray.address or os.environ.get("RAY_ADDRESS", "")
     if address and address not in ("auto", "local"):
-        _reachable(address if "//" in address else f"ray://{address}", "Ray", "ray.address", 6379)
+        _ray_reachable(address if "//" in address else f"ray://{address}")
+    used = {
+        queues.configured_url: queues.connect_timeout_s
+        for stage in stages
+        if (queues := stage.redis()) is not None
+    }
+    for url, timeout_s in used.items():
+        if url:
+            # Imported here: a job without a Redis of its own needs no client yet.
+            from services.queues.client import look
+
+            # What it is to be warned of, the run says: see orchestrator/online/run.py.
+            asyncio.run(look(url, timeout_s))
     for stage in stages:
-        queues = stage.redis()
-        if queues is not None and queues.configured_url:
-            _reachable(queues.configured_url, "Redis", "queues.url or REDIS_URL", 6379)
         for listener in stage.listeners():
             _port_free(listener.host, listener.port, listener.key)
 
 
-def _reachable(url: str, what: str, key: str, default_port: int) -> None:
+def _ray_reachable(url: str) -> None:
     parts = urlsplit(url)
     try:
-        host, port = parts.hostname or "127.0.0.1", parts.port or default_port
+        host, port = parts.hostname or "127.0.0.1", parts.port or _RAY_PORT
     except ValueError:
-        raise ConfigError(f"'{key}': not an address; write {what.lower()}://host:port") from None
+        raise ConfigError("'ray.address': not an address; write ray://host:port") from None
     try:
         socket.create_connection((host, port), timeout=2.0).close()
     except OSError as error:
         reason = error.strerror or str(error)
         raise UnreachableError(
-            f"{what} does not answer at {host}:{port} ({reason}); start it, or change {key}"
+            f"Ray does not answer at {host}:{port} ({reason}); start it, or change ray.address"
         ) from None
 
 

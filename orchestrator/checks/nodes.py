@@ -4,13 +4,13 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.jobs.job import Job
 from services.errors import ConfigError
+from services.queues.endpoint import endpoint_of
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _ANSWER_S = 30.0
@@ -39,8 +39,9 @@ def refuse_loopback(stages: Sequence[Job], machines: int) -> None:
         return
     for stage in stages:
         queues = stage.redis()
-        host = urlsplit((queues.configured_url if queues else "") or "").hostname or "localhost"
-        if queues is not None and host in _LOOPBACK:
+        url = queues.configured_url if queues else None
+        hosts = [host for host, _ in endpoint_of(url).hosts] if url else ["localhost"]
+        if queues is not None and any(host in _LOOPBACK for host in hosts):
             raise ConfigError(
                 f"'queues.url': the cluster has {machines} machines and Redis would answer on this"
                 " one alone; set REDIS_URL to one that every node reaches"

@@ -48,6 +48,8 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
     async with contextlib.AsyncExitStack() as stack:
         redis = stack.enter_context(redis_of_run(job.queues, context.run.folder / "redis"))
         url = redis.url
+        for doubt in await redis.doubts(job.queues.connect_timeout_s):
+            context.warn(doubt)
         lease = await _lease(job, context, name, url)
         stack.push_async_callback(lease.end)
         budget = Budget(job.restarts, context.stage, context.warn)

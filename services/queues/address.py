@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from services.queues.client import look
 from services.queues.embedded import EmbeddedRedis
 from services.queues.settings import QueueSettings
 
@@ -20,6 +21,10 @@ class RunRedis:
     url: str
     """May hold a password: never to be logged."""
     embedded: EmbeddedRedis | None = None
+
+    async def doubts(self, timeout_s: float) -> list[str]:
+        """What to warn of, a line each: a server that forgets, or does not say whether it does."""
+        return [] if self.embedded is not None else await look(self.url, timeout_s)
 
     async def keep_up(self, tell: Callable[[str], None]) -> NoReturn:
         """Start the embedded server again whenever it ends; another one is its operator's.

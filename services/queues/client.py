@@ -1,36 +1,32 @@
-"""The adapter of redis-py: the one file that touches it.
+"""The adapter of redis-py.
 
 Everything else sees `Client`: a few commands with plain types, and connection errors as
-UnreachableError whose text never holds the password.
+UnreachableError whose text never holds the password. What kind of Redis is behind it,
+connection.py alone knows.
 """
 
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import redis
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.retry import Retry as BlockingRetry
+from redis.exceptions import RedisClusterException
 
-from services.errors import ConfigError, UnreachableError
-from services.queues.refusals import AwayError, refused, silent
+from services.queues.connection import CONNECTIONS, Connection, close, opened, reconnect
+from services.queues.endpoint import Endpoint, endpoint_of
+from services.queues.refusals import AwayError, silent
+from services.queues.server_check import Server, doubts
+from services.queues.translate import refusals
 
 Fields = dict[bytes, bytes]
 Entry = tuple[str, Fields]
 
-_OLDEST = (6, 2)
-_RETRIES = 3
-_ANSWER_S = 30.0
-"""Longest wait for an answer once connected: a busy disk may hold up a server that syncs to it."""
-_CONNECTIONS = 32
 _AGAIN_S = 0.5
 """Between two tries while the server is away."""
 
@@ -45,19 +41,21 @@ class Patience:
 
 
 class Client:
-    """A connection pool to one server, bound to the event loop it was connected on."""
+    """Connections to the Redis of one run, bound to the event loop they were made on."""
 
     def __init__(
         self,
-        connection: "Redis",
-        address: str,
+        connection: Connection,
+        endpoint: Endpoint,
         epoch: tuple[str, int],
         patience: Patience = Patience(),
     ) -> None:
         self._redis = connection
         self._epoch_key, self._epoch = epoch
         self._patience = patience
-        self._address = address
+        self._endpoint = endpoint
+        # More callers than this wait for each other, which redis-py refuses.
+        self._places = asyncio.Semaphore(CONNECTIONS)
         self._scripts: dict[str, Callable[..., Awaitable[Any]]] = {}
 
     async def script(
@@ -67,11 +65,12 @@ class Client:
 
         Raises ReplacedError when this client's epoch is not the run's newest.
         """
+        source = _source(name)
         if name not in self._scripts:
-            self._scripts[name] = self._redis.register_script(_source(name))
+            self._scripts[name] = self._redis.register_script(source)
         script = self._scripts[name]
         given = {"keys": [self._epoch_key, *keys], "args": [self._epoch, *args]}
-        return await self._ask(lambda: script(**given))
+        return await self._ask(lambda: script(**given), source)
 
     async def ensure_group(self, stream: str, group: str) -> None:
         """Make a stream and a group that reads it from its first entry, unless it is there."""
@@ -96,7 +95,7 @@ class Client:
 
         async def read() -> Any:
             try:
-                return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
+                return await self._redis.execute_command(*words)
             except redis.ResponseError as error:
                 if "NOGROUP" not in str(error):
                     raise
@@ -148,7 +147,7 @@ class Client:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await close(self._redis)
 
     async def _make_group(self, stream: str, group: str) -> None:
         try:
@@ -157,7 +156,7 @@ class Client:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    async def _ask(self, call: Callable[[], Any]) -> Any:
+    async def _ask(self, call: Callable[[], Any], script: str = "") -> Any:
         """The answer; while the server is away, again and again until the patience is over.
 
         Nothing here does harm when it is done twice.
@@ -165,8 +164,9 @@ class Client:
         began = 0.0
         while True:
             try:
-                with _refusals(self._address):
-                    answer = await call()
+                with refusals(self._endpoint.shown, script):
+                    async with self._places:
+                        answer = await call()
             except AwayError as error:
                 now = time.monotonic()
                 if not began:
@@ -175,8 +175,8 @@ class Client:
                 if now - began >= self._patience.outage_s:
                     raise
                 # Behind its name there may be another server by now.
-                with suppress(redis.RedisError, OSError):
-                    await self._redis.connection_pool.disconnect()
+                with suppress(redis.RedisError, RedisClusterException, OSError):
+                    await reconnect(self._redis, self._endpoint)
                 await asyncio.sleep(_AGAIN_S)
             else:
                 if began:
@@ -188,109 +188,35 @@ class Client:
 async def connect(
     url: str, timeout_s: float, epoch: tuple[str, int], patience: Patience = Patience()
 ) -> Client:
-    """A client of the server at a redis:// or rediss:// address, for one run.
+    """A client of the Redis at an address (see endpoint.py), for one run.
 
     `epoch`: the key that holds the run's newest, and the caller's; 0 is never refused. `patience`:
     of every later call, when the server is away.
 
     Raises UnreachableError when it does not answer in `timeout_s`, refuses the password, or is
-    older than 6.2; ConfigError when the address is malformed.
+    older than 6.2; ConfigError when the address is malformed, or the server would lose keys.
     """
-    address = address_of(url)
-    pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
-        url,
-        # More callers than this wait for each other, which a plain pool refuses.
-        max_connections=_CONNECTIONS,
-        timeout=_ANSWER_S,
-        protocol=2,
-        socket_timeout=_ANSWER_S,
-        socket_connect_timeout=timeout_s,
-        socket_keepalive=True,
-        health_check_interval=30,
-        # Bridges a server's restart. A retried script is harmless: each is idempotent.
-        retry=Retry(ExponentialBackoff(cap=1.0, base=0.1), _RETRIES),
-    )
-    connection = Redis.from_pool(pool)
+    endpoint = endpoint_of(url)
+    connection, _ = await _opened(endpoint, timeout_s)
+    return Client(connection, endpoint, epoch, patience)
+
+
+async def look(url: str, timeout_s: float) -> list[str]:
+    """Connect once, as `connect` does; what is to be warned of, a line each."""
+    connection, servers = await _opened(endpoint_of(url), timeout_s)
+    await close(connection)
+    return doubts(servers)
+
+
+async def _opened(endpoint: Endpoint, timeout_s: float) -> tuple[Connection, list[Server]]:
     try:
         async with asyncio.timeout(timeout_s):
-            with _refusals(address):
-                info = await connection.info("server")
+            return await opened(endpoint, timeout_s)
     except TimeoutError as error:
-        await connection.aclose()
-        raise silent(address) from error
-    except UnreachableError:
-        await connection.aclose()
-        raise
-    version = str(info["redis_version"])
-    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
-        await connection.aclose()
-        raise UnreachableError(f"Redis at {address} is {version}: 6.2 or newer is needed")
-    return Client(connection, address, epoch, patience)
+        raise silent(endpoint.shown) from error
 
 
-def address_of(url: str) -> str:
-    """The address without user and password, to be shown. Raises ConfigError."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if parts.scheme not in ("redis", "rediss") or not host:
-        # Nothing of the address is shown: a mistyped one may hold the password anywhere.
-        raise ConfigError(
-            "queues.url is no Redis address: write redis://host:port or "
-            "rediss://:password@host:port (characters like / or # in a password as %2F, %23)"
-        ) from None
-    return f"{parts.scheme}://{host}:{port or 6379}{parts.path}"
-
-
-def answers(url: str, timeout_s: float) -> bool:
-    """Whether a server answers PING now; False also while it still loads its data."""
-    with _blocking(url, timeout_s) as connection:
-        try:
-            return bool(connection.ping())
-        except (redis.ConnectionError, redis.TimeoutError):
-            return False
-
-
-def shut_down(url: str, timeout_s: float) -> None:
-    """Ask a server, if one answers there, to write its data and end; it may take a while."""
-    with _blocking(url, timeout_s) as connection, suppress(redis.RedisError):
-        # Its process is what tells whether this worked: see embedded.py.
-        connection.shutdown(nosave=True)
-
-
-def _blocking(url: str, timeout_s: float) -> redis.Redis:
-    return redis.Redis.from_url(
-        url, protocol=2, socket_timeout=timeout_s, retry=BlockingRetry(NoBackoff(), 0)
-    )
-
-
-@contextmanager
-def _refusals(address: str) -> Iterator[None]:
-    """redis-py's errors as ours, and the cancellations that it loses.
-
-    It sends by `asyncio.wait_for`, which before Python 3.12 returns when the command is sent at
-    the moment of a cancellation, and the cancellation is gone: a worker would work on.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task else 0
-    try:
-        yield
-        if task and task.cancelling() > before:
-            raise asyncio.CancelledError
-    except redis.AuthenticationError as error:
-        raise UnreachableError(
-            f"Redis at {address} refused the user or password: check queues.url or REDIS_URL"
-        ) from error
-    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-        raise silent(address) from error
-    except redis.ResponseError as error:
-        if known := refused(str(error), address):
-            raise known from error
-        raise
-
-
+@cache
 def _source(name: str) -> str:
     folder = files("services.queues") / "lua"
     return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()

@@ -24,7 +24,7 @@ from typing import IO, Literal, Self
 from urllib.parse import quote
 
 from services.errors import UnreachableError
-from services.queues.client import answers, shut_down
+from services.queues.probe import answers, shut_down
 
 _START_S = 60.0
 """Longest start: loading a large append-only file takes its time."""

@@ -57,8 +57,12 @@ class RunQueues:
         client = await connect(
             url, settings.connect_timeout_s, (Keys(run).epoch, epoch), Patience(settings.outage_s)
         )
-        for name in _STREAMS:
-            await client.ensure_group(Keys(run).stream(name), GROUP)
+        try:
+            for name in _STREAMS:
+                await client.ensure_group(Keys(run).stream(name), GROUP)
+        except BaseException:
+            await client.close()
+            raise
         return cls(client, run, settings)
 
     async def close(self) -> None:

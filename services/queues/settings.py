@@ -2,10 +2,10 @@
 
 import os
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_serializer, field_validator
 
+from services.queues.endpoint import masked, parsed
 from services.settings import Extendable, Operational, Settings
 
 
@@ -13,7 +13,16 @@ class QueueSettings(Settings):
     """Redis Streams between the services."""
 
     url: Operational[str | None] = None
-    """redis:// or rediss:// address; without it REDIS_URL, and without that an embedded server."""
+    """Of a Redis of 6.2 or newer: redis://user:password@host:port/db, with rediss for TLS (then
+    also ?ssl_ca_certs=, ssl_certfile=, ssl_keyfile=, ssl_check_hostname=). Of a cluster: any of its
+    nodes, or some as host:port,host:port. Of a primary that Sentinels watch:
+    redis+sentinel://user:password@host:port,host:port/service, and theirs as ?sentinel_username=
+    and sentinel_password=. Without it REDIS_URL, and without that an embedded server. An ACL user
+    needs `~pairloop:* +evalsha +script|load +get +set +incr +decr +del +unlink +expire +pexpire
+    +pttl +scan +hget +hset +hmget +hgetall +hdel +hexists +hincrby +sadd +sismember +xadd +xdel
+    +xack +xrange +xpending +xclaim +xgroup +xinfo +xreadgroup +ping`, for another database than 0
+    `+select`, on a cluster `+cluster|slots +asking`; `+info +config|get` let the run say whether
+    the server would forget."""
     fsync: Operational[Literal["everysec", "always"]] = "everysec"
     """Of the embedded server's append-only file: "everysec" may lose a second on power loss."""
     credits: Operational[int] = Field(512, ge=1)
@@ -43,18 +52,14 @@ class QueueSettings(Settings):
     @field_validator("url")
     @classmethod
     def _is_redis(cls, url: str | None) -> str | None:
-        if url is not None and urlsplit(url).scheme not in ("redis", "rediss"):
-            # Nothing of the address is shown: a mistyped one may hold the password anywhere.
-            raise ValueError("no Redis address: write redis://host:port or rediss://host:port")
+        if url is not None:
+            parsed(url)
         return url
 
     @field_serializer("url", when_used="json")
     def _without_password(self, url: str | None) -> str | None:
         """Configs are written to files: the password stays in REDIS_URL or on the command line."""
-        parts = urlsplit(url or "")
-        if not url or parts.password is None:
-            return url
-        return url.replace(f":{parts.password}@", ":***@", 1)
+        return url and masked(url)
 
 
 class EpisodeSettings(Settings):

@@ -1,10 +1,11 @@
-"""What integration tests share: one real Redis server, a run name nobody else uses, and an admin
-API on a run of two episodes.
+"""What integration tests share: one real Redis server and others at will, a run name nobody else
+uses, and an admin API on a run of two episodes.
 """
 
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from orchestrator.episodes import EpisodeStore
 from services.admin.server import AdminServer
 from services.admin.settings import AdminSettings
 from services.queues.embedded import EmbeddedRedis
+from tests.integration.redis_servers import Servers
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +24,13 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = EmbeddedRedis.start(tmp_path_factory.mktemp("redis"), "everysec")
     yield server.url
     server.stop()
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    servers = Servers(tmp_path / "servers")
+    yield servers
+    servers.end()
 
 
 @pytest.fixture

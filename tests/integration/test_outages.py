@@ -117,6 +117,25 @@ async def test_a_server_that_takes_no_writes_for_now_is_waited_for(server: Embed
     await store.close()
 
 
+async def test_a_primary_that_was_demoted_is_waited_for_whatever_the_command(
+    server: EmbeddedRedis,
+) -> None:
+    queues, store = await sampling(server)
+    async with Redis.from_url(server.url) as admin:
+        await admin.replicaof("127.0.0.1", 1)
+        waiting = [
+            asyncio.create_task(call)
+            for call in (queues.forget(1), queues.expire(60), store.move(2, State.SAMPLING))
+        ]
+        await asyncio.sleep(AWAY_S)
+        assert not any(task.done() for task in waiting)
+        await admin.replicaof("NO", "ONE")
+    async with asyncio.timeout(30):
+        await asyncio.gather(*waiting)
+    await queues.close()
+    await store.close()
+
+
 async def test_a_server_without_memory_says_what_to_do_in_one_line(server: EmbeddedRedis) -> None:
     queues, store = await sampling(server)
     async with Redis.from_url(server.url) as admin:

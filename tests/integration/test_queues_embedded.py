@@ -14,8 +14,8 @@ from orchestrator.episodes import EpisodeStore, State
 from pairloop.admin.v1.admin_pb2 import Change, EpisodeState
 from services.errors import UnreachableError
 from services.queues.address import redis_of_run
-from services.queues.client import answers
 from services.queues.embedded import EmbeddedRedis
+from services.queues.probe import answers
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 from tests.integration.test_queues import prompts, rollout_of

@@ -48,7 +48,7 @@ def test_the_tree_keeps_its_contracts(copied: Path) -> None:
         ("rollout/worker.py", "from vllm.outputs import RequestOutput", "vLLM in one room"),
         ("learner/train/loop.py", "from ray import get, train", "Ray Train in one file"),
         ("reward/rules.py", "import ray.serve", "Ray Serve in one file"),
-        ("queues/ledger.py", "from redis.asyncio import Redis", "redis-py in one file"),
+        ("queues/ledger.py", "from redis.asyncio import Redis", "redis-py in its adapter"),
     ],
 )
 def test_a_forbidden_import_breaks_its_contract_even_inside_a_function(

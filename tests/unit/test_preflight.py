@@ -452,7 +452,7 @@ def test_addresses_that_do_not_answer(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     queues = {"url": f"redis://:secret@127.0.0.1:{port}/0"}
     said = refused(online(tmp_path, queues=queues), UnreachableError)
-    assert "Redis does not answer" in said
+    assert f"Redis at redis://127.0.0.1:{port}/0 does not answer" in said
     assert "secret" not in said
     ray = {"address": f"127.0.0.1:{port}"}
     assert "Ray does not answer" in refused(online(tmp_path, ray=ray), UnreachableError)
