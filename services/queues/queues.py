@@ -12,17 +12,20 @@ back when the prompt is dropped or its pair trained.
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Self
+from dataclasses import replace
+from typing import NoReturn, Self
 
 from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
-from services.errors import LedgerError
+from services.errors import DataError, LedgerError, one_line
+from services.queues import retention
 from services.queues.client import Client, Patience, connect
 from services.queues.items import DeadLetter, Dispatched, Item, Refusal, StreamName
 from services.queues.keys import GROUP, PARKED, Keys
 from services.queues.leases import Leases
 from services.queues.ledger import LedgerEvent, reason_name
-from services.queues.reading import entries_of, read_dead_letters, read_ledger
+from services.queues.payloads import Payloads, PayloadStore, payload_of
+from services.queues.reading import PairReader, read_dead_letters, read_ledger
 from services.queues.settings import QueueSettings
 
 _BATCH = 256
@@ -33,25 +36,42 @@ _SLICE_S = 1.0
 """Longest single wait for new items; between two, abandoned and failed ones are looked for."""
 _STREAMS: tuple[StreamName, ...] = ("prompts", "rollouts")
 _REFUSALS: dict[bytes, Refusal] = {b"credits": "credits", b"state": "state", b"order": "order"}
+_CAUSE = 1000
+"""Characters of a failure that stay with its item."""
 _COUNTERS = ("dispatched", "in_flight", "sampled", "scored", "paired", "trained")
 
 
 class RunQueues:
     """Every method but `open` and `close` may raise UnreachableError and ResourceError."""
 
-    def __init__(self, client: Client, run: str, settings: QueueSettings) -> None:
+    def __init__(
+        self,
+        client: Client,
+        run: str,
+        settings: QueueSettings,
+        payloads: PayloadStore | None = None,
+    ) -> None:
         self._client = client
         self._keys = Keys(run)
         self._settings = settings
         self._idle_ms = int(settings.reclaim_idle_s * 1000)
         self._leases = Leases(client, self._keys, settings.reclaim_idle_s)
+        self._payloads = Payloads(payloads, settings)
+        self._pairs = PairReader(client, self._payloads)
 
     @classmethod
-    async def open(cls, url: str, run: str, settings: QueueSettings, epoch: int = 0) -> Self:
+    async def open(
+        cls,
+        url: str,
+        run: str,
+        settings: QueueSettings,
+        epoch: int = 0,
+        payloads: PayloadStore | None = None,
+    ) -> Self:
         """Connect, and make the streams. For use on the running event loop alone.
 
         `epoch`: of the orchestrator that works on the run; every change raises ReplacedError once
-        another has taken over. 0, for tools: never.
+        another has taken over. 0, for tools: never. `payloads`: where large ones lie.
         Raises UnreachableError past `settings.connect_timeout_s`.
         """
         client = await connect(
@@ -59,7 +79,7 @@ class RunQueues:
         )
         for name in _STREAMS:
             await client.ensure_group(Keys(run).stream(name), GROUP)
-        return cls(client, run, settings)
+        return cls(client, run, settings, payloads)
 
     async def close(self) -> None:
         """Close the connections. What was taken and not committed goes to another worker."""
@@ -76,7 +96,9 @@ class RunQueues:
         for start in range(0, len(prompts), _PAYLOADS):
             args: list[str | bytes | int] = [self._settings.credits, episode]
             for prompt in prompts[start : start + _PAYLOADS]:
-                args += [prompt.id, prompt.index, prompt.SerializeToString()]
+                payload = prompt.SerializeToString()
+                field, value = await self._payloads.put(episode, prompt.id, payload)
+                args += [prompt.id, prompt.index, field, value]
             reply = await self._client.script(
                 "dispatch",
                 [keys.stream("prompts"), *keys.account(episode)],
@@ -108,13 +130,13 @@ class RunQueues:
                     self._keys.stream(stream), GROUP, consumer, count - len(items),
                     int(wait * 1000),
                 )  # fmt: skip
-                items += [
-                    Item(entry, fields[b"id"].decode(), int(fields[b"episode"]),
-                         fields[b"payload"], consumer)
+                new = [
+                    (Item(entry, fields[b"id"].decode(), int(fields[b"episode"]), value, consumer),
+                     field)
                     for entry, fields in entries
+                    for field, value in [payload_of(fields)]
                 ]  # fmt: skip
-            for item in items:
-                self._leases.hold(stream, item)
+                items += await self._with_payloads(stream, new)
             if items or time.monotonic() >= deadline:
                 return items
 
@@ -172,11 +194,11 @@ class RunQueues:
         return given
 
     async def pairs(self, episode: int) -> list[PreferencePair]:
-        """The kept pairs of an episode in canonical order: by the index of their prompt."""
-        pairs = [
-            PreferencePair.FromString(fields[b"payload"])
-            async for _, fields in entries_of(self._client, self._keys.pairs(episode))
-        ]
+        """The kept pairs of an episode in canonical order: by the index of their prompt.
+
+        Raises DataError for one that lies outside of Redis and is missing or damaged.
+        """
+        pairs = await self._pairs.read(self._keys.pairs(episode))
         return sorted(pairs, key=lambda pair: pair.prompt.index)
 
     async def dropped(self, episode: int) -> dict[str, str]:
@@ -236,28 +258,38 @@ class RunQueues:
         return await read_ledger(self._client, self._keys.ledger(episode), episode)
 
     async def forget(self, episode: int) -> None:
-        """An episode is over and its ledger is elsewhere: keep its state and counters alone."""
+        """An episode is over, its ledger and dead letters are elsewhere: keep its state and
+        counters alone."""
         keys = self._keys
-        await self._client.unlink([keys.ledger(episode), keys.steps(episode), keys.pairs(episode)])
+        whole = [keys.ledger(episode), keys.steps(episode), keys.pairs(episode)]
+        await self._client.script("forget", [keys.dead, *whole], [episode])
+        await self._payloads.forget(episode)
 
-    async def expire(self, seconds: int) -> None:
-        """Let Redis forget the run, episodes included, after so many seconds."""
-        await self._client.expire(self._keys.prefix, seconds)
+    async def expire(self, seconds: int | None) -> None:
+        """Let Redis forget the run, episodes included, after so many seconds; None: never."""
+        await retention.expire(self._client, self._keys, seconds)
+
+    async def keep(self) -> NoReturn:
+        """Keep Redis from forgetting the run: it does `settings.expire_s` after this ends."""
+        await retention.keep(self._client, self._keys, self._settings.expire_s)
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Every item that kept failing, oldest first."""
-        return await read_dead_letters(self._client, self._keys.dead)
+        return await read_dead_letters(self._client, self._keys.dead, self._payloads)
 
     async def _commit(
         self, stream: StreamName, item: Item, output: bytes, events: list[tuple[str, str]]
     ) -> bool:
         keys = self._keys
         downstream = keys.stream("rollouts") if stream == "prompts" else keys.pairs(item.episode)
+        field, value = "", b""
+        if output:
+            field, value = await self._payloads.put(item.episode, item.prompt_id, output)
         reply = await self._client.script(
             "commit",
             [keys.stream(stream), downstream, keys.tries(stream), keys.fenced,
              *keys.account(item.episode)],
-            [GROUP, item.entry_id, item.consumer, item.prompt_id, item.episode, output,
+            [GROUP, item.entry_id, item.consumer, item.prompt_id, item.episode, field, value,
              *(text for event in events for text in event)],
         )  # fmt: skip
         self._leases.let_go(stream, item)
@@ -280,11 +312,11 @@ class RunQueues:
             [self._keys.stream(stream), self._keys.tries(stream), self._keys.fenced],
             [GROUP, consumer, self._idle_ms, count, *self._leases.entries(stream, consumer)],
         )
-        items = []
-        for entry, id_, episode, payload, deaths, holder in reply:
-            item = Item(entry.decode(), id_.decode(), int(episode), payload, consumer, deaths)
+        taken = []
+        for entry, id_, episode, field, value, deaths, holder in reply:
+            item = Item(entry.decode(), id_.decode(), int(episode), value, consumer, deaths)
             if deaths < self._settings.max_deaths:
-                items.append(item)
+                taken.append((item, field.decode()))
             else:
                 await self._fail(
                     stream,
@@ -293,9 +325,29 @@ class RunQueues:
                     f"{deaths} workers ended while they held it, the last was {holder.decode()}: "
                     "it seems to end them",
                 )
-        if reply and not items:  # those that had to wait for the one that is buried now
+        if reply and not taken:  # those that had to wait for the one that is buried now
             return await self._reclaim(stream, consumer, count)
-        return items
+        return await self._with_payloads(stream, taken)
+
+    async def _with_payloads(
+        self, stream: StreamName, taken: Sequence[tuple[Item, str]]
+    ) -> list[Item]:
+        """Items by the field of their payload, held from now on; one that cannot be read failed."""
+        whole = list[Item]()
+        for item, _ in taken:
+            self._leases.hold(stream, item)
+        try:
+            for item, field in taken:
+                try:
+                    payload = await self._payloads.get(field, item.payload)
+                    whole.append(replace(item, payload=payload))
+                except DataError as error:
+                    await self.fail(stream, item, one_line(error, _CAUSE))
+        except BaseException:  # nobody gets them
+            for item, _ in taken:
+                self._leases.let_go(stream, item)
+            raise
+        return whole
 
 
 def _contradiction(episode: int, version: int, id_: str, found: str) -> LedgerError:
