@@ -126,7 +126,7 @@ def _redis_text(stage: Job) -> str:
     queues = stage.redis()
     if queues is None:
         return ""
-    how = "at most" if queues.payloads == "folder" else "with every payload, about"
+    how = "at most" if queues.payloads == "folder" else "with every payload about"
     return f"{how} {math.ceil(_redis(stage, queues) / 2**20):,} MiB"
 
 

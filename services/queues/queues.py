@@ -10,34 +10,29 @@ Delivery is at least once, effect exactly once: whatever finishes an item does s
 back when the prompt is dropped or its pair trained.
 """
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NoReturn, Self
 
 from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
-from services.errors import DataError, LedgerError, one_line
+from services.errors import LedgerError
 from services.queues import retention
 from services.queues.client import Client, Patience, connect
 from services.queues.items import DeadLetter, Dispatched, Item, Refusal, StreamName
 from services.queues.keys import GROUP, PARKED, Keys
 from services.queues.leases import Leases
 from services.queues.ledger import LedgerEvent, reason_name
-from services.queues.payloads import Payloads, PayloadStore, payload_of
+from services.queues.payloads import Payloads, PayloadStore
 from services.queues.reading import PairReader, read_dead_letters, read_ledger
 from services.queues.settings import QueueSettings
+from services.queues.taking import Taking
 
 _BATCH = 256
 """Outcomes in one script: the server does nothing else meanwhile."""
 _PAYLOADS = 64
 """Prompts in one script."""
-_SLICE_S = 1.0
-"""Longest single wait for new items; between two, abandoned and failed ones are looked for."""
 _STREAMS: tuple[StreamName, ...] = ("prompts", "rollouts")
 _REFUSALS: dict[bytes, Refusal] = {b"credits": "credits", b"state": "state", b"order": "order"}
-_CAUSE = 1000
-"""Characters of a failure that stay with its item."""
 _COUNTERS = ("dispatched", "in_flight", "sampled", "scored", "paired", "trained")
 
 
@@ -54,9 +49,9 @@ class RunQueues:
         self._client = client
         self._keys = Keys(run)
         self._settings = settings
-        self._idle_ms = int(settings.reclaim_idle_s * 1000)
         self._leases = Leases(client, self._keys, settings.reclaim_idle_s)
         self._payloads = Payloads(payloads, settings)
+        self._taking = Taking(client, self._keys, settings, self._leases, self._payloads)
         self._pairs = PairReader(client, self._payloads)
 
     @classmethod
@@ -121,24 +116,7 @@ class RunQueues:
 
         Raises ReplacedError when the consumer was taken for dead: see `give_back`.
         """
-        deadline = time.monotonic() + block_s
-        while True:
-            items = await self._reclaim(stream, consumer, count)
-            if len(items) < count:
-                wait = 0.0 if items else min(deadline - time.monotonic(), _SLICE_S)
-                entries = await self._client.read_group(
-                    self._keys.stream(stream), GROUP, consumer, count - len(items),
-                    int(wait * 1000),
-                )  # fmt: skip
-                new = [
-                    (Item(entry, fields[b"id"].decode(), int(fields[b"episode"]), value, consumer),
-                     field)
-                    for entry, fields in entries
-                    for field, value in [payload_of(fields)]
-                ]  # fmt: skip
-                items += await self._with_payloads(stream, new)
-            if items or time.monotonic() >= deadline:
-                return items
+        return await self._taking.take(stream, consumer, count, block_s)
 
     async def commit_rollout(self, item: Item, rollout: Rollout) -> bool:
         """A prompt is sampled: hand its rollout to pairing. False: that was done before."""
@@ -168,7 +146,7 @@ class RunQueues:
         True: it failed `settings.max_failures` times by now; it is in the dead letters with
         `error`, dropped with the reason DEAD_LETTER, and its credit is back.
         """
-        return await self._fail(stream, item, self._settings.max_failures, error)
+        return await self._taking.fail(stream, item, error)
 
     async def give_back(self, stream: StreamName, consumer: str, died: bool) -> int:
         """A consumer is gone: hand what it holds to whoever takes next; returns how much that is.
@@ -294,60 +272,6 @@ class RunQueues:
         )  # fmt: skip
         self._leases.let_go(stream, item)
         return bool(reply)
-
-    async def _fail(self, stream: StreamName, item: Item, allowed: int, error: str) -> bool:
-        keys = self._keys
-        reply = await self._client.script(
-            "fail",
-            [keys.stream(stream), keys.dead, keys.tries(stream), *keys.account(item.episode)],
-            [GROUP, item.entry_id, item.consumer, allowed, item.prompt_id, item.episode, stream,
-             error, self._idle_ms, int(self._settings.retry_s * 1000)],
-        )  # fmt: skip
-        self._leases.let_go(stream, item)
-        return bool(reply)
-
-    async def _reclaim(self, stream: StreamName, consumer: str, count: int) -> list[Item]:
-        reply = await self._client.script(
-            "reclaim",
-            [self._keys.stream(stream), self._keys.tries(stream), self._keys.fenced],
-            [GROUP, consumer, self._idle_ms, count, *self._leases.entries(stream, consumer)],
-        )
-        taken = []
-        for entry, id_, episode, field, value, deaths, holder in reply:
-            item = Item(entry.decode(), id_.decode(), int(episode), value, consumer, deaths)
-            if deaths < self._settings.max_deaths:
-                taken.append((item, field.decode()))
-            else:
-                await self._fail(
-                    stream,
-                    item,
-                    0,
-                    f"{deaths} workers ended while they held it, the last was {holder.decode()}: "
-                    "it seems to end them",
-                )
-        if reply and not taken:  # those that had to wait for the one that is buried now
-            return await self._reclaim(stream, consumer, count)
-        return await self._with_payloads(stream, taken)
-
-    async def _with_payloads(
-        self, stream: StreamName, taken: Sequence[tuple[Item, str]]
-    ) -> list[Item]:
-        """Items by the field of their payload, held from now on; one that cannot be read failed."""
-        whole = list[Item]()
-        for item, _ in taken:
-            self._leases.hold(stream, item)
-        try:
-            for item, field in taken:
-                try:
-                    payload = await self._payloads.get(field, item.payload)
-                    whole.append(replace(item, payload=payload))
-                except DataError as error:
-                    await self.fail(stream, item, one_line(error, _CAUSE))
-        except BaseException:  # nobody gets them
-            for item, _ in taken:
-                self._leases.let_go(stream, item)
-            raise
-        return whole
 
 
 def _contradiction(episode: int, version: int, id_: str, found: str) -> LedgerError:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import pytest
 from redis.asyncio import Redis
@@ -11,6 +12,7 @@ from orchestrator.episodes import EpisodeStore, State
 from pairloop.admin.v1.admin_pb2 import Change
 from pairloop.data.v1.pair_pb2 import PreferencePair
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
+from services.errors import ReplacedError
 from services.queues.keys import Keys
 from services.queues.queues import RunQueues
 from services.queues.run_lease import RunLease
@@ -37,11 +39,17 @@ async def held(
             await asyncio.sleep(0.005)
         yield queues, store
     finally:
-        keeping.cancel()
-        renewing.cancel()
+        await ended(keeping, renewing)
         await queues.close()
         await store.close()
         await lease._client.close()  # as one that is killed: nothing is said to the others
+
+
+async def ended(*tasks: "asyncio.Task[NoReturn]") -> None:
+    """What works for ever is over."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def terms(url: str, run: str) -> dict[str, int]:
@@ -106,7 +114,7 @@ async def test_whoever_goes_on_with_a_run_renews_it(redis_url: str, run_name: st
     found = await terms(redis_url, run_name)
     assert found.pop(Keys(run_name).lease) <= 60
     assert {name for name, left in found.items() if not DAY < left <= 7 * DAY} == set()
-    keeping.cancel()
+    await ended(keeping)
     await queues.close()
     await lease.end()
 
@@ -118,7 +126,7 @@ async def test_a_lease_that_is_renewed_leaves_the_term_alone(redis_url: str, run
     keeping = asyncio.create_task(lease.keep())
     await asyncio.sleep(0.3)
     assert 0 < (await terms(redis_url, run_name))[Keys(run_name).epoch] <= DAY
-    keeping.cancel()
+    await ended(keeping)
     await queues.close()
     await lease.end()
 
@@ -149,5 +157,5 @@ async def test_an_orchestrator_that_was_replaced_renews_nothing(
         await work(queues, store)
         async with Redis.from_url(redis_url) as server:
             await server.incr(Keys(run_name).epoch)
-        with pytest.raises(Exception, match="another orchestrator has taken this run over"):
+        with pytest.raises(ReplacedError, match="another orchestrator has taken this run over"):
             await queues.expire(DAY)
