@@ -88,6 +88,7 @@ def memory_table(plans: Sequence[StageMemory], room: Room, numbers: Sequence[int
         together = sum(process.count * process.host for process in fullest.processes)
         once = " (+: in turn, the larger one counts)" if together > fullest.host else ""
         lines += [f"{fullest.key}, part by part{once}:", *_parts(fullest)]
+    lines += [f"Redis holds {plan.redis} of {plan.key}" for plan in known if plan.redis]
     return lines
 
 

@@ -5,6 +5,7 @@ each other as a stage runs them. Stages do not overlap, but CPU engines stay fro
 (orchestrator/stages/engines.py).
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from services.learner.memory import Training, learner_memory
 from services.learner.settings import TrainSettings
 from services.memory_plan import GIB, WIDTHS, Part, ProcessMemory, at_once
 from services.model_size import ModelSize
+from services.queues.memory import redis_bytes
+from services.queues.settings import QueueSettings
 from services.reward.memory import reward_memory
 from services.reward.settings import ModelReward, RewardSettings
 from services.rollout.memory import engine_memory
@@ -27,9 +30,11 @@ ORDER = ("learner", "engine", "snapshot", "reward", "the rest")
 _WEIGHTS = "snapshot"
 
 _RAY = Part("driver, Ray's servers and idle workers", int(0.95 * GIB))
-_SERVE = Part("Serve's controller, pairing, version store, Redis", int(0.25 * GIB))
+_SERVE = Part("Serve's controller, pairing, version store", int(0.25 * GIB))
 _CONTROLLER = Part("Ray Train's controller", int(0.13 * GIB))
 """Measured with a model of 4M parameters (docs/memory.md)."""
+_TOKEN = 16
+"""Bytes of a token in a rollout, about: id, log-probability, text."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class StageMemory:
     processes: tuple[ProcessMemory, ...]
     unknown: str = ""
     """The model whose size is not known before it is fetched; there is no plan then."""
+    redis: str = ""
+    """What Redis holds of it, wherever that runs."""
 
     @property
     def host(self) -> int:
@@ -68,7 +75,7 @@ def plan_memory(stages: Mapping[str, Job], done: Collection[str] = ()) -> list[S
             engines = [engine_memory(alive[1], alive[0])] if alive else []
             processes = [*_others(stage, sizes), *engines, _rest(stage)]
             processes.sort(key=lambda process: ORDER.index(process.name))
-            found.append(StageMemory(key, tuple(processes)))
+            found.append(StageMemory(key, tuple(processes), redis=_redis_text(stage)))
         except UnknownSizeError as error:
             alive = None
             found.append(StageMemory(key, (), str(error)))
@@ -108,8 +115,26 @@ def _others(stage: Job, sizes: Sizes) -> Iterator[ProcessMemory]:
 def _rest(stage: Job) -> ProcessMemory:
     parts = [_RAY]
     parts += [_CONTROLLER] if _train(stage) else []
-    parts += [_SERVE] if stage.redis() else []
+    if queues := stage.redis():
+        parts += [_SERVE]
+        if not queues.configured_url:
+            parts += [Part("Redis", _redis(stage, queues), "queues.inline_bytes")]
     return ProcessMemory("the rest", tuple(parts))
+
+
+def _redis_text(stage: Job) -> str:
+    queues = stage.redis()
+    if queues is None:
+        return ""
+    how = "at most" if queues.payloads == "folder" else "with every payload about"
+    return f"{how} {math.ceil(_redis(stage, queues) / 2**20):,} MiB"
+
+
+def _redis(stage: Job, queues: QueueSettings) -> int:
+    values: dict[str, Any] = {name: value for name, _, value in fields_of(stage)}
+    sampling, engine = values["sampling"], values["engine"]
+    tokens = sampling.n * sampling.max_tokens + engine.max_model_len
+    return redis_bytes(queues, values["episodes"], _TOKEN * tokens)
 
 
 def _training(stage: Job, train: TrainSettings, sizes: Sizes) -> Training:

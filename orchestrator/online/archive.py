@@ -3,8 +3,9 @@
     ledger/episode-00001.jsonl.gz    one event a line: services/queues/ledger.py
 
 One file an episode, whole or not at all, before Redis forgets it; the artifact has them end to end
-as `ledger.jsonl.gz`, which is a gzip file as well. So what Redis holds of a run does not grow with
-its episodes, and what a run did is proven as it goes and not at its end.
+as `ledger.jsonl.gz`, which is a gzip file as well. Its dead letters go the same way. So what Redis
+holds of a run does not grow with its episodes, and what a run did is proven as it goes and not at
+its end.
 """
 
 from collections import Counter
@@ -12,8 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from orchestrator.online.dead_letters import keep_dead_letters
 from services.errors import DataError, LedgerError
 from services.learner.train.durable import replaced_file
+from services.queues.items import DeadLetter
 from services.queues.ledger import LedgerEvent, ledger_audit
 from services.queues.ledger_file import packed, read_ledger_file
 
@@ -24,8 +27,11 @@ class Ledgers(Protocol):
     async def ledger(self, episode: int) -> list[LedgerEvent]:
         """Every event of an episode, in order; none once it was forgotten."""
 
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Every item that kept failing, of episodes that were not forgotten."""
+
     async def forget(self, episode: int) -> None:
-        """Let go of an episode's ledger."""
+        """Let go of an episode's ledger, dead letters and payloads."""
 
 
 class LedgerArchive:
@@ -34,7 +40,8 @@ class LedgerArchive:
     def __init__(
         self, folder: Path, queues: Ledgers, planned: Callable[[int], Sequence[str]]
     ) -> None:
-        self._folder, self._queues, self._planned = folder / "ledger", queues, planned
+        self._scratch, self._folder = folder, folder / "ledger"
+        self._queues, self._planned = queues, planned
 
     async def put_away(self, episode: int) -> None:
         """Audit an episode that is over, write its file and forget it; once is enough.
@@ -51,6 +58,7 @@ class LedgerArchive:
                 f" ({len(problems)} problems); keep the run's folder and report it"
             )
         self._write(episode, events)
+        keep_dead_letters(self._scratch, episode, await self._queues.dead_letters())
         await self._queues.forget(episode)
 
     async def write_start(self) -> None:

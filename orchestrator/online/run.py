@@ -10,7 +10,7 @@ from orchestrator.artifacts.store import linked, read_artifact
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.loop import close, run_episodes
 from orchestrator.online.archive import LedgerArchive, require_training
-from orchestrator.online.dead_letters import DEAD_LETTERS, write_dead_letters
+from orchestrator.online.dead_letters import DEAD_LETTERS, join_dead_letters
 from orchestrator.online.healing import Budget
 from orchestrator.online.ports import LoopPorts, Weights
 from orchestrator.online.prompts import episode_prompts, prompt_id
@@ -64,7 +64,11 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
             await supervise(run_episodes(ports, job.episodes), parts)
             await _drained(services.learner, ports, job.episodes)
 
-        own = {"the lease on the run": lease.keep(), "redis": redis.keep_up(context.warn)}
+        own = {
+            "the lease on the run": lease.keep(),
+            "the run's keys": services.queues.keep(),
+            "redis": redis.keep_up(context.warn),
+        }
         try:
             await supervise(whole(), own)
         finally:
@@ -177,11 +181,9 @@ async def _tell_dead_letters(services: Services, context: StageContext) -> None:
     """Whatever ended the run: they say what is to be mended."""
     with contextlib.suppress(UnreachableError, ReplacedError):
         letters = await services.queues.dead_letters()
-        write_dead_letters(letters, path := context.scratch / DEAD_LETTERS)
-        if letters:
-            context.warn(
-                f"{len(letters)} prompts kept failing; they and their causes are in {path}"
-            )
+        path = context.scratch / DEAD_LETTERS
+        if count := join_dead_letters(context.scratch, letters, path):
+            context.warn(f"{count} prompts kept failing; they and their causes are in {path}")
 
 
 def _published(context: StageContext) -> int:

@@ -34,6 +34,7 @@ from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.train import background
 from services.pairs.actor import PairHandle, start_pairing
 from services.queues.client import Patience
+from services.queues.payload_folder import PAYLOADS, PayloadFolder
 from services.queues.queues import RunQueues
 from services.reward.client import GrpcScorer
 from services.reward.settings import RewardSettings
@@ -117,7 +118,8 @@ async def start_services(
         timed("engines", partial(context.run.engines.for_architecture, job.policy, job.engine))
     )
     stack.push_async_callback(_stop_engines, starting)
-    connect = partial(RunQueues.open, url, name, job.queues, epoch)
+    payloads = PayloadFolder(context.scratch / PAYLOADS)
+    connect = partial(RunQueues.open, url, name, job.queues, epoch, payloads)
     reward: RunningReward  # known once it is up
     fingerprint: str
 
@@ -142,7 +144,7 @@ async def start_services(
         stack.callback(pairing[-1].kill)
     version_store = starters.version_store()
     stack.callback(version_store.kill)
-    queues = await RunQueues.open(url, name, job.queues, epoch)
+    queues = await connect()
     stack.push_async_callback(queues.close)
     await queues.give_back_all()
     # The loop asks it all the time: what it says of an outage is enough.
@@ -220,7 +222,10 @@ async def _start_learner(
         context.scratch / "train",
         Reporter(context.run.sink),
         context.stage,
-        extras=(RunQueues.open, StorePublisher(version_store.actor)),
+        extras=(
+            partial(RunQueues.open, payloads=PayloadFolder(context.scratch / PAYLOADS)),
+            StorePublisher(version_store.actor),
+        ),
     )
     try:
         return await asyncio.wrap_future(future)

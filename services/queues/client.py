@@ -6,7 +6,6 @@ connection.py alone knows.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -131,20 +130,6 @@ class Client:
 
         return cast(list[Fields], await self._ask(read))
 
-    async def unlink(self, keys: Sequence[str]) -> None:
-        """Remove keys; the server frees their memory in the background."""
-        await self._ask(lambda: self._redis.unlink(*keys))
-
-    async def expire(self, prefix: str, seconds: int) -> None:
-        """Let every key that begins with `prefix` end after so many seconds."""
-        pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
-
-        async def walk() -> None:
-            async for key in self._redis.scan_iter(match=pattern, count=1000):
-                await self._redis.expire(key, seconds)
-
-        await self._ask(walk)
-
     async def close(self) -> None:
         """Close the connections."""
         await close(self._redis)
@@ -219,7 +204,10 @@ async def _opened(endpoint: Endpoint, timeout_s: float) -> tuple[Connection, lis
 @cache
 def _source(name: str) -> str:
     folder = files("services.queues") / "lua"
-    return (folder / "common.lua").read_text() + (folder / f"{name}.lua").read_text()
+    common, script, expiry = (
+        (folder / f"{part}.lua").read_text() for part in ("common", name, "expiry")
+    )
+    return f"{common}local function work()\n{script}end\n{expiry}"
 
 
 def _entries(reply: Any) -> list[Entry]:

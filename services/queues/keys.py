@@ -1,12 +1,16 @@
 """The names of a run's keys. All carry the run as hash tag: one script may touch several."""
 
 from dataclasses import dataclass
+from typing import get_args
+
+from services.queues.items import StreamName
 
 GROUP = "workers"
 PARKED = ("failed", "left")
 """Consumers that are none: what is given back waits under these names."""
-LAYOUT = 2
-"""Of what is written under these keys. 1 (no key says so): that of 0.1.0."""
+LAYOUT = 3
+"""Of what is written under these keys. 1 (no key says so): that of 0.1.0; 2: every payload is in
+its entry."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,18 @@ class Keys:
 
     def _key(self, *parts: str | int) -> str:
         return self.prefix + ":".join(map(str, parts))
+
+    def every(self, episodes: int) -> list[str]:
+        """Of a run of so many episodes, but for its lease, which has a term of its own."""
+        streams = [
+            key for name in get_args(StreamName) for key in (self.stream(name), self.tries(name))
+        ]
+        own = [self.epoch, self.fenced, self.episodes, self.requests, self.layout, self.dead]
+        counted = [
+            key for number in range(episodes + 1)
+            for key in (self.pairs(number), *self.account(number)[:3])
+        ]  # fmt: skip
+        return [*own, self.credits, *streams, *counted]
 
     def stream(self, name: str) -> str:
         """Work stream "prompts" or "rollouts"."""

@@ -10,27 +10,27 @@ Delivery is at least once, effect exactly once: whatever finishes an item does s
 back when the prompt is dropped or its pair trained.
 """
 
-import time
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import NoReturn, Self
 
 from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
 from services.errors import LedgerError
+from services.queues import retention
 from services.queues.client import Client, Patience, connect
 from services.queues.items import DeadLetter, Dispatched, Item, Refusal, StreamName
 from services.queues.keys import GROUP, PARKED, Keys
 from services.queues.leases import Leases
 from services.queues.ledger import LedgerEvent, reason_name
-from services.queues.reading import entries_of, read_dead_letters, read_ledger
+from services.queues.payloads import Payloads, PayloadStore
+from services.queues.reading import PairReader, read_dead_letters, read_ledger
 from services.queues.settings import QueueSettings
+from services.queues.taking import Taking
 
 _BATCH = 256
 """Outcomes in one script: the server does nothing else meanwhile."""
 _PAYLOADS = 64
 """Prompts in one script."""
-_SLICE_S = 1.0
-"""Longest single wait for new items; between two, abandoned and failed ones are looked for."""
 _STREAMS: tuple[StreamName, ...] = ("prompts", "rollouts")
 _REFUSALS: dict[bytes, Refusal] = {b"credits": "credits", b"state": "state", b"order": "order"}
 _COUNTERS = ("dispatched", "in_flight", "sampled", "scored", "paired", "trained")
@@ -39,19 +39,34 @@ _COUNTERS = ("dispatched", "in_flight", "sampled", "scored", "paired", "trained"
 class RunQueues:
     """Every method but `open` and `close` may raise UnreachableError and ResourceError."""
 
-    def __init__(self, client: Client, run: str, settings: QueueSettings) -> None:
+    def __init__(
+        self,
+        client: Client,
+        run: str,
+        settings: QueueSettings,
+        payloads: PayloadStore | None = None,
+    ) -> None:
         self._client = client
         self._keys = Keys(run)
         self._settings = settings
-        self._idle_ms = int(settings.reclaim_idle_s * 1000)
         self._leases = Leases(client, self._keys, settings.reclaim_idle_s)
+        self._payloads = Payloads(payloads, settings)
+        self._taking = Taking(client, self._keys, settings, self._leases, self._payloads)
+        self._pairs = PairReader(client, self._payloads)
 
     @classmethod
-    async def open(cls, url: str, run: str, settings: QueueSettings, epoch: int = 0) -> Self:
+    async def open(
+        cls,
+        url: str,
+        run: str,
+        settings: QueueSettings,
+        epoch: int = 0,
+        payloads: PayloadStore | None = None,
+    ) -> Self:
         """Connect, and make the streams. For use on the running event loop alone.
 
         `epoch`: of the orchestrator that works on the run; every change raises ReplacedError once
-        another has taken over. 0, for tools: never.
+        another has taken over. 0, for tools: never. `payloads`: where large ones lie.
         Raises UnreachableError past `settings.connect_timeout_s`.
         """
         client = await connect(
@@ -63,7 +78,7 @@ class RunQueues:
         except BaseException:
             await client.close()
             raise
-        return cls(client, run, settings)
+        return cls(client, run, settings, payloads)
 
     async def close(self) -> None:
         """Close the connections. What was taken and not committed goes to another worker."""
@@ -80,7 +95,9 @@ class RunQueues:
         for start in range(0, len(prompts), _PAYLOADS):
             args: list[str | bytes | int] = [self._settings.credits, episode]
             for prompt in prompts[start : start + _PAYLOADS]:
-                args += [prompt.id, prompt.index, prompt.SerializeToString()]
+                payload = prompt.SerializeToString()
+                field, value = await self._payloads.put(episode, prompt.id, payload)
+                args += [prompt.id, prompt.index, field, value]
             reply = await self._client.script(
                 "dispatch",
                 [keys.stream("prompts"), *keys.account(episode)],
@@ -103,24 +120,7 @@ class RunQueues:
 
         Raises ReplacedError when the consumer was taken for dead: see `give_back`.
         """
-        deadline = time.monotonic() + block_s
-        while True:
-            items = await self._reclaim(stream, consumer, count)
-            if len(items) < count:
-                wait = 0.0 if items else min(deadline - time.monotonic(), _SLICE_S)
-                entries = await self._client.read_group(
-                    self._keys.stream(stream), GROUP, consumer, count - len(items),
-                    int(wait * 1000),
-                )  # fmt: skip
-                items += [
-                    Item(entry, fields[b"id"].decode(), int(fields[b"episode"]),
-                         fields[b"payload"], consumer)
-                    for entry, fields in entries
-                ]  # fmt: skip
-            for item in items:
-                self._leases.hold(stream, item)
-            if items or time.monotonic() >= deadline:
-                return items
+        return await self._taking.take(stream, consumer, count, block_s)
 
     async def commit_rollout(self, item: Item, rollout: Rollout) -> bool:
         """A prompt is sampled: hand its rollout to pairing. False: that was done before."""
@@ -150,7 +150,7 @@ class RunQueues:
         True: it failed `settings.max_failures` times by now; it is in the dead letters with
         `error`, dropped with the reason DEAD_LETTER, and its credit is back.
         """
-        return await self._fail(stream, item, self._settings.max_failures, error)
+        return await self._taking.fail(stream, item, error)
 
     async def give_back(self, stream: StreamName, consumer: str, died: bool) -> int:
         """A consumer is gone: hand what it holds to whoever takes next; returns how much that is.
@@ -176,11 +176,11 @@ class RunQueues:
         return given
 
     async def pairs(self, episode: int) -> list[PreferencePair]:
-        """The kept pairs of an episode in canonical order: by the index of their prompt."""
-        pairs = [
-            PreferencePair.FromString(fields[b"payload"])
-            async for _, fields in entries_of(self._client, self._keys.pairs(episode))
-        ]
+        """The kept pairs of an episode in canonical order: by the index of their prompt.
+
+        Raises DataError for one that lies outside of Redis and is missing or damaged.
+        """
+        pairs = await self._pairs.read(self._keys.pairs(episode))
         return sorted(pairs, key=lambda pair: pair.prompt.index)
 
     async def dropped(self, episode: int) -> dict[str, str]:
@@ -240,66 +240,42 @@ class RunQueues:
         return await read_ledger(self._client, self._keys.ledger(episode), episode)
 
     async def forget(self, episode: int) -> None:
-        """An episode is over and its ledger is elsewhere: keep its state and counters alone."""
+        """An episode is over, its ledger and dead letters are elsewhere: keep its state and
+        counters alone."""
         keys = self._keys
-        await self._client.unlink([keys.ledger(episode), keys.steps(episode), keys.pairs(episode)])
+        whole = [keys.ledger(episode), keys.steps(episode), keys.pairs(episode)]
+        await self._client.script("forget", [keys.dead, *whole], [episode])
+        await self._payloads.forget(episode)
 
-    async def expire(self, seconds: int) -> None:
-        """Let Redis forget the run, episodes included, after so many seconds."""
-        await self._client.expire(self._keys.prefix, seconds)
+    async def expire(self, seconds: int | None) -> None:
+        """Let Redis forget the run, episodes included, after so many seconds; None: never."""
+        await retention.expire(self._client, self._keys, seconds)
+
+    async def keep(self) -> NoReturn:
+        """Keep Redis from forgetting the run: it does `settings.expire_s` after this ends."""
+        await retention.keep(self._client, self._keys, self._settings.expire_s)
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Every item that kept failing, oldest first."""
-        return await read_dead_letters(self._client, self._keys.dead)
+        return await read_dead_letters(self._client, self._keys.dead, self._payloads)
 
     async def _commit(
         self, stream: StreamName, item: Item, output: bytes, events: list[tuple[str, str]]
     ) -> bool:
         keys = self._keys
         downstream = keys.stream("rollouts") if stream == "prompts" else keys.pairs(item.episode)
+        field, value = "", b""
+        if output:
+            field, value = await self._payloads.put(item.episode, item.prompt_id, output)
         reply = await self._client.script(
             "commit",
             [keys.stream(stream), downstream, keys.tries(stream), keys.fenced,
              *keys.account(item.episode)],
-            [GROUP, item.entry_id, item.consumer, item.prompt_id, item.episode, output,
+            [GROUP, item.entry_id, item.consumer, item.prompt_id, item.episode, field, value,
              *(text for event in events for text in event)],
         )  # fmt: skip
         self._leases.let_go(stream, item)
         return bool(reply)
-
-    async def _fail(self, stream: StreamName, item: Item, allowed: int, error: str) -> bool:
-        keys = self._keys
-        reply = await self._client.script(
-            "fail",
-            [keys.stream(stream), keys.dead, keys.tries(stream), *keys.account(item.episode)],
-            [GROUP, item.entry_id, item.consumer, allowed, item.prompt_id, item.episode, stream,
-             error, self._idle_ms, int(self._settings.retry_s * 1000)],
-        )  # fmt: skip
-        self._leases.let_go(stream, item)
-        return bool(reply)
-
-    async def _reclaim(self, stream: StreamName, consumer: str, count: int) -> list[Item]:
-        reply = await self._client.script(
-            "reclaim",
-            [self._keys.stream(stream), self._keys.tries(stream), self._keys.fenced],
-            [GROUP, consumer, self._idle_ms, count, *self._leases.entries(stream, consumer)],
-        )
-        items = []
-        for entry, id_, episode, payload, deaths, holder in reply:
-            item = Item(entry.decode(), id_.decode(), int(episode), payload, consumer, deaths)
-            if deaths < self._settings.max_deaths:
-                items.append(item)
-            else:
-                await self._fail(
-                    stream,
-                    item,
-                    0,
-                    f"{deaths} workers ended while they held it, the last was {holder.decode()}: "
-                    "it seems to end them",
-                )
-        if reply and not items:  # those that had to wait for the one that is buried now
-            return await self._reclaim(stream, consumer, count)
-        return items
 
 
 def _contradiction(episode: int, version: int, id_: str, found: str) -> LedgerError:

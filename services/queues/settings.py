@@ -40,6 +40,14 @@ class QueueSettings(Settings):
     lease_s: Operational[float] = Field(15.0, ge=1.0)
     """How long a run stays its orchestrator's when that is no longer heard of: nobody else takes it
     over before."""
+    payloads: Operational[Literal["folder", "redis"]] = "folder"
+    """Where prompts, rollouts and pairs wait that are larger than `inline_bytes`: in a folder in
+    the run's own, which every node has to see, or in Redis as well."""
+    inline_bytes: Operational[int] = Field(65_536, ge=0)
+    """Up to so many bytes they are in Redis. What it holds of a run at most, --dry-run says."""
+    expire_s: Operational[int] = Field(30 * 86_400, ge=0)
+    """Redis forgets a run that failed or was killed when nobody has gone on with it for so long;
+    0: never. What a checkpoint holds is safe. A finished run is kept for a day."""
     outage_s: Operational[float] = Field(300.0, ge=0.0)
     """How long a running run waits for a Redis that went away: a restart, a failover."""
     connect_timeout_s: Operational[float] = Field(5.0, gt=0.0)

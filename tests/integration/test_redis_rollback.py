@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,15 @@ from services.queues.client import Patience
 from services.queues.embedded import EmbeddedRedis
 from services.queues.ledger import ledger_audit
 from services.queues.ledger_file import read_ledger_file
+from services.queues.payload_folder import PayloadFolder
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 from services.weights.manifest import build_manifest
 from tests.fake_engine import FakeEngine
 from tests.integration.test_whole_loop import EPISODES, World
 
-QUEUES = QueueSettings(credits=32, outage_s=60.0, reclaim_idle_s=2.0)
+QUEUES = QueueSettings(credits=32, outage_s=60.0, reclaim_idle_s=2.0, inline_bytes=0)
+"""Every payload lies outside of Redis, where there is a place for it."""
 PATIENCE = Patience(60.0)
 
 
@@ -63,6 +66,7 @@ class Learner:
 
     url: str
     run: str
+    payloads: PayloadFolder | None
     checkpoint: list[Trained] = field(default_factory=list)
     """What outlives everything: by episode."""
     _version: threading.Condition = field(default_factory=threading.Condition)
@@ -75,7 +79,8 @@ class Learner:
         settings = OnlineDPOSettings.model_construct(
             episodes=EPISODES.model_copy(update={"timeout_s": 60.0}), queues=QUEUES
         )
-        queues = EpisodeQueues(settings, place, RunQueues.open, Worker.current(0))
+        connect = partial(RunQueues.open, payloads=self.payloads)
+        queues = EpisodeQueues(settings, place, connect, Worker.current(0))
         queues.make_good(0, lambda episode: self.checkpoint[episode - 1])
         for episode in range(1, EPISODES.count + 1):
             sampled = None
@@ -112,18 +117,20 @@ class Falling(World):
         await LedgerArchive(self.folder, self.queues, self.planned().__getitem__).put_away(episode)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize("seed", range(3))
 async def test_no_prompt_is_lost_or_trained_twice_when_redis_loses_its_last_writes(
-    seed: int, tmp_path: Path
+    seed: int, outside: bool, tmp_path: Path
 ) -> None:
+    payloads = PayloadFolder(tmp_path / "payloads") if outside else None
     rng = random.Random(seed)
     server = Server(tmp_path / "redis")
     url, run = server.redis.url, f"fall-{seed}"
-    queues = await RunQueues.open(url, run, QUEUES)
+    queues = await RunQueues.open(url, run, QUEUES, 0, payloads)
     store = await EpisodeStore.open(url, run, 5.0, 0, PATIENCE)
     await store.create(EPISODES.count, EPISODES.prompts)
     world = Falling(queues, store, run, [FakeEngine(worker_id="rollout-0", steps=30)])
-    world.learner, world.folder = Learner(url, run), tmp_path
+    world.learner, world.folder = Learner(url, run, payloads), tmp_path
     learning = asyncio.create_task(asyncio.to_thread(world.learner.work))
 
     async def play() -> None:
@@ -155,6 +162,8 @@ async def test_no_prompt_is_lost_or_trained_twice_when_redis_loses_its_last_writ
         assert kinds["trained"] == len(done.trained)
         assert set(done.dropped.values()) <= {"TIE", "SINGLE_ANSWER", "MARGIN"}
     assert [done.episode for done in held] == list(range(1, EPISODES.count + 1))
+    assert not list(tmp_path.glob("dead/*"))
+    assert len(list(tmp_path.glob("payloads/*"))) == outside * EPISODES.count  # none goes so soon
     await queues.close()
     await store.close()
     server.redis.stop()

@@ -105,7 +105,7 @@ async def test_a_server_that_lost_the_lease_gives_it_back_to_its_holder(
     redis_url: str, run_name: str
 ) -> None:
     lease = await take(redis_url, run_name)
-    await lease._client.unlink(lease._keys)
+    await lease._client._redis.unlink(*lease._keys)
     queues = await RunQueues.open(redis_url, run_name, QueueSettings(), lease.epoch)
     await queues.take("prompts", "rollout-0.1", 1, 0.0)  # nobody newer is known: not refused
     with pytest.raises(TimeoutError):

@@ -18,6 +18,8 @@ from services.learner.memory import Training, learner_memory
 from services.learner.settings import TrainSettings
 from services.memory_plan import GIB, Part, ProcessMemory
 from services.model_size import ModelSize
+from services.queues.memory import redis_bytes
+from services.queues.settings import EpisodeSettings, QueueSettings
 from services.reward.memory import reward_memory
 from services.reward.settings import ModelReward, RewardSettings
 from services.rollout.memory import engine_memory
@@ -329,3 +331,38 @@ def test_the_table_names_the_fullest_stage_part_by_part(tmp_path: Path) -> None:
     assert lines[6] == "online_dpo, part by part:"
     assert lines[7].startswith("   learner ")
     assert "float32 moments 3.7" in lines[7]
+
+
+def test_redis_is_bounded_by_what_may_be_in_flight() -> None:
+    def held(prompts: int, *, credits: int = 512, staleness: int = 0, **queues: Any) -> int:
+        """Payloads at most, by what a byte more of each makes."""
+        episodes = EpisodeSettings(
+            count=100, prompts=prompts, max_staleness=staleness, in_flight=64, max_failed=0.25
+        )
+        sizes = [
+            redis_bytes(QueueSettings(credits=credits, inline_bytes=n, **queues), episodes, n)
+            for n in (0, 4000)
+        ]
+        return (sizes[1] - sizes[0]) // 5000
+
+    # One episode that is not archived yet, one that is sampled, and 4 calls of 64 at a time.
+    assert held(128) == 2 * 128 + 4 * 64
+    assert held(128, staleness=1, payloads="redis") == 3 * 128 + 4 * 64
+    # Credits bound it, but for dead letters, which have given theirs back.
+    assert held(512) == 512 + 2 * (128 + 64) + 4 * 64
+    assert held(8) == 2 * 8 + 4 * 2 * 8
+
+
+def test_what_redis_holds_is_said_and_counts_where_it_is_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    stages = recipe(tmp_path).expand()
+    own = plan_memory(stages)
+    assert [plan.redis for plan in own] == ["", "", "", "at most 49 MiB"]
+    lines = memory_table(own, Room(None, None), [1, 2, 3, 4])
+    assert lines[-1] == "Redis holds at most 49 MiB of online_dpo"
+    monkeypatch.setenv("REDIS_URL", "redis://elsewhere")
+    elsewhere = plan_memory(stages)
+    assert elsewhere[3].redis == own[3].redis
+    assert own[3].host - elsewhere[3].host == parts(own[3].processes[-1])["Redis"] > 48 * 2**20

@@ -1,6 +1,7 @@
 -- Put before every other script (see client.py). The first key and argument are its own: the run's
 -- epoch, and the caller's (0: of nobody's run, such as a tool's).
-local newest, epoch = redis.call('GET', table.remove(KEYS, 1)), tonumber(table.remove(ARGV, 1))
+local epoch_key = table.remove(KEYS, 1)
+local newest, epoch = redis.call('GET', epoch_key), tonumber(table.remove(ARGV, 1))
 if epoch > 0 and tonumber(newest or '0') > epoch then return redis.error_reply('EPOCH ' .. newest) end
 
 -- The account of an episode, four keys from KEYS[first]: the episode's hash, its ledger, the last

@@ -17,9 +17,9 @@ if allowed > 0 then
   end
 end
 local tries = redis.call('HMGET', KEYS[3], 'failures:' .. entry, 'deaths:' .. entry)
-local payload = redis.call('XRANGE', KEYS[1], entry, entry)[1][2][6]
+local fields = redis.call('XRANGE', KEYS[1], entry, entry)[1][2]
 redis.call('XADD', KEYS[2], '*', 'stream', ARGV[7], 'id', id, 'episode', ARGV[6],
-  'failures', tries[1] or 0, 'deaths', tries[2] or 0, 'error', ARGV[8], 'payload', payload)
+  'failures', tries[1] or 0, 'deaths', tries[2] or 0, 'error', ARGV[8], fields[5], fields[6])
 finish(KEYS[1], group, entry, KEYS[3])
 local account = account_at(4)
 happened(account, 'dropped', id, 'DEAD_LETTER')

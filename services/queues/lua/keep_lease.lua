@@ -8,7 +8,7 @@ local newest = tonumber(redis.call('GET', KEYS[2]) or '0')
 if (held[1] and held[1] ~= ARGV[1]) or newest > tonumber(ARGV[4]) then
   return held[2] or 'nobody'
 end
-redis.call('SET', KEYS[2], ARGV[4])
+redis.call('SET', KEYS[2], ARGV[4], 'KEEPTTL')
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'holder', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return ''

@@ -3,8 +3,8 @@
 -- KEYS: input, tries of its items, consumers taken for dead
 -- ARGV: group, consumer, idle ms of an abandoned item, count, then every entry the caller holds:
 --       what its consumer name took beside these, a dead predecessor took, or a commit was lost
--- Returns {entry, id, episode, payload, deaths, consumer that held it} of each; the error FENCED
--- for a consumer whose items were given back.
+-- Returns {entry, id, episode, field and value (see payloads.py), deaths, consumer that held it} of
+-- each; the error FENCED for a consumer whose items were given back.
 --
 -- An item that two workers died with comes alone, without another such: so the one that ends its
 -- workers is found, and those that were only near it are not blamed.
@@ -32,7 +32,7 @@ local function claim(pending, idle)
         held[entry] = true
         suspect = suspect or deaths > 1
         local fields = claimed[2]
-        table.insert(taken, {entry, fields[2], fields[4], fields[6], deaths, holder})
+        table.insert(taken, {entry, fields[2], fields[4], fields[5], fields[6], deaths, holder})
       end
     end
   end
