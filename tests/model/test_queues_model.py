@@ -1,0 +1,350 @@
+"""The queues of a run against a model, in whatever order things happen to them.
+
+Workers take, commit, commit again, fail, die, stand still and come back; the orchestrator is
+replaced; the learner trains, and commits what its checkpoint holds; Redis falls back to what it
+held earlier, and nobody who wrote to it does. After each step the server holds what the model does,
+and in the end every prompt of every episode was trained or dropped, once.
+"""
+
+import copy
+import sys
+from typing import get_args
+
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
+
+from pairloop.data.v1.pair_pb2 import DropReason
+from services.errors import LedgerError, ReplacedError, StateError
+from services.queues.items import StreamName
+from services.queues.ledger import ledger_audit
+from services.states import HELD, State
+from tests.integration.test_queues import pair_of, rollout_of
+from tests.integration.test_queues_episodes import change
+from tests.model.conftest import profile
+from tests.model.run_model import RefusedError
+from tests.model.take_model import taken
+from tests.model.world import EPISODES, PROMPTS, SETTINGS, WORKERS, Delivery, World, Worker
+
+SCORED = [("scored", "")]
+DROPS = {"TIE": SCORED, "MARGIN": SCORED, "SINGLE_ANSWER": []}
+"""What a rollout may be dropped for, and the steps before."""
+streams = st.sampled_from(get_args(StreamName))
+episodes = st.integers(1, EPISODES)
+workers = st.integers(0, WORKERS - 1)
+recent = st.integers(0, 5)
+
+
+class QueuesMachine(World):
+    # The orchestrator.
+
+    @rule(number=episodes, first=st.integers(-2, 2), count=st.integers(1, PROMPTS))
+    def dispatch(self, number: int, first: int, count: int) -> None:
+        """Some of the prompts from about the first that is missing on, once the episode before has
+        all of its own: else the two might wait for each other's credits.
+        """
+        before = self.run.episodes.get(number - 1)
+        if before and before.counters()["dispatched"] < PROMPTS:
+            return
+        known = self.run.episodes[number].counters()["dispatched"]
+        some = self.prompts[number][max(0, known + first) :][:count]
+        if not some:
+            return
+        expected = self.run.dispatch(number, [(prompt.index, prompt.id) for prompt in some])
+        sent = self.do(self.queues.dispatch(number, some))
+        assert (sent.sent, sent.known, sent.refused) == expected
+
+    @rule(number=episodes, to=st.sampled_from([State.SAMPLING, State.PUBLISHING, State.COMPLETED]))
+    def move(self, number: int, to: State) -> None:
+        try:
+            self.run.move(number, to)
+        except RefusedError:
+            self.refused(self.store.move(number, to), StateError)
+        else:
+            self.do(self.store.move(number, to))
+
+    @rule(number=episodes)
+    def train(self, number: int) -> None:
+        """Tried at any time: the server knows whether all of the episode is there."""
+        self.move(number, State.TRAINING)
+
+    @rule(number=episodes)
+    def pause(self, number: int) -> None:
+        to = {"PENDING": "PAUSED", "SAMPLING": "PAUSING"}.get(self.run.episodes[number].state)
+        if to is None:
+            self.refused(self.store.pause(number, change("")), StateError)
+        else:
+            self.run.move(number, to)
+            self.do(self.store.pause(number, change("")))
+
+    @rule(number=episodes)
+    def resume(self, number: int) -> None:
+        episode = self.run.episodes[number]
+        if episode.state not in HELD:
+            self.refused(self.store.resume(number, change("")), StateError)
+        else:
+            self.run.move(number, episode.paused_from)
+            self.do(self.store.resume(number, change("")))
+
+    @rule(number=episodes)
+    def publish(self, number: int) -> None:
+        if self.run.episodes[number].state in ("PUBLISHING", "COMPLETED"):
+            if self.run.episodes[number].archived is None:
+                expected = self.run.published(number, number)
+                assert self.do(self.queues.published(number, number)) == expected
+
+    @rule(number=episodes)
+    def put_away(self, number: int) -> None:
+        """Once more where Redis forgot that it was."""
+        episode = self.run.episodes[number]
+        if episode.state == "COMPLETED" and episode.archived is None:
+            ids = [prompt.id for prompt in self.prompts[number]]
+            events = self.do(self.queues.ledger(number))
+            assert ledger_audit(events, {number: ids}) == []
+            counted = self.do(self.queues.counters(number))
+            lost = sum(n for name, n in counted.items() if name.startswith("dropped:"))
+            assert counted["dispatched"] == counted["trained"] + lost == PROMPTS
+            assert sorted(self.checkpoint[number][0]) == sorted(episode.having("trained"))
+            self.do(self.queues.forget(number))
+            self.run.forget(number)
+
+    @rule()
+    def another_orchestrator_takes_over(self) -> None:
+        self.lease_run()
+        self.store = self.open_store()
+        self.open_queues()
+        self.give_back_all()
+        self.workers = [self.new_worker() for _ in range(WORKERS)]
+
+    @rule()
+    def orchestrator_renews(self) -> None:
+        self.keep_lease()
+
+    # The workers.
+
+    @rule(who=workers, stream=streams, count=st.integers(1, 3))
+    def take(self, who: int, stream: StreamName, count: int) -> None:
+        self.take_by(self.workers[who], stream, count)
+
+    @rule(which=recent, stream=streams)
+    def a_late_one_takes(self, which: int, stream: StreamName) -> None:
+        if which < len(self.deliveries):
+            self.take_by(self.deliveries[-1 - which].worker, stream, 1)
+
+    def take_by(self, worker: Worker, stream: StreamName, count: int) -> None:
+        call = worker.queues.take(stream, worker.name, count, 0.0)
+        if self.older(worker.epoch) or worker.name in self.run.fenced:
+            self.refused(call, ReplacedError)
+            return
+        dead = len(self.run.dead)
+        items = self.do(call)
+        if stream not in self.run.grouped:  # the server lost it; by now it is there again
+            assert items == []
+            self.run.grouped.add(stream)
+            return
+        buried = [letter.prompt_id for letter in self.do(self.queues.dead_letters())[dead:]]
+        renewed = worker.renewed[stream]
+        taken(self.run, stream, worker.name, renewed, count, items, buried)
+        renewed.update(item.entry_id for item in items)
+        self.deliveries += [Delivery(stream, item, worker) for item in items]
+
+    @rule(which=recent, end=st.sampled_from(["paired", "paired", "paired", *DROPS]))
+    def commit(self, which: int, end: str) -> None:
+        """Of what was delivered lately, also what was committed or lost since."""
+        if which < len(self.deliveries):
+            self.commit_one(self.deliveries[-1 - which], end)
+
+    def commit_one(self, delivery: Delivery, end: str) -> None:
+        worker, item, queues = delivery.worker, delivery.item, delivery.worker.queues
+        if delivery.stream == "prompts":
+            events = [("sampled", worker.name)]
+            call = queues.commit_rollout(item, rollout_of(item, worker.name))
+        elif end == "paired":
+            events, call = [*SCORED, (end, "0-0")], queues.commit_pair(item, pair_of(item))
+        else:
+            events = [*DROPS[end], ("dropped", end)]
+            call = queues.commit_drop(item, DropReason.Value(f"DROP_REASON_{end}"))
+        try:
+            if self.older(worker.epoch):
+                raise RefusedError
+            expected = self.run.commit(delivery.stream, item.entry_id, worker.name, events)
+        except RefusedError:
+            self.refused(call, ReplacedError)
+        else:
+            assert self.do(call) == expected
+            worker.renewed[delivery.stream].discard(item.entry_id)
+
+    @rule(which=recent)
+    def fail(self, which: int) -> None:
+        if which >= len(self.deliveries):
+            return
+        delivery = self.deliveries[-1 - which]
+        worker, item = delivery.worker, delivery.item
+        call = worker.queues.fail(delivery.stream, item, "on purpose")
+        if self.older(worker.epoch):
+            self.refused(call, ReplacedError)
+            return
+        expected = self.run.fail(delivery.stream, item.entry_id, worker.name)
+        assert self.do(call) == expected
+        worker.renewed[delivery.stream].discard(item.entry_id)
+
+    @rule(who=workers, died=st.booleans())
+    def ends(self, who: int, died: bool) -> None:
+        """As the orchestrator sees it: the old one may still send something."""
+        old = self.workers[who]
+        for stream in get_args(StreamName):
+            expected = self.run.give_back(stream, old.name, died)
+            assert self.do(self.queues.give_back(stream, old.name, died)) == expected
+        self.workers[who] = self.new_worker()
+
+    @rule(who=workers)
+    def starts_again_under_its_name(self, who: int) -> None:
+        self.workers[who] = self.new_worker(self.workers[who].name)
+
+    @rule(which=recent)
+    def stands_still(self, which: int) -> None:
+        """It renews nothing of what it holds, for long."""
+        if which >= len(self.deliveries):
+            return
+        name = self.deliveries[-1 - which].worker.name
+        for stream, items in self.run.streams.items():
+            held = [item for item in items if item.holder == name]
+            self.server.grow_old(stream, [(item.entry, name) for item in held])
+            for item in held:
+                item.stale = True
+
+    @rule(which=recent)
+    def renews(self, which: int) -> None:
+        if which >= len(self.deliveries):
+            return
+        worker = self.deliveries[-1 - which].worker
+        for stream in get_args(StreamName):
+            held = dict.fromkeys(worker.renewed[stream], worker.name)
+            call = worker.queues._leases._renew_stream(stream, held)
+            if held and self.older(worker.epoch):
+                self.refused(call, ReplacedError)
+                continue
+            self.do(call)
+            for entry in held:
+                item = self.run.found(stream, entry)
+                if item and item.holder == worker.name:
+                    item.stale = False
+                else:
+                    worker.renewed[stream].discard(entry)
+            assert set(worker.queues._leases.entries(stream, worker.name)) == (
+                worker.renewed[stream]
+            )
+
+    # The learner.
+
+    @rule(number=episodes, left_out=st.booleans())
+    def learn(self, number: int, left_out: bool) -> None:
+        """Trains on what is there; one pair may be too long for it."""
+        episode = self.run.episodes[number]
+        if episode.state not in ("TRAINING", "PUBLISHING") or number in self.checkpoint:
+            return
+        pairs = [pair.id for pair in self.do(self.queues.pairs(number))]
+        assert pairs == sorted(episode.having("paired"))
+        dropped = self.do(self.queues.dropped(number))
+        if left_out and pairs:
+            dropped[pairs.pop()] = "TOO_LONG"
+        self.learned[number] = (pairs, dropped)
+
+    @rule(number=episodes)
+    def checkpoint_and_commit(self, number: int) -> None:
+        """Episode by episode; what is lost is committed again, from the first that is not over."""
+        if number in self.learned and number == len(self.checkpoint) + 1:
+            self.checkpoint[number] = self.learned[number]
+        if number in self.checkpoint:
+            self.commit_outcome(number, *self.checkpoint[number])
+
+    def commit_outcome(self, number: int, trained: list[str], dropped: dict[str, str]) -> None:
+        call = self.queues.commit_trained(number, number, trained, dropped)
+        try:
+            expected = self.run.commit_trained(number, number, trained, dropped)
+        except RefusedError:
+            self.refused(call, LedgerError)
+        else:
+            assert self.do(call) == expected
+
+    @precondition(lambda self: self.checkpoint)
+    @rule(number=episodes, place=st.integers(0, PROMPTS - 1))
+    def contradict(self, number: int, place: int) -> None:
+        """A learner that says otherwise of one prompt that was committed as trained."""
+        trained, dropped = self.checkpoint.get(number, ([], {}))
+        if place < len(trained) and trained[place] in self.run.episodes[number].having("trained"):
+            others = [id_ for id_ in trained if id_ != trained[place]]
+            self.commit_outcome(number, others, {trained[place]: "TOO_LONG", **dropped})
+
+    # The server.
+
+    @rule()
+    def save(self) -> None:
+        self.saved = (self.server.save(), copy.deepcopy(self.run))
+
+    @rule()
+    def fall_back(self) -> None:
+        """A checkpoint is written before Redis is told of it, so it may know less, never more."""
+        saved, run = self.saved
+        self.server.fall_back(saved)
+        self.run = copy.deepcopy(run)
+
+    @invariant()
+    def the_server_holds_what_the_model_does(self) -> None:
+        self.server.compare(self.run)
+
+    def teardown(self) -> None:
+        try:
+            if sys.exc_info()[0] is None:
+                self.finish()
+        finally:
+            self.close()
+
+    def finish(self) -> None:
+        """Everything goes on to its end, whatever happened before."""
+        self.another_orchestrator_takes_over()
+        for number in self.run.episodes:
+            if self.run.episodes[number].state in HELD:
+                self.resume(number)
+            for _ in range(40):
+                self.go_on(number)
+                self.server.compare(self.run)
+            assert self.run.episodes[number].archived is not None
+        assert self.do(self.queues.credits_in_use()) == 0
+        assert all(not items for items in self.run.streams.values())
+
+    @rule(number=episodes, turns=st.integers(1, 6))
+    def all_goes_well_for_a_while(self, number: int, turns: int) -> None:
+        for _ in range(turns):
+            self.go_on(number)
+            self.server.compare(self.run)
+
+    def go_on(self, number: int) -> None:
+        """As loop, learner and workers do: a step of each."""
+        state = self.run.episodes[number].state
+        if number in self.checkpoint and state != "COMPLETED":
+            self.checkpoint_and_commit(number)
+        if state == "PENDING":
+            self.move(number, State.SAMPLING)
+        elif state == "SAMPLING":
+            self.dispatch(number, 0, PROMPTS)
+            for stream in get_args(StreamName):
+                before = len(self.deliveries)
+                self.server.compare(self.run)
+                self.take_by(self.workers[0], stream, 2)
+                for delivery in self.deliveries[before:]:
+                    self.commit_one(delivery, "paired")
+            self.train(number)
+        elif state == "TRAINING":
+            self.move(number, State.PUBLISHING)
+        elif state == "PUBLISHING":
+            self.publish(number)
+            self.learn(number, left_out=False)
+            self.checkpoint_and_commit(number)
+            self.move(number, State.COMPLETED)
+        else:
+            self.publish(number)
+            self.put_away(number)
+
+
+def test_the_queues_do_what_their_model_does(redis_url: str) -> None:
+    run_state_machine_as_test(lambda: QueuesMachine(redis_url), settings=profile(60, 40))

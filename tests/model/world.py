@@ -1,0 +1,146 @@
+"""A run on a real server, its model, and who works on it; the rules are in test_queues_model.py."""
+
+import asyncio
+import copy
+import uuid
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import redis
+from hypothesis.stateful import RuleBasedStateMachine
+
+from orchestrator.episodes import EpisodeStore
+from pairloop.data.v1.rollout_pb2 import Prompt
+from services.errors import PairloopError
+from services.queues.client import Client, connect
+from services.queues.items import Item, StreamName
+from services.queues.keys import Keys
+from services.queues.leases import Leases
+from services.queues.queues import RunQueues
+from services.queues.run_lease import RunLease
+from services.queues.settings import QueueSettings
+from tests.model.observed import STREAMS, Saved, Server
+from tests.model.run_model import PARKED, Episode, Run
+
+EPISODES, PROMPTS, WORKERS = 2, 4, 3
+SETTINGS = QueueSettings(credits=5, max_failures=2, max_deaths=3, reclaim_idle_s=3000.0)
+"""No lease runs out by the clock, and nothing is renewed by it."""
+T = TypeVar("T")
+Outcome = tuple[list[str], dict[str, str]]
+"""Of an episode: what was trained, and why the others were not."""
+
+
+@dataclass
+class Worker:
+    """One consumer, in a process of its own."""
+
+    name: str
+    epoch: int
+    queues: RunQueues
+    renewed: dict[str, set[str]] = field(
+        default_factory=lambda: {stream: set() for stream in STREAMS}
+    )
+
+
+@dataclass
+class Delivery:
+    """An item that a worker has in mind, whatever became of it since."""
+
+    stream: StreamName
+    item: Item
+    worker: Worker
+
+
+class World(RuleBasedStateMachine):
+    """Only `run` falls back with the server."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url, self.name = url, f"model-{uuid.uuid4().hex[:12]}"
+        self.runner, self.opened = asyncio.Runner(), list[RunQueues | EpisodeStore | Client | Leases]()
+        self.server = Server(redis.Redis.from_url(url), Keys(self.name))
+        self.run = Run(
+            {number: Episode(PROMPTS) for number in range(1, EPISODES + 1)},
+            SETTINGS.credits, SETTINGS.max_failures, SETTINGS.max_deaths,
+        )  # fmt: skip
+        self.prompts = {
+            number: [
+                Prompt(id=f"e{number}/p{index}", episode=number, index=index)
+                for index in range(PROMPTS)
+            ]
+            for number in self.run.episodes
+        }
+        self.born = 0
+        self.deliveries = list[Delivery]()
+        self.learned, self.checkpoint = dict[int, Outcome](), dict[int, Outcome]()
+        self.tool = self.do(connect(url, 5.0, (Keys(self.name).epoch, 0)))
+        self.opened.append(self.tool)
+        self.lease_run()
+        self.store = self.open_store()
+        self.do(self.store.create(EPISODES, PROMPTS))
+        self.saved: tuple[Saved, Run] = (self.server.save(), copy.deepcopy(self.run))
+        self.open_queues()
+        self.workers = [self.new_worker() for _ in range(WORKERS)]
+
+    def do(self, call: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(call)
+
+    def refused(self, call: Coroutine[Any, Any, Any], error: type[PairloopError]) -> None:
+        try:
+            self.do(call)
+        except error:
+            return
+        raise AssertionError(f"no {error.__name__}")
+
+    def lease_run(self) -> None:
+        """An orchestrator takes the run, whoever has it."""
+        self.lease = RunLease(self.tool, self.name, 3000.0)
+        said = [*self.lease._said(), 1]
+        self.lease.epoch = int(self.do(self.tool.script("lease", self.lease._keys, said))[0])
+        self.run.epoch += 1
+        assert self.lease.epoch == self.run.epoch
+
+    def keep_lease(self) -> None:
+        said = [*self.lease._said(), self.lease.epoch]
+        taken = self.do(self.tool.script("keep_lease", self.lease._keys, said))
+        assert not taken, "nobody took it since"
+        self.run.epoch = self.lease.epoch
+
+    def open_queues(self) -> None:
+        """The orchestrator's; its workers' are on the same connection."""
+        self.queues = self.do(RunQueues.open(self.url, self.name, SETTINGS, self.lease.epoch))
+        self.opened.append(self.queues)
+        self.run.grouped |= set(STREAMS)
+
+    def open_store(self) -> EpisodeStore:
+        store = self.do(EpisodeStore.open(self.url, self.name, 5.0, self.lease.epoch))
+        self.opened.append(store)
+        return store
+
+    def new_worker(self, name: str = "") -> Worker:
+        self.born += not name
+        queues = RunQueues(self.queues._client, self.name, SETTINGS)
+        self.opened.append(queues._leases)
+        return Worker(name or f"w{self.born}", self.lease.epoch, queues)
+
+    def older(self, epoch: int) -> bool:
+        """Whether another orchestrator has taken over since, as far as the server knows."""
+        return epoch < self.run.epoch
+
+    def give_back_all(self) -> None:
+        """As an orchestrator does that begins: nobody whom it did not start is there any more."""
+        given = 0
+        for stream, items in self.run.streams.items():
+            # A server knows one that found nothing, or does not: that depends on its version.
+            known = self.server.consumers(stream) - {*PARKED}
+            assert {item.holder for item in items} <= known | {*PARKED, ""}
+            given += sum(self.run.give_back(stream, name, died=False) for name in known)
+        assert self.do(self.queues.give_back_all()) == given
+
+    def close(self) -> None:
+        for each in reversed(self.opened):
+            self.do(each.close())
+        self.runner.close()
+        self.server.forget()
+        self.server.redis.close()
