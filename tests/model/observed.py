@@ -38,9 +38,9 @@ class Server:
     def grow_old(self, stream: str, entries: list[tuple[str, str]]) -> None:
         """Nobody has renewed these for a day: entry and who holds it."""
         for entry, holder in entries:
-            self.redis.execute_command(
-                "XCLAIM", self.keys.stream(stream), GROUP, holder, 0, entry, "IDLE", 86400000, "JUSTID"
-            )  # fmt: skip
+            self.redis.xclaim(
+                self.keys.stream(stream), GROUP, holder, 0, [entry], idle=86400000, justid=True
+            )
 
     def consumers(self, stream: str) -> set[str]:
         found = self.redis.xinfo_consumers(self.keys.stream(stream), GROUP)

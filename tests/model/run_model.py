@@ -84,9 +84,7 @@ class Run:
     max_failures: int
     max_deaths: int
     epoch: int = 0
-    streams: dict[str, list[Entry]] = field(
-        default_factory=lambda: {"prompts": [], "rollouts": []}
-    )
+    streams: dict[str, list[Entry]] = field(default_factory=lambda: {"prompts": [], "rollouts": []})
     grouped: set[str] = field(default_factory=set)
     """Streams that somebody has read."""
     fenced: set[str] = field(default_factory=set)
@@ -99,9 +97,7 @@ class Run:
             for episode in self.episodes.values()
         )
 
-    def dispatch(
-        self, number: int, prompts: Iterable[tuple[int, str]]
-    ) -> tuple[int, int, str]:
+    def dispatch(self, number: int, prompts: Iterable[tuple[int, str]]) -> tuple[int, int, str]:
         episode, sent, known = self.episodes[number], 0, 0
         if episode.state != "SAMPLING":
             return 0, 0, "state"
@@ -121,8 +117,10 @@ class Run:
     def found(self, stream: str, entry: str) -> Entry | None:
         return next((each for each in self.streams[stream] if each.entry == entry), None)
 
-    def commit(self, stream: str, entry: str, consumer: str, events: Sequence[tuple[str, str]]) -> bool:
-        """Whoever is first, also who lost the item to another meanwhile; but nobody taken for dead."""
+    def commit(
+        self, stream: str, entry: str, consumer: str, events: Sequence[tuple[str, str]]
+    ) -> bool:
+        """The first who does, also one that lost the item meanwhile; but nobody taken for dead."""
         if consumer in self.fenced:
             raise RefusedError
         item = self.found(stream, entry)

@@ -6,30 +6,23 @@ held earlier, and nobody who wrote to it does. After each step the server holds 
 and in the end every prompt of every episode was trained or dropped, once.
 """
 
-import copy
 import sys
 from typing import get_args
 
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
 
-from pairloop.data.v1.pair_pb2 import DropReason
-from services.errors import LedgerError, ReplacedError, StateError
+from services.errors import ReplacedError, StateError
 from services.queues.items import StreamName
 from services.queues.ledger import ledger_audit
 from services.states import HELD, State
-from tests.integration.test_queues import pair_of, rollout_of
 from tests.integration.test_queues_episodes import change
 from tests.model.conftest import profile
 from tests.model.run_model import RefusedError
-from tests.model.take_model import taken
-from tests.model.world import EPISODES, PROMPTS, SETTINGS, WORKERS, Delivery, World, Worker
+from tests.model.world import DROPS, WORKERS, World
 
-SCORED = [("scored", "")]
-DROPS = {"TIE": SCORED, "MARGIN": SCORED, "SINGLE_ANSWER": []}
-"""What a rollout may be dropped for, and the steps before."""
 streams = st.sampled_from(get_args(StreamName))
-episodes = st.integers(1, EPISODES)
+episodes = st.integers(1, World.count)
 workers = st.integers(0, WORKERS - 1)
 recent = st.integers(0, 5)
 
@@ -37,13 +30,13 @@ recent = st.integers(0, 5)
 class QueuesMachine(World):
     # The orchestrator.
 
-    @rule(number=episodes, first=st.integers(-2, 2), count=st.integers(1, PROMPTS))
+    @rule(number=episodes, first=st.integers(-2, 2), count=st.integers(1, World.planned))
     def dispatch(self, number: int, first: int, count: int) -> None:
         """Some of the prompts from about the first that is missing on, once the episode before has
         all of its own: else the two might wait for each other's credits.
         """
         before = self.run.episodes.get(number - 1)
-        if before and before.counters()["dispatched"] < PROMPTS:
+        if before and before.counters()["dispatched"] < World.planned:
             return
         known = self.run.episodes[number].counters()["dispatched"]
         some = self.prompts[number][max(0, known + first) :][:count]
@@ -87,10 +80,10 @@ class QueuesMachine(World):
 
     @rule(number=episodes)
     def publish(self, number: int) -> None:
-        if self.run.episodes[number].state in ("PUBLISHING", "COMPLETED"):
-            if self.run.episodes[number].archived is None:
-                expected = self.run.published(number, number)
-                assert self.do(self.queues.published(number, number)) == expected
+        episode = self.run.episodes[number]
+        if episode.state in ("PUBLISHING", "COMPLETED") and episode.archived is None:
+            expected = self.run.published(number, number)
+            assert self.do(self.queues.published(number, number)) == expected
 
     @rule(number=episodes)
     def put_away(self, number: int) -> None:
@@ -102,7 +95,7 @@ class QueuesMachine(World):
             assert ledger_audit(events, {number: ids}) == []
             counted = self.do(self.queues.counters(number))
             lost = sum(n for name, n in counted.items() if name.startswith("dropped:"))
-            assert counted["dispatched"] == counted["trained"] + lost == PROMPTS
+            assert counted["dispatched"] == counted["trained"] + lost == World.planned
             assert sorted(self.checkpoint[number][0]) == sorted(episode.having("trained"))
             self.do(self.queues.forget(number))
             self.run.forget(number)
@@ -130,48 +123,11 @@ class QueuesMachine(World):
         if which < len(self.deliveries):
             self.take_by(self.deliveries[-1 - which].worker, stream, 1)
 
-    def take_by(self, worker: Worker, stream: StreamName, count: int) -> None:
-        call = worker.queues.take(stream, worker.name, count, 0.0)
-        if self.older(worker.epoch) or worker.name in self.run.fenced:
-            self.refused(call, ReplacedError)
-            return
-        dead = len(self.run.dead)
-        items = self.do(call)
-        if stream not in self.run.grouped:  # the server lost it; by now it is there again
-            assert items == []
-            self.run.grouped.add(stream)
-            return
-        buried = [letter.prompt_id for letter in self.do(self.queues.dead_letters())[dead:]]
-        renewed = worker.renewed[stream]
-        taken(self.run, stream, worker.name, renewed, count, items, buried)
-        renewed.update(item.entry_id for item in items)
-        self.deliveries += [Delivery(stream, item, worker) for item in items]
-
     @rule(which=recent, end=st.sampled_from(["paired", "paired", "paired", *DROPS]))
     def commit(self, which: int, end: str) -> None:
         """Of what was delivered lately, also what was committed or lost since."""
         if which < len(self.deliveries):
             self.commit_one(self.deliveries[-1 - which], end)
-
-    def commit_one(self, delivery: Delivery, end: str) -> None:
-        worker, item, queues = delivery.worker, delivery.item, delivery.worker.queues
-        if delivery.stream == "prompts":
-            events = [("sampled", worker.name)]
-            call = queues.commit_rollout(item, rollout_of(item, worker.name))
-        elif end == "paired":
-            events, call = [*SCORED, (end, "0-0")], queues.commit_pair(item, pair_of(item))
-        else:
-            events = [*DROPS[end], ("dropped", end)]
-            call = queues.commit_drop(item, DropReason.Value(f"DROP_REASON_{end}"))
-        try:
-            if self.older(worker.epoch):
-                raise RefusedError
-            expected = self.run.commit(delivery.stream, item.entry_id, worker.name, events)
-        except RefusedError:
-            self.refused(call, ReplacedError)
-        else:
-            assert self.do(call) == expected
-            worker.renewed[delivery.stream].discard(item.entry_id)
 
     @rule(which=recent)
     def fail(self, which: int) -> None:
@@ -230,8 +186,8 @@ class QueuesMachine(World):
                     item.stale = False
                 else:
                     worker.renewed[stream].discard(entry)
-            assert set(worker.queues._leases.entries(stream, worker.name)) == (
-                worker.renewed[stream]
+            assert (
+                set(worker.queues._leases.entries(stream, worker.name)) == (worker.renewed[stream])
             )
 
     # The learner.
@@ -257,17 +213,8 @@ class QueuesMachine(World):
         if number in self.checkpoint:
             self.commit_outcome(number, *self.checkpoint[number])
 
-    def commit_outcome(self, number: int, trained: list[str], dropped: dict[str, str]) -> None:
-        call = self.queues.commit_trained(number, number, trained, dropped)
-        try:
-            expected = self.run.commit_trained(number, number, trained, dropped)
-        except RefusedError:
-            self.refused(call, LedgerError)
-        else:
-            assert self.do(call) == expected
-
     @precondition(lambda self: self.checkpoint)
-    @rule(number=episodes, place=st.integers(0, PROMPTS - 1))
+    @rule(number=episodes, place=st.integers(0, World.planned - 1))
     def contradict(self, number: int, place: int) -> None:
         """A learner that says otherwise of one prompt that was committed as trained."""
         trained, dropped = self.checkpoint.get(number, ([], {}))
@@ -279,14 +226,12 @@ class QueuesMachine(World):
 
     @rule()
     def save(self) -> None:
-        self.saved = (self.server.save(), copy.deepcopy(self.run))
+        self.save_all()
 
     @rule()
     def fall_back(self) -> None:
         """A checkpoint is written before Redis is told of it, so it may know less, never more."""
-        saved, run = self.saved
-        self.server.fall_back(saved)
-        self.run = copy.deepcopy(run)
+        self.fall_back_to_saved()
 
     @invariant()
     def the_server_holds_what_the_model_does(self) -> None:
@@ -326,7 +271,7 @@ class QueuesMachine(World):
         if state == "PENDING":
             self.move(number, State.SAMPLING)
         elif state == "SAMPLING":
-            self.dispatch(number, 0, PROMPTS)
+            self.dispatch(number, 0, World.planned)
             for stream in get_args(StreamName):
                 before = len(self.deliveries)
                 self.server.compare(self.run)

@@ -11,8 +11,9 @@ import redis
 from hypothesis.stateful import RuleBasedStateMachine
 
 from orchestrator.episodes import EpisodeStore
+from pairloop.data.v1.pair_pb2 import DropReason
 from pairloop.data.v1.rollout_pb2 import Prompt
-from services.errors import PairloopError
+from services.errors import LedgerError, PairloopError, ReplacedError
 from services.queues.client import Client, connect
 from services.queues.items import Item, StreamName
 from services.queues.keys import Keys
@@ -20,12 +21,17 @@ from services.queues.leases import Leases
 from services.queues.queues import RunQueues
 from services.queues.run_lease import RunLease
 from services.queues.settings import QueueSettings
+from tests.integration.test_queues import pair_of, rollout_of
 from tests.model.observed import STREAMS, Saved, Server
-from tests.model.run_model import PARKED, Episode, Run
+from tests.model.run_model import PARKED, Episode, RefusedError, Run
+from tests.model.take_model import taken
 
-EPISODES, PROMPTS, WORKERS = 2, 4, 3
+WORKERS = 3
 SETTINGS = QueueSettings(credits=5, max_failures=2, max_deaths=3, reclaim_idle_s=3000.0)
 """No lease runs out by the clock, and nothing is renewed by it."""
+SCORED = [("scored", "")]
+DROPS = {"TIE": SCORED, "MARGIN": SCORED, "SINGLE_ANSWER": []}
+"""What a rollout may be dropped for, and the steps before."""
 T = TypeVar("T")
 Outcome = tuple[list[str], dict[str, str]]
 """Of an episode: what was trained, and why the others were not."""
@@ -55,19 +61,25 @@ class Delivery:
 class World(RuleBasedStateMachine):
     """Only `run` falls back with the server."""
 
+    count, planned = 2, 4
+    """How many, and of how many prompts each."""
+
     def __init__(self, url: str) -> None:
         super().__init__()
         self.url, self.name = url, f"model-{uuid.uuid4().hex[:12]}"
-        self.runner, self.opened = asyncio.Runner(), list[RunQueues | EpisodeStore | Client | Leases]()
+        self.runner, self.opened = (
+            asyncio.Runner(),
+            list[RunQueues | EpisodeStore | Client | Leases](),
+        )
         self.server = Server(redis.Redis.from_url(url), Keys(self.name))
         self.run = Run(
-            {number: Episode(PROMPTS) for number in range(1, EPISODES + 1)},
+            {number: Episode(self.planned) for number in range(1, self.count + 1)},
             SETTINGS.credits, SETTINGS.max_failures, SETTINGS.max_deaths,
         )  # fmt: skip
         self.prompts = {
             number: [
                 Prompt(id=f"e{number}/p{index}", episode=number, index=index)
-                for index in range(PROMPTS)
+                for index in range(self.planned)
             ]
             for number in self.run.episodes
         }
@@ -78,8 +90,9 @@ class World(RuleBasedStateMachine):
         self.opened.append(self.tool)
         self.lease_run()
         self.store = self.open_store()
-        self.do(self.store.create(EPISODES, PROMPTS))
-        self.saved: tuple[Saved, Run] = (self.server.save(), copy.deepcopy(self.run))
+        self.do(self.store.create(self.count, self.planned))
+        self.saved: tuple[Saved, Run]
+        self.save_all()
         self.open_queues()
         self.workers = [self.new_worker() for _ in range(WORKERS)]
 
@@ -137,6 +150,60 @@ class World(RuleBasedStateMachine):
             assert {item.holder for item in items} <= known | {*PARKED, ""}
             given += sum(self.run.give_back(stream, name, died=False) for name in known)
         assert self.do(self.queues.give_back_all()) == given
+
+    def take_by(self, worker: Worker, stream: StreamName, count: int) -> None:
+        call = worker.queues.take(stream, worker.name, count, 0.0)
+        if self.older(worker.epoch) or worker.name in self.run.fenced:
+            self.refused(call, ReplacedError)
+            return
+        dead = len(self.run.dead)
+        items = self.do(call)
+        if stream not in self.run.grouped:  # the server lost it; by now it is there again
+            assert items == []
+            self.run.grouped.add(stream)
+            return
+        buried = [letter.prompt_id for letter in self.do(self.queues.dead_letters())[dead:]]
+        renewed = worker.renewed[stream]
+        taken(self.run, stream, worker.name, renewed, count, items, buried)
+        renewed.update(item.entry_id for item in items)
+        self.deliveries += [Delivery(stream, item, worker) for item in items]
+
+    def commit_one(self, delivery: Delivery, end: str) -> None:
+        worker, item, queues = delivery.worker, delivery.item, delivery.worker.queues
+        if delivery.stream == "prompts":
+            events = [("sampled", worker.name)]
+            call = queues.commit_rollout(item, rollout_of(item, worker.name))
+        elif end == "paired":
+            events, call = [*SCORED, (end, "0-0")], queues.commit_pair(item, pair_of(item))
+        else:
+            events = [*DROPS[end], ("dropped", end)]
+            call = queues.commit_drop(item, DropReason.Value(f"DROP_REASON_{end}"))
+        try:
+            if self.older(worker.epoch):
+                raise RefusedError
+            expected = self.run.commit(delivery.stream, item.entry_id, worker.name, events)
+        except RefusedError:
+            self.refused(call, ReplacedError)
+        else:
+            assert self.do(call) == expected
+            worker.renewed[delivery.stream].discard(item.entry_id)
+
+    def commit_outcome(self, number: int, trained: list[str], dropped: dict[str, str]) -> None:
+        call = self.queues.commit_trained(number, number, trained, dropped)
+        try:
+            expected = self.run.commit_trained(number, number, trained, dropped)
+        except RefusedError:
+            self.refused(call, LedgerError)
+        else:
+            assert self.do(call) == expected
+
+    def save_all(self) -> None:
+        self.saved = (self.server.save(), copy.deepcopy(self.run))
+
+    def fall_back_to_saved(self) -> None:
+        saved, run = self.saved
+        self.server.fall_back(saved)
+        self.run = copy.deepcopy(run)
 
     def close(self) -> None:
         for each in reversed(self.opened):
