@@ -70,6 +70,23 @@ async def test_nothing_is_trained_before_every_prompt_is_sampled(
     assert state(await store.move(1, State.TRAINING)) == "TRAINING"
 
 
+async def test_nothing_is_over_before_a_checkpoint_holds_it(
+    store: EpisodeStore, queues: RunQueues
+) -> None:
+    """What the loop saw as committed the server may have lost since."""
+    await store.move(1, State.SAMPLING)
+    await queues.dispatch(1, prompts(store.run, 4))
+    await finish_all(queues)
+    for to in (State.TRAINING, State.PUBLISHING):
+        await store.move(1, to)
+    with pytest.raises(StateError, match="episode 1 has pairs that no checkpoint is known to hold"):
+        await store.move(1, State.COMPLETED)
+    assert await states(store) == ["PUBLISHING", "PENDING", "PENDING"]
+    ids = [prompt.id for prompt in prompts(store.run, 4)]
+    assert await queues.commit_trained(1, 1, ids, {}) == 4
+    assert state(await store.move(1, State.COMPLETED)) == "COMPLETED"
+
+
 async def states(store: EpisodeStore) -> list[str]:
     return [state(episode) for episode in await store.list()]
 
