@@ -8,6 +8,7 @@ import pytest
 from orchestrator.episodes import EpisodeStore
 from pairloop.admin.v1.admin_pb2 import Change, Episode, EpisodeState
 from services.errors import StateError, UnknownEpisodeError
+from services.queues.keys import Keys
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 from services.states import TRANSITIONS, State
@@ -253,3 +254,15 @@ async def test_a_pause_is_there_for_the_next_process(store: EpisodeStore, redis_
     assert (await other.get(1)).last_change.reason == "overnight"
     assert state(await other.resume(1, change("r"))) == "PENDING"
     await other.close()
+
+
+async def test_the_current_one_is_found_again_when_redis_fell_back_to_before_its_end(
+    store: EpisodeStore,
+) -> None:
+    """Although a later one is over, which was cancelled before."""
+    client, key = store._records._client, Keys(store.run).episode(1)
+    for number, to in ((1, "COMPLETED"), (2, "CANCELLED")):
+        await client._redis.hset(Keys(store.run).episode(number), "state", to)
+    assert (await store.get(0)).number == 3
+    await client._redis.hset(key, "state", "PUBLISHING")
+    assert (await store.get(0)).number == 1

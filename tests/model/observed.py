@@ -20,16 +20,22 @@ class Server:
 
     def save(self) -> Saved:
         """Every key, its value and how many ms it lasts (0: for good)."""
-        found = []
-        for key in self.redis.keys(self.keys.prefix + "*"):
-            value, left = self.redis.dump(key), self.redis.pttl(key)
-            found.append((key, value, max(0, left)))
-        return found
+        keys = self.redis.keys(self.keys.prefix + "*")
+        with self.redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.dump(key).pttl(key)
+            found = pipe.execute()
+        return [
+            (key, value, max(0, left))
+            for key, value, left in zip(keys, found[::2], found[1::2], strict=True)
+        ]
 
     def fall_back(self, saved: Saved) -> None:
         self.forget()
-        for key, value, left in saved:
-            self.redis.restore(key, left, value)
+        with self.redis.pipeline(transaction=False) as pipe:
+            for key, value, left in saved:
+                pipe.restore(key, left, value)
+            pipe.execute()
 
     def forget(self) -> None:
         if keys := self.redis.keys(self.keys.prefix + "*"):
@@ -61,6 +67,7 @@ class Server:
             pipe.smembers(self.keys.fenced)
             pipe.xrange(self.keys.dead)
             pipe.get(self.keys.epoch)
+            pipe.hget(self.keys.lease, "token")
             found = iter(pipe.execute(raise_on_error=False))
         for stream in STREAMS:
             _compare_stream(run.streams[stream], next(found), next(found), next(found))
@@ -89,6 +96,7 @@ class Server:
         ]
         assert dead == run.dead
         assert int(next(found) or 0) == run.epoch
+        assert (next(found) or b"").decode() == run.lease
 
 
 _COUNTERS = ("dispatched", "in_flight", "sampled", "scored", "paired", "trained")

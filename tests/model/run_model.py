@@ -84,6 +84,8 @@ class Run:
     max_failures: int
     max_deaths: int
     epoch: int = 0
+    lease: str = ""
+    """Token of who holds the run."""
     streams: dict[str, list[Entry]] = field(default_factory=lambda: {"prompts": [], "rollouts": []})
     grouped: set[str] = field(default_factory=set)
     """Streams that somebody has read."""

@@ -44,10 +44,10 @@ class EpisodesMachine(World):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
+        self.history.clear()
         self.admin = Admin(self.run)
         self.stores = (self.store, self.open_store())
-        self.kept = copy.deepcopy(self.admin)
-        self.save_all()
+        self.remember(self.admin)
 
     # What somebody may do.
 
@@ -194,16 +194,9 @@ class EpisodesMachine(World):
 
     # The server.
 
-    @rule()
-    def save(self) -> None:
-        self.save_all()
-        self.kept = copy.deepcopy(self.admin)
-
-    @rule()
-    def fall_back(self) -> None:
-        self.fall_back_to_saved()
-        self.admin = copy.deepcopy(self.kept)
-        self.run = self.admin.run
+    @rule(steps=st.integers(1, 6))
+    def fall_back(self, steps: int) -> None:
+        self.admin = self.fall_back_by(steps)
 
     def listed(self) -> list[Any]:
         return [shown(episode) for episode in self.do(self.store.list())]
@@ -214,6 +207,7 @@ class EpisodesMachine(World):
         assert self.listed() == [self.admin.show(number) for number in self.run.episodes]
         for store in self.stores:
             assert shown(self.do(store.get(0))) == self.admin.show(self.admin.current())
+        self.remember(self.admin)
 
     @invariant()
     def what_a_pause_and_an_end_promise(self) -> None:
@@ -247,4 +241,4 @@ def expected_of(act: Act, admin: Admin) -> Any:
 
 
 def test_the_episodes_do_what_their_model_does(redis_url: str) -> None:
-    run_state_machine_as_test(lambda: EpisodesMachine(redis_url), settings=profile(40, 40))
+    run_state_machine_as_test(lambda: EpisodesMachine(redis_url), settings=profile(60, 30))

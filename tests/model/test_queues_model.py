@@ -10,7 +10,7 @@ import sys
 from typing import get_args
 
 from hypothesis import strategies as st
-from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from services.errors import ReplacedError, StateError
 from services.queues.items import StreamName
@@ -19,15 +19,24 @@ from services.states import HELD, State
 from tests.integration.test_queues_episodes import change
 from tests.model.conftest import profile
 from tests.model.run_model import RefusedError
-from tests.model.world import DROPS, WORKERS, World
+from tests.model.world import DROPS, WORKERS, Delivery, World
 
 streams = st.sampled_from(get_args(StreamName))
+MOVES = (State.SAMPLING, State.TRAINING, State.TRAINING, State.PUBLISHING, State.COMPLETED)
 episodes = st.integers(1, World.count)
+ends = st.sampled_from(["paired", "paired", *DROPS, "fail", "fail", "died", "died", "left"])
 workers = st.integers(0, WORKERS - 1)
 recent = st.integers(0, 5)
 
 
+busy = precondition(lambda self: self.deliveries)
+
+
 class QueuesMachine(World):
+    @initialize(turns=st.integers(0, 8))
+    def begin(self, turns: int) -> None:
+        self.all_goes_well_for_a_while(1, turns)
+
     # The orchestrator.
 
     @rule(number=episodes, first=st.integers(-2, 2), count=st.integers(1, World.planned))
@@ -46,8 +55,9 @@ class QueuesMachine(World):
         sent = self.do(self.queues.dispatch(number, some))
         assert (sent.sent, sent.known, sent.refused) == expected
 
-    @rule(number=episodes, to=st.sampled_from([State.SAMPLING, State.PUBLISHING, State.COMPLETED]))
+    @rule(number=episodes, to=st.sampled_from(MOVES))
     def move(self, number: int, to: State) -> None:
+        """Tried at any time: the server knows what is allowed."""
         try:
             self.run.move(number, to)
         except RefusedError:
@@ -56,11 +66,12 @@ class QueuesMachine(World):
             self.do(self.store.move(number, to))
 
     @rule(number=episodes)
-    def train(self, number: int) -> None:
-        """Tried at any time: the server knows whether all of the episode is there."""
-        self.move(number, State.TRAINING)
+    def pause_or_resume(self, number: int) -> None:
+        if self.run.episodes[number].state in HELD:
+            self.resume(number)
+        else:
+            self.pause(number)
 
-    @rule(number=episodes)
     def pause(self, number: int) -> None:
         to = {"PENDING": "PAUSED", "SAMPLING": "PAUSING"}.get(self.run.episodes[number].state)
         if to is None:
@@ -69,23 +80,16 @@ class QueuesMachine(World):
             self.run.move(number, to)
             self.do(self.store.pause(number, change("")))
 
-    @rule(number=episodes)
     def resume(self, number: int) -> None:
-        episode = self.run.episodes[number]
-        if episode.state not in HELD:
-            self.refused(self.store.resume(number, change("")), StateError)
-        else:
-            self.run.move(number, episode.paused_from)
-            self.do(self.store.resume(number, change("")))
+        self.run.move(number, self.run.episodes[number].paused_from)
+        self.do(self.store.resume(number, change("")))
 
-    @rule(number=episodes)
     def publish(self, number: int) -> None:
         episode = self.run.episodes[number]
         if episode.state in ("PUBLISHING", "COMPLETED") and episode.archived is None:
             expected = self.run.published(number, number)
             assert self.do(self.queues.published(number, number)) == expected
 
-    @rule(number=episodes)
     def put_away(self, number: int) -> None:
         """Once more where Redis forgot that it was."""
         episode = self.run.episodes[number]
@@ -100,40 +104,78 @@ class QueuesMachine(World):
             self.do(self.queues.forget(number))
             self.run.forget(number)
 
-    @rule()
-    def another_orchestrator_takes_over(self) -> None:
+    @rule(what=st.sampled_from(["take over", "renew", "the one before", "end", "end before"]))
+    def orchestrators(self, what: str) -> None:
+        if what == "take over":
+            self.take_over()
+        elif what.startswith("end"):
+            self.end_lease(self.before if "before" in what else self.lease)
+        else:
+            self.keep_lease(self.before if "before" in what else self.lease)
+
+    def take_over(self) -> None:
         self.lease_run()
         self.store = self.open_store()
         self.open_queues()
         self.give_back_all()
         self.workers = [self.new_worker() for _ in range(WORKERS)]
 
-    @rule()
-    def orchestrator_renews(self) -> None:
-        self.keep_lease()
-
     # The workers.
+
+    @rule(
+        number=episodes, who=workers, stream=streams, count=st.integers(1, 3), end=ends,
+        times=st.integers(1, 3),
+    )  # fmt: skip
+    def turns(
+        self, number: int, who: int, stream: StreamName, count: int, end: str, times: int
+    ) -> None:
+        for _ in range(times):
+            self.turn(number, who, stream, count, end)
+
+    @rule(number=episodes, who=workers, count=st.integers(1, 3), end=ends, sampled=ends)
+    def both_turns(self, number: int, who: int, count: int, end: str, sampled: str) -> None:
+        self.turn(number, who, "prompts", count, sampled)
+        self.turn(number, who, "rollouts", count, end)
+
+    def turn(self, number: int, who: int, stream: StreamName, count: int, end: str) -> None:
+        """Some more work is there, somebody takes of it, and all of that has one end."""
+        if self.run.episodes[number].state == "PENDING":
+            self.move(number, State.SAMPLING)
+        self.dispatch(number, 0, count)
+        self.server.compare(self.run)
+        before = len(self.deliveries)
+        self.take_by(self.workers[who], stream, count)
+        for place in range(len(self.deliveries) - before):
+            if end == "fail":
+                self.fail(place)
+            elif end in ("died", "left"):
+                self.ends(who, end == "died")
+            else:
+                self.commit(place, end)
 
     @rule(who=workers, stream=streams, count=st.integers(1, 3))
     def take(self, who: int, stream: StreamName, count: int) -> None:
         self.take_by(self.workers[who], stream, count)
 
+    def late(self, which: int) -> Delivery:
+        """One of the last, whatever became of it."""
+        return self.deliveries[-1 - which % len(self.deliveries)]
+
+    @busy
     @rule(which=recent, stream=streams)
     def a_late_one_takes(self, which: int, stream: StreamName) -> None:
-        if which < len(self.deliveries):
-            self.take_by(self.deliveries[-1 - which].worker, stream, 1)
+        self.take_by(self.late(which).worker, stream, 1)
 
+    @busy
     @rule(which=recent, end=st.sampled_from(["paired", "paired", "paired", *DROPS]))
     def commit(self, which: int, end: str) -> None:
         """Of what was delivered lately, also what was committed or lost since."""
-        if which < len(self.deliveries):
-            self.commit_one(self.deliveries[-1 - which], end)
+        self.commit_one(self.late(which), end)
 
+    @busy
     @rule(which=recent)
     def fail(self, which: int) -> None:
-        if which >= len(self.deliveries):
-            return
-        delivery = self.deliveries[-1 - which]
+        delivery = self.late(which)
         worker, item = delivery.worker, delivery.item
         call = worker.queues.fail(delivery.stream, item, "on purpose")
         if self.older(worker.epoch):
@@ -156,23 +198,21 @@ class QueuesMachine(World):
     def starts_again_under_its_name(self, who: int) -> None:
         self.workers[who] = self.new_worker(self.workers[who].name)
 
+    @busy
     @rule(which=recent)
     def stands_still(self, which: int) -> None:
         """It renews nothing of what it holds, for long."""
-        if which >= len(self.deliveries):
-            return
-        name = self.deliveries[-1 - which].worker.name
+        name = self.late(which).worker.name
         for stream, items in self.run.streams.items():
             held = [item for item in items if item.holder == name]
             self.server.grow_old(stream, [(item.entry, name) for item in held])
             for item in held:
                 item.stale = True
 
+    @busy
     @rule(which=recent)
     def renews(self, which: int) -> None:
-        if which >= len(self.deliveries):
-            return
-        worker = self.deliveries[-1 - which].worker
+        worker = self.late(which).worker
         for stream in get_args(StreamName):
             held = dict.fromkeys(worker.renewed[stream], worker.name)
             call = worker.queues._leases._renew_stream(stream, held)
@@ -224,18 +264,14 @@ class QueuesMachine(World):
 
     # The server.
 
-    @rule()
-    def save(self) -> None:
-        self.save_all()
-
-    @rule()
-    def fall_back(self) -> None:
-        """A checkpoint is written before Redis is told of it, so it may know less, never more."""
-        self.fall_back_to_saved()
+    @rule(steps=st.integers(1, 6))
+    def fall_back(self, steps: int) -> None:
+        self.fall_back_by(steps)
 
     @invariant()
     def the_server_holds_what_the_model_does(self) -> None:
         self.server.compare(self.run)
+        self.remember()
 
     def teardown(self) -> None:
         try:
@@ -246,7 +282,7 @@ class QueuesMachine(World):
 
     def finish(self) -> None:
         """Everything goes on to its end, whatever happened before."""
-        self.another_orchestrator_takes_over()
+        self.take_over()
         for number in self.run.episodes:
             if self.run.episodes[number].state in HELD:
                 self.resume(number)
@@ -262,6 +298,7 @@ class QueuesMachine(World):
         for _ in range(turns):
             self.go_on(number)
             self.server.compare(self.run)
+            self.remember()
 
     def go_on(self, number: int) -> None:
         """As loop, learner and workers do: a step of each."""
@@ -278,7 +315,7 @@ class QueuesMachine(World):
                 self.take_by(self.workers[0], stream, 2)
                 for delivery in self.deliveries[before:]:
                     self.commit_one(delivery, "paired")
-            self.train(number)
+            self.move(number, State.TRAINING)
         elif state == "TRAINING":
             self.move(number, State.PUBLISHING)
         elif state == "PUBLISHING":
@@ -292,4 +329,4 @@ class QueuesMachine(World):
 
 
 def test_the_queues_do_what_their_model_does(redis_url: str) -> None:
-    run_state_machine_as_test(lambda: QueuesMachine(redis_url), settings=profile(60, 40))
+    run_state_machine_as_test(lambda: QueuesMachine(redis_url), settings=profile(60, 30))

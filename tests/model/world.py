@@ -32,6 +32,8 @@ SETTINGS = QueueSettings(credits=5, max_failures=2, max_deaths=3, reclaim_idle_s
 SCORED = [("scored", "")]
 DROPS = {"TIE": SCORED, "MARGIN": SCORED, "SINGLE_ANSWER": []}
 """What a rollout may be dropped for, and the steps before."""
+_REMEMBERED = 8
+"""Steps that the server may lose."""
 T = TypeVar("T")
 Outcome = tuple[list[str], dict[str, str]]
 """Of an episode: what was trained, and why the others were not."""
@@ -88,11 +90,12 @@ class World(RuleBasedStateMachine):
         self.learned, self.checkpoint = dict[int, Outcome](), dict[int, Outcome]()
         self.tool = self.do(connect(url, 5.0, (Keys(self.name).epoch, 0)))
         self.opened.append(self.tool)
+        self.lease = RunLease(self.tool, self.name, 3000.0)
         self.lease_run()
         self.store = self.open_store()
         self.do(self.store.create(self.count, self.planned))
-        self.saved: tuple[Saved, Run]
-        self.save_all()
+        self.history = list[tuple[Saved, tuple[Run, Any]]]()
+        self.remember()
         self.open_queues()
         self.workers = [self.new_worker() for _ in range(WORKERS)]
 
@@ -107,18 +110,32 @@ class World(RuleBasedStateMachine):
         raise AssertionError(f"no {error.__name__}")
 
     def lease_run(self) -> None:
-        """An orchestrator takes the run, whoever has it."""
-        self.lease = RunLease(self.tool, self.name, 3000.0)
-        said = [*self.lease._said(), 1]
-        self.lease.epoch = int(self.do(self.tool.script("lease", self.lease._keys, said))[0])
+        """An orchestrator takes the run, where need be from whoever has it."""
+        self.before, self.lease = self.lease, RunLease(self.tool, self.name, 3000.0)
+        taken = self.lease_script("lease", self.lease, 0)
+        if self.run.lease:
+            assert taken[0] == 0, "somebody has it"
+            taken = self.lease_script("lease", self.lease, 1)
+        self.lease.epoch = int(taken[0])
         self.run.epoch += 1
+        self.run.lease = self.lease._token
         assert self.lease.epoch == self.run.epoch
 
-    def keep_lease(self) -> None:
-        said = [*self.lease._said(), self.lease.epoch]
-        taken = self.do(self.tool.script("keep_lease", self.lease._keys, said))
-        assert not taken, "nobody took it since"
-        self.run.epoch = self.lease.epoch
+    def keep_lease(self, lease: RunLease) -> None:
+        """Taken since is what has a newer epoch; one epoch for two is what a fall may leave."""
+        another = self.run.lease not in ("", lease._token)
+        taken = self.run.epoch > lease.epoch or (self.run.epoch == lease.epoch and another)
+        assert bool(self.lease_script("keep_lease", lease, lease.epoch)) == taken
+        if not taken:
+            self.run.epoch, self.run.lease = lease.epoch, lease._token
+
+    def end_lease(self, lease: RunLease) -> None:
+        self.do(self.tool.script("end_lease", lease._keys[:1], [lease._token]))
+        if self.run.lease == lease._token:
+            self.run.lease = ""
+
+    def lease_script(self, name: str, lease: RunLease, last: int) -> Any:
+        return self.do(self.tool.script(name, lease._keys, [*lease._said(), last]))
 
     def open_queues(self) -> None:
         """The orchestrator's; its workers' are on the same connection."""
@@ -197,13 +214,18 @@ class World(RuleBasedStateMachine):
         else:
             assert self.do(call) == expected
 
-    def save_all(self) -> None:
-        self.saved = (self.server.save(), copy.deepcopy(self.run))
+    def remember(self, beside: Any = None) -> None:
+        """How it is now, and what else falls back with the run."""
+        self.history.append((self.server.save(), copy.deepcopy((self.run, beside))))
+        del self.history[:-_REMEMBERED]
 
-    def fall_back_to_saved(self) -> None:
-        saved, run = self.saved
+    def fall_back_by(self, steps: int) -> Any:
+        """The server has lost what came after, for good; returns what falls back with the run."""
+        del self.history[max(1, len(self.history) - steps) :]
+        saved, models = self.history[-1]
         self.server.fall_back(saved)
-        self.run = copy.deepcopy(run)
+        self.run, beside = copy.deepcopy(models)
+        return beside
 
     def close(self) -> None:
         for each in reversed(self.opened):
