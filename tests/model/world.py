@@ -27,7 +27,9 @@ from tests.model.run_model import PARKED, Episode, RefusedError, Run
 from tests.model.take_model import taken
 
 WORKERS = 3
-SETTINGS = QueueSettings(credits=5, max_failures=2, max_deaths=3, reclaim_idle_s=3000.0)
+SETTINGS = QueueSettings(
+    credits=5, max_failures=2, max_deaths=3, reclaim_idle_s=3000.0, retry_s=0.0
+)
 """No lease runs out by the clock, and nothing is renewed by it."""
 SCORED = [("scored", "")]
 DROPS = {"TIE": SCORED, "MARGIN": SCORED, "SINGLE_ANSWER": []}
