@@ -1,6 +1,6 @@
 # make demo | test | check: each sets up .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast check chaos chaos-demo mutants format protos lock stop-ray bench-setup clean
+.PHONY: help setup demo test fast check chaos chaos-demo model mutants format protos lock stop-ray bench-setup clean
 
 help:
 	@echo "make demo     set up and run the whole recipe in miniature (configs/demo.yaml)"
@@ -9,6 +9,7 @@ help:
 	@echo "make check    what CI checks beside the tests: lint, types, imports, generated code"
 	@echo "make chaos    KILLS=200 SEED=0: a run whose parts are killed, and what a checker finds"
 	@echo "make chaos-demo  KILLS=10 SEED=0: the same to the running demo, with vLLM"
+	@echo "make model    EXAMPLES=2000: queues and episodes against their models, other runs each time"
 	@echo "make mutants  single faults in the pure files and the queues: how many the tests find"
 	@echo "make format   let ruff format and fix"
 	@echo "make protos   generate code from protos/"
@@ -42,6 +43,9 @@ chaos: setup
 
 chaos-demo: setup
 	@.venv/bin/python -m tests.chaos.demo --kills $(or $(KILLS),10) --seed $(or $(SEED),0)
+
+model: setup
+	PAIRLOOP_MODEL_EXAMPLES=$(or $(EXAMPLES),2000) .venv/bin/pytest tests/model --timeout 0
 
 mutants: setup
 	@.venv/bin/python scripts/mutants.py $(ONLY)

@@ -29,8 +29,8 @@ class EpisodeStore:
     def __init__(self, records: EpisodeRecords, run: str) -> None:
         self.run = run
         self._records = records
-        self._over = 0
-        """Episodes from the first that are known to be over: they are not looked at again."""
+        self._completed = 0
+        """Episodes from the first that are known to be: they are not looked at again."""
 
     @classmethod
     async def open(
@@ -193,13 +193,15 @@ class EpisodeStore:
         if number:
             row = await self._records.one(number) if number > 0 else {}
             return {number: row} if row else {}
-        first = max(1, self._over)
+        first = max(1, self._completed)
         found = dict(enumerate(await self._records.read(first), start=first))
-        if first > 1 and found and _state(found[first]) not in OVER:
-            self._over = 0  # a server that lost its last second has it going again
+        if first > 1 and found and _state(found[first]) != State.COMPLETED:
+            # A server that lost its last second has it going again. They are completed in order:
+            # the last tells of all.
+            self._completed = 0
             return await self._rows(0)
-        going = (n - 1 for n, row in found.items() if _state(row) not in OVER)
-        self._over = next(going, max(found, default=0))
+        going = (n - 1 for n, row in found.items() if _state(row) != State.COMPLETED)
+        self._completed = next(going, max(found, default=0))
         return found
 
     def _repeated(self, answer: Answer, operation: str, request: str) -> Episode:

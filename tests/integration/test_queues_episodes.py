@@ -8,6 +8,7 @@ import pytest
 from orchestrator.episodes import EpisodeStore
 from pairloop.admin.v1.admin_pb2 import Change, Episode, EpisodeState
 from services.errors import StateError, UnknownEpisodeError
+from services.queues.keys import Keys
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 from services.states import TRANSITIONS, State
@@ -68,6 +69,23 @@ async def test_nothing_is_trained_before_every_prompt_is_sampled(
         await store.move(1, State.TRAINING)
     await finish_all(queues)
     assert state(await store.move(1, State.TRAINING)) == "TRAINING"
+
+
+async def test_nothing_is_over_before_a_checkpoint_holds_it(
+    store: EpisodeStore, queues: RunQueues
+) -> None:
+    """What the loop saw as committed the server may have lost since."""
+    await store.move(1, State.SAMPLING)
+    await queues.dispatch(1, prompts(store.run, 4))
+    await finish_all(queues)
+    for to in (State.TRAINING, State.PUBLISHING):
+        await store.move(1, to)
+    with pytest.raises(StateError, match="episode 1 has pairs that no checkpoint is known to hold"):
+        await store.move(1, State.COMPLETED)
+    assert await states(store) == ["PUBLISHING", "PENDING", "PENDING"]
+    ids = [prompt.id for prompt in prompts(store.run, 4)]
+    assert await queues.commit_trained(1, 1, ids, {}) == 4
+    assert state(await store.move(1, State.COMPLETED)) == "COMPLETED"
 
 
 async def states(store: EpisodeStore) -> list[str]:
@@ -236,3 +254,15 @@ async def test_a_pause_is_there_for_the_next_process(store: EpisodeStore, redis_
     assert (await other.get(1)).last_change.reason == "overnight"
     assert state(await other.resume(1, change("r"))) == "PENDING"
     await other.close()
+
+
+async def test_the_current_one_is_found_again_when_redis_fell_back_to_before_its_end(
+    store: EpisodeStore,
+) -> None:
+    """Although a later one is over, which was cancelled before."""
+    client, key = store._records._client, Keys(store.run).episode(1)
+    for number, to in ((1, "COMPLETED"), (2, "CANCELLED")):
+        await client._redis.hset(Keys(store.run).episode(number), "state", to)
+    assert (await store.get(0)).number == 3
+    await client._redis.hset(key, "state", "PUBLISHING")
+    assert (await store.get(0)).number == 1

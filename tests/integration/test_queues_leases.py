@@ -139,6 +139,9 @@ async def test_an_entry_whose_id_was_used_once_more_is_not_finished_by_the_first
     (item,) = await queues.take("prompts", "a", 1, 0.0)
     lost = replace(item, prompt_id="what had this entry id before the failover")
     assert not await queues.commit_rollout(lost, rollout_of(item))
+    for _ in range(LONG.max_failures):
+        assert not await queues.fail("prompts", lost, "what was sampled is of another prompt")
+    assert await queues.dead_letters() == []
     assert await queues.commit_rollout(item, rollout_of(item))
     (rolled,) = await queues.take("rollouts", "p", 1, 0.0)
     assert await queues.commit_pair(rolled, pair_of(rolled))

@@ -115,3 +115,23 @@ async def test_a_server_that_lost_the_lease_gives_it_back_to_its_holder(
     await queues.close()
     await lease.end()
     await later.end()
+
+
+async def test_a_server_that_fell_back_to_an_older_lease_gives_it_to_the_newer_holder(
+    redis_url: str, run_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lease, "_POLL_S", 1e6)
+    first = await take(redis_url, run_name)
+    dead = json.dumps(asdict(replace(Holder.this_process(), pid=2**22 + 1)))
+    first._holder = dead
+    assert await first._client.script("keep_lease", first._keys, [*first._said(), 1]) == b""
+    second = await take(redis_url, run_name)
+    # It loses that the second took it: the first's lease is there again, and its epoch.
+    await first._client.unlink(first._keys)
+    assert await first._client.script("keep_lease", first._keys, [*first._said(), 1]) == b""
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(second.keep(), 1.0)
+    with pytest.raises(ReplacedError):
+        await asyncio.wait_for(first.keep(), 10)
+    await first.end()
+    await second.end()

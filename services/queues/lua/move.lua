@@ -20,6 +20,10 @@ elseif to == 'COMPLETED' then
   if before and before ~= 'COMPLETED' then
     return {'refused', 'comes after one that is not completed yet'}
   end
+  local row = redis.call('HMGET', KEYS[1], 'paired', 'trained')
+  if (row[1] or '0') ~= (row[2] or '0') then
+    return {'refused', 'has pairs that no checkpoint is known to hold'}
+  end
 end
 redis.call('HSET', KEYS[1], 'state', to)
 for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
