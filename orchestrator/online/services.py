@@ -119,7 +119,7 @@ async def start_services(
     )
     stack.push_async_callback(_stop_engines, starting)
     payloads = PayloadFolder(context.scratch / PAYLOADS)
-    connect = partial(RunQueues.open, url, name, job.queues, epoch, payloads)
+    connect = partial(RunQueues.open, url, name, job.queues, epoch, payloads, joining=True)
     reward: RunningReward  # known once it is up
     fingerprint: str
 
@@ -223,7 +223,9 @@ async def _start_learner(
         Reporter(context.run.sink),
         context.stage,
         extras=(
-            partial(RunQueues.open, payloads=PayloadFolder(context.scratch / PAYLOADS)),
+            partial(
+                RunQueues.open, payloads=PayloadFolder(context.scratch / PAYLOADS), joining=True
+            ),
             StorePublisher(version_store.actor),
         ),
     )

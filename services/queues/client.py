@@ -171,19 +171,30 @@ class Client:
 
 
 async def connect(
-    url: str, timeout_s: float, epoch: tuple[str, int], patience: Patience = Patience()
+    url: str,
+    timeout_s: float,
+    epoch: tuple[str, int],
+    patience: Patience = Patience(),
+    joining: bool = False,
 ) -> Client:
     """A client of the Redis at an address (see endpoint.py), for one run.
 
     `epoch`: the key that holds the run's newest, and the caller's; 0 is never refused. `patience`:
-    of every later call, when the server is away.
+    of every later call, when the server is away. `joining`: of this one as well, as the run is up.
 
     Raises UnreachableError when it does not answer in `timeout_s`, refuses the password, or is
     older than 6.2; ConfigError when the address is malformed, or the server would lose keys.
     """
     endpoint = endpoint_of(url)
-    connection, _ = await _opened(endpoint, timeout_s)
-    return Client(connection, endpoint, epoch, patience)
+    until = time.monotonic() + (patience.outage_s if joining else 0.0)
+    while True:
+        try:
+            connection, _ = await _opened(endpoint, timeout_s)
+            return Client(connection, endpoint, epoch, patience)
+        except AwayError:
+            if time.monotonic() >= until:
+                raise
+            await asyncio.sleep(_AGAIN_S)
 
 
 async def look(url: str, timeout_s: float) -> list[str]:

@@ -62,16 +62,17 @@ class RunQueues:
         settings: QueueSettings,
         epoch: int = 0,
         payloads: PayloadStore | None = None,
+        joining: bool = False,
     ) -> Self:
         """Connect, and make the streams. For use on the running event loop alone.
 
         `epoch`: of the orchestrator that works on the run; every change raises ReplacedError once
         another has taken over. 0, for tools: never. `payloads`: where large ones lie.
-        Raises UnreachableError past `settings.connect_timeout_s`.
+        Raises UnreachableError past `settings.connect_timeout_s`; `joining` a run that is up, past
+        `settings.outage_s`.
         """
-        client = await connect(
-            url, settings.connect_timeout_s, (Keys(run).epoch, epoch), Patience(settings.outage_s)
-        )
+        marked, patience = (Keys(run).epoch, epoch), Patience(settings.outage_s)
+        client = await connect(url, settings.connect_timeout_s, marked, patience, joining)
         try:
             for name in _STREAMS:
                 await client.ensure_group(Keys(run).stream(name), GROUP)

@@ -77,6 +77,24 @@ async def test_everybody_waits_for_a_server_that_ended_and_the_run_says_so(
     await store.close()
 
 
+async def test_who_joins_a_run_that_is_up_waits_for_a_server_that_ended(
+    server: EmbeddedRedis,
+) -> None:
+    """As a worker in the place of one that died with the server."""
+    await ended(server)
+    patient = QueueSettings(outage_s=60.0)
+    with pytest.raises(UnreachableError, match="does not answer"):
+        await RunQueues.open(server.url, "run", patient)
+    joining = asyncio.create_task(RunQueues.open(server.url, "run", patient, joining=True))
+    await asyncio.sleep(AWAY_S)
+    assert not joining.done()
+    await asyncio.to_thread(server.revive)
+    async with asyncio.timeout(30):
+        queues = await joining
+    assert await queues.credits_in_use() == 0
+    await queues.close()
+
+
 async def test_an_outage_longer_than_the_patience_is_an_error(server: EmbeddedRedis) -> None:
     queues, store = await opened(server.url, 1.0)
     await ended(server)

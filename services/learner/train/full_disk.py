@@ -55,5 +55,5 @@ def _is_full(error: BaseException) -> bool:
     """safetensors has the number of the system's error in its text alone."""
     if isinstance(error, OSError):
         return error.errno in _FULL
-    found = re.search(r"os error (\d+)", str(error))
-    return isinstance(error, SafetensorError) and bool(found) and int(found[1]) in _FULL
+    found = re.search(r"os error (\d+)", str(error)) if isinstance(error, SafetensorError) else None
+    return found is not None and int(found[1]) in _FULL
