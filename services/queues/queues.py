@@ -6,7 +6,7 @@
     pairs -> (train, checkpoint) -> commit_trained -> (publish, attest) -> published
 
 Delivery is at least once, effect exactly once: whatever finishes an item does so in one Lua script
-(`lua/commit.lua`) that does nothing the second time. A credit is taken by `dispatch` and given
+(`lua/commit.lua`) that does nothing the second time; commits that wait go together. A credit is taken by `dispatch` and given
 back when the prompt is dropped or its pair trained.
 """
 
@@ -17,11 +17,14 @@ from typing import Self
 from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
 from services.errors import LedgerError
+from services.queues.changes import changed
 from services.queues.client import Client, Patience, connect
+from services.queues.commits import Commits, Event
 from services.queues.items import DeadLetter, Dispatched, Item, Refusal, StreamName
 from services.queues.keys import GROUP, PARKED, Keys
 from services.queues.leases import Leases
 from services.queues.ledger import LedgerEvent, reason_name
+from services.queues.looks import Looks
 from services.queues.reading import entries_of, read_dead_letters, read_ledger
 from services.queues.settings import QueueSettings
 
@@ -45,6 +48,8 @@ class RunQueues:
         self._settings = settings
         self._idle_ms = int(settings.reclaim_idle_s * 1000)
         self._leases = Leases(client, self._keys, settings.reclaim_idle_s)
+        self._looks = Looks(settings.reclaim_idle_s)
+        self._commits = Commits(client, self._keys)
 
     @classmethod
     async def open(cls, url: str, run: str, settings: QueueSettings, epoch: int = 0) -> Self:
@@ -68,6 +73,7 @@ class RunQueues:
     async def close(self) -> None:
         """Close the connections. What was taken and not committed goes to another worker."""
         await self._leases.close()
+        await self._commits.close()
         await self._client.close()
 
     async def dispatch(self, episode: int, prompts: Sequence[Prompt]) -> Dispatched:
@@ -94,29 +100,29 @@ class RunQueues:
     async def take(
         self, stream: StreamName, consumer: str, count: int, block_s: float
     ) -> list[Item]:
-        """Up to `count` items, abandoned ones first; waits up to `block_s` for the first.
+        """Up to `count` items; waits up to `block_s` for the first.
 
-        `consumer` names one live worker: what a predecessor of that name left comes at once, what
-        another worker no longer renews after `settings.reclaim_idle_s`. What is taken is renewed
-        until it is committed, failed, or the queues are closed. An item that more than
-        `settings.max_deaths` workers ended with goes to the dead letters instead.
+        What was failed or given back comes first, within a second where this waits. So does, about
+        once a second, what another worker no longer renews after `settings.reclaim_idle_s`, and
+        what a predecessor of the name `consumer`, which is of one live worker, left: that at once.
+        What is taken is renewed until it is committed, failed, or the queues are closed. An item
+        that more than `settings.max_deaths` workers ended with goes to the dead letters instead.
 
         Raises ReplacedError when the consumer was taken for dead: see `give_back`.
         """
         deadline = time.monotonic() + block_s
         while True:
-            items = await self._reclaim(stream, consumer, count)
-            if len(items) < count:
-                wait = 0.0 if items else min(deadline - time.monotonic(), _SLICE_S)
-                entries = await self._client.read_group(
-                    self._keys.stream(stream), GROUP, consumer, count - len(items),
-                    int(wait * 1000),
-                )  # fmt: skip
-                items += [
-                    Item(entry, fields[b"id"].decode(), int(fields[b"episode"]),
-                         fields[b"payload"], consumer)
-                    for entry, fields in entries
-                ]  # fmt: skip
+            items = list[Item]()
+            if self._looks.due(stream, consumer):
+                items = await self._reclaim(stream, consumer, count)
+                self._looks.looked(stream, consumer, len(items))
+            wait = min(deadline - time.monotonic(), _SLICE_S)
+            if items and len(items) < count:
+                items += await self._read_new(stream, consumer, count - len(items), 0.0)
+            elif not items and wait > 0.0:
+                items = await self._read_new(stream, consumer, count, wait)
+            elif not items:
+                items = await self._look(stream, consumer, count)
             for item in items:
                 self._leases.hold(stream, item)
             if items or time.monotonic() >= deadline:
@@ -219,6 +225,13 @@ class RunQueues:
         reply = await self._client.script("published", keys.account(episode), [version])
         return bool(reply)
 
+    async def changed(self, seconds: float) -> None:
+        """Until something of the run changes, or so many seconds are over.
+
+        What changed since the calling task's last wait ends it at once.
+        """
+        await changed(self._client, self._keys, seconds)
+
     async def episode_state(self, episode: int) -> str:
         """Such as "SAMPLING"; "" when there is no such episode."""
         return (await self._client.field(self._keys.episode(episode), "state") or b"").decode()
@@ -253,19 +266,38 @@ class RunQueues:
         return await read_dead_letters(self._client, self._keys.dead)
 
     async def _commit(
-        self, stream: StreamName, item: Item, output: bytes, events: list[tuple[str, str]]
+        self, stream: StreamName, item: Item, output: bytes, events: Sequence[Event]
     ) -> bool:
-        keys = self._keys
-        downstream = keys.stream("rollouts") if stream == "prompts" else keys.pairs(item.episode)
-        reply = await self._client.script(
-            "commit",
-            [keys.stream(stream), downstream, keys.tries(stream), keys.fenced,
-             *keys.account(item.episode)],
-            [GROUP, item.entry_id, item.consumer, item.prompt_id, item.episode, output,
-             *(text for event in events for text in event)],
-        )  # fmt: skip
+        done = await self._commits.commit(stream, item, output, events)
         self._leases.let_go(stream, item)
-        return bool(reply)
+        return done
+
+    async def _read_new(
+        self, stream: StreamName, consumer: str, count: int, wait_s: float
+    ) -> list[Item]:
+        entries = await self._client.read_group(
+            self._keys.stream(stream), GROUP, consumer, count, int(wait_s * 1000)
+        )
+        return [
+            Item(entry, fields[b"id"].decode(), int(fields[b"episode"]), fields[b"payload"],
+                 consumer)
+            for entry, fields in entries
+        ]  # fmt: skip
+
+    async def _look(self, stream: StreamName, consumer: str, count: int) -> list[Item]:
+        """What was given back, else what is new; one call where nothing was given back."""
+        given_back, found = await self._client.script(
+            "take",
+            [self._keys.stream(stream), self._keys.fenced],
+            [GROUP, consumer, count, self._idle_ms],
+        )
+        if given_back:
+            items = await self._reclaim(stream, consumer, count)
+            return items or await self._read_new(stream, consumer, count, 0.0)
+        return [
+            Item(entry.decode(), id_.decode(), int(episode), payload, consumer)
+            for entry, (_, id_, _, episode, _, payload) in found
+        ]
 
     async def _fail(self, stream: StreamName, item: Item, allowed: int, error: str) -> bool:
         keys = self._keys
