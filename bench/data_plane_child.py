@@ -28,11 +28,13 @@ GROUP = "workers"
 _BLOCK_S = 0.5
 
 
-async def consume(url: str, run: str, stream: StreamName, name: str, given: Payloads) -> None:
-    """Through the queues, until cancelled."""
+async def consume(
+    url: str, run: str, stream: StreamName, name: str, given: Payloads, over: asyncio.Event
+) -> None:
+    """Through the queues, until it is over."""
     queues = await RunQueues.open(url, run, SETTINGS)
     try:
-        while True:
+        while not over.is_set():
             items = await queues.take(stream, name, AT_ONCE, _BLOCK_S)
             if stream == "prompts":
                 commits = [queues.commit_rollout(item, given.rollout) for item in items]
@@ -43,14 +45,16 @@ async def consume(url: str, run: str, stream: StreamName, name: str, given: Payl
         await queues.close()
 
 
-async def consume_raw(url: str, run: str, stream: StreamName, name: str, given: Payloads) -> None:
-    """By redis-py, until cancelled: what was taken is moved on in one pipeline."""
+async def consume_raw(
+    url: str, run: str, stream: StreamName, name: str, given: Payloads, over: asyncio.Event
+) -> None:
+    """By redis-py, until it is over: what was taken is moved on in one pipeline."""
     taken_from, goes_to = raw_streams(run, stream)
     to_pairs = stream == "rollouts"
     payload = (given.pair if to_pairs else given.rollout).SerializeToString()
     async with Redis.from_url(url, protocol=2) as client:
         await make_group(client, taken_from)
-        while True:
+        while not over.is_set():
             reply = await client.xreadgroup(
                 GROUP, name, {taken_from: ">"}, count=AT_ONCE, block=int(_BLOCK_S * 1000)
             )
@@ -83,10 +87,10 @@ async def make_group(client: "Redis", stream: str) -> None:
 
 async def work(options: argparse.Namespace) -> None:
     """Every consumer at once, until a line comes on standard input."""
-    given = payloads(options.samples, options.tokens)
+    given, over = payloads(options.samples, options.tokens), asyncio.Event()
     one = consume if options.arm == "ours" else consume_raw
     tasks = [
-        asyncio.create_task(one(options.url, options.run, stream, f"{stream}-{number}", given))
+        asyncio.create_task(one(options.url, options.run, stream, f"{stream}-{number}", given, over))
         for stream, number in named(options.consumers)
     ]
     await asyncio.sleep(0.5)
@@ -96,11 +100,10 @@ async def work(options: argparse.Namespace) -> None:
     stop = asyncio.ensure_future(asyncio.to_thread(sys.stdin.readline))
     ended, _ = await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
     cpu = time.process_time() - began
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    for task in ended - {stop}:
+    for task in ended:
         task.result()
+    over.set()  # not by cancellation: redis-py may lose one
+    await asyncio.gather(*tasks)
     sys.stdout.write(json.dumps({"cpu_seconds": cpu}) + "\n")
 
 

@@ -134,6 +134,7 @@ class Fakes:
             failures=self.failures,
             archive=self.put_away,
             report=self.report,
+            changed=self.store.changed,
         )
 
     def _mark(self) -> tuple[float, float, int, int, Counted]:

@@ -238,11 +238,16 @@ class RunQueues:
 
     async def counters(self, episode: int) -> dict[str, int]:
         """dispatched, in_flight, sampled, scored, paired, trained, and dropped:<reason> if any."""
+        return (await self.look(episode))[1]
+
+    async def look(self, episode: int) -> tuple[str, dict[str, int]]:
+        """State and counters of the same moment: as `episode_state` and `counters`."""
         (found,) = await self._client.hashes([self._keys.episode(episode)])
         fields = {name.decode(): value for name, value in found.items()}
         counters = {name: int(fields.get(name, 0)) for name in _COUNTERS}
         dropped = {name: int(n) for name, n in fields.items() if name.startswith("dropped:")}
-        return counters | {name: n for name, n in dropped.items() if n}
+        state = fields.get("state", b"").decode()
+        return state, counters | {name: n for name, n in dropped.items() if n}
 
     async def credits_in_use(self) -> int:
         """Prompts dispatched and neither trained nor dropped, over all episodes."""
