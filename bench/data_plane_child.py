@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -23,18 +24,27 @@ from services.queues.settings import QueueSettings
 
 AT_ONCE = 16
 """Items that a consumer takes at most."""
-SETTINGS = QueueSettings(credits=1 << 20)
+SETTINGS = QueueSettings(credits=1 << 20, connect_timeout_s=60.0)
 GROUP = "workers"
 _BLOCK_S = 0.5
 
 
+@dataclass
+class Working:
+    """The consumers of this process."""
+
+    connected: int = 0
+    over: bool = False
+
+
 async def consume(
-    url: str, run: str, stream: StreamName, name: str, given: Payloads, over: asyncio.Event
+    url: str, run: str, stream: StreamName, name: str, given: Payloads, state: Working
 ) -> None:
     """Through the queues, until it is over."""
     queues = await RunQueues.open(url, run, SETTINGS)
+    state.connected += 1
     try:
-        while not over.is_set():
+        while not state.over:
             items = await queues.take(stream, name, AT_ONCE, _BLOCK_S)
             if stream == "prompts":
                 commits = [queues.commit_rollout(item, given.rollout) for item in items]
@@ -46,7 +56,7 @@ async def consume(
 
 
 async def consume_raw(
-    url: str, run: str, stream: StreamName, name: str, given: Payloads, over: asyncio.Event
+    url: str, run: str, stream: StreamName, name: str, given: Payloads, state: Working
 ) -> None:
     """By redis-py, until it is over: what was taken is moved on in one pipeline."""
     taken_from, goes_to = raw_streams(run, stream)
@@ -54,7 +64,8 @@ async def consume_raw(
     payload = (given.pair if to_pairs else given.rollout).SerializeToString()
     async with Redis.from_url(url, protocol=2) as client:
         await make_group(client, taken_from)
-        while not over.is_set():
+        state.connected += 1
+        while not state.over:
             reply = await client.xreadgroup(
                 GROUP, name, {taken_from: ">"}, count=AT_ONCE, block=int(_BLOCK_S * 1000)
             )
@@ -87,22 +98,25 @@ async def make_group(client: "Redis", stream: str) -> None:
 
 async def work(options: argparse.Namespace) -> None:
     """Every consumer at once, until a line comes on standard input."""
-    given, over = payloads(options.samples, options.tokens), asyncio.Event()
+    given, state = payloads(options.samples, options.tokens), Working()
     one = consume if options.arm == "ours" else consume_raw
     tasks = [
-        asyncio.create_task(one(options.url, options.run, stream, f"{stream}-{number}", given, over))
+        asyncio.create_task(
+            one(options.url, options.run, stream, f"{stream}-{number}", given, state)
+        )
         for stream, number in named(options.consumers)
     ]
-    await asyncio.sleep(0.5)
+    while state.connected < len(tasks) and not any(task.done() for task in tasks):
+        await asyncio.sleep(0.01)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     began = time.process_time()
     stop = asyncio.ensure_future(asyncio.to_thread(sys.stdin.readline))
     ended, _ = await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
     cpu = time.process_time() - began
+    state.over = True  # not by cancellation: redis-py may lose one
     for task in ended:
         task.result()
-    over.set()  # not by cancellation: redis-py may lose one
     await asyncio.gather(*tasks)
     sys.stdout.write(json.dumps({"cpu_seconds": cpu}) + "\n")
 

@@ -243,9 +243,7 @@ def main() -> None:
         results.append({**ran, "ran": case.count, **figures})
         rows.append([name, *(f"{figure['median']:.4g}" for figure in figures.values())])
     head = ["workers, planned", *found[arms[cases[0]]][0].result]
-    measure.finish(
-        measure.table(head, rows), {"prompts": options.prompts, "cases": results}
-    )
+    measure.finish(measure.table(head, rows), {"prompts": options.prompts, "cases": results})
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ class _Waiting:
     def args(self) -> list[str | bytes | int]:
         item = self.item
         events = [text for event in self.events for text in event]
-        return [item.entry_id, item.consumer, item.prompt_id, self.output, len(self.events), *events]
+        named = [item.entry_id, item.consumer, item.prompt_id]
+        return [*named, self.output, len(self.events), *events]
 
 
 class Commits:

@@ -6,8 +6,8 @@
     pairs -> (train, checkpoint) -> commit_trained -> (publish, attest) -> published
 
 Delivery is at least once, effect exactly once: whatever finishes an item does so in one Lua script
-(`lua/commit.lua`) that does nothing the second time; commits that wait go together. A credit is taken by `dispatch` and given
-back when the prompt is dropped or its pair trained.
+(`lua/commit.lua`) that does nothing the second time; commits that wait go together. A credit is
+taken by `dispatch` and given back when the prompt is dropped or its pair trained.
 """
 
 import time
@@ -102,9 +102,9 @@ class RunQueues:
     ) -> list[Item]:
         """Up to `count` items; waits up to `block_s` for the first.
 
-        What was failed or given back comes first, within a second where this waits. So does, about
-        once a second, what another worker no longer renews after `settings.reclaim_idle_s`, and
-        what a predecessor of the name `consumer`, which is of one live worker, left: that at once.
+        `consumer` names one live worker: what a predecessor of that name left comes at once. What
+        was failed or given back comes before what is new; where this waits, and what another
+        worker no longer renews after `settings.reclaim_idle_s`, it comes as looks.py has it.
         What is taken is renewed until it is committed, failed, or the queues are closed. An item
         that more than `settings.max_deaths` workers ended with goes to the dead letters instead.
 
@@ -313,6 +313,7 @@ class RunQueues:
              error, self._idle_ms, int(self._settings.retry_s * 1000)],
         )  # fmt: skip
         self._leases.let_go(stream, item)
+        self._looks.soon(stream, item.consumer)
         return bool(reply)
 
     async def _reclaim(self, stream: StreamName, consumer: str, count: int) -> list[Item]:
