@@ -1,8 +1,8 @@
 """Consumers of the data plane in a process of their own; the last line is what they cost.
 
-Each has a connection of its own, as a worker has. "ours" goes through RunQueues; "raw" moves the same
-bytes through the same streams by redis-py alone, in pipelines: no ledger, no leases, and what a
-crash leaves half done is done twice or lost.
+Each has a connection of its own, as a worker has. "ours" goes through RunQueues; "raw" moves the
+same bytes through the same streams by redis-py alone, in pipelines: no ledger, no leases, and what
+a crash leaves half done is done twice or lost.
 """
 
 import argparse

@@ -86,9 +86,11 @@ class Fakes:
     ends: list[float] = field(default_factory=list)
 
     async def prompts(self, episode: int) -> list[Prompt]:
+        """Small ones, made now."""
         return self.given.prompts(_RUN, episode, self.case.prompts)
 
     async def weights(self, version: int, timeout_s: float) -> Weights:
+        """The learner: it commits the pairs of every episode up to this one."""
         for episode in range(self.learned + 1, version + 1):
             ids = [pair.prompt.id for pair in await self.queues.pairs(episode)]
             if len(ids) != self.case.prompts:
@@ -99,15 +101,19 @@ class Fakes:
         return Weights(self.learned, None, {})
 
     async def publish(self, weights: Weights) -> None:
+        """To no engine."""
         await self.queues.published(weights.version, weights.version)
 
     async def statistics(self, episode: int) -> dict[str, float]:
+        """None."""
         return {}
 
     async def failures(self, episode: int) -> str:
+        """None."""
         return ""
 
     async def put_away(self, episode: int) -> None:
+        """The real one, but for episodes of another run; it ends the window."""
         if episode <= self.case.published:
             return
         await self.archive.put_away(episode)
@@ -119,10 +125,12 @@ class Fakes:
             raise WindowOverError
 
     def report(self, event: Event) -> None:
+        """To nobody, but checked."""
         if isinstance(event, EpisodeFinished) and event.pairs != self.case.prompts:
             raise SystemExit(f"episode {event.number} has {event.pairs} pairs")
 
     def ports(self) -> LoopPorts:
+        """All of them."""
         return LoopPorts(
             stage="bench",
             episodes=self.store,
