@@ -14,12 +14,14 @@ per counted episode.
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -171,10 +173,8 @@ async def run(case: Case, url: str, folder: Path) -> dict[str, float]:
     archive = LedgerArchive(folder, queues, lambda number: planned_ids(number, case.prompts))
     given = payloads(_SAMPLES, _TOKENS)
     fakes = Fakes(case, queues, store, archive, given, case.published, url)
-    try:
+    with contextlib.suppress(WindowOverError):
         await run_episodes(fakes.ports(), settings)
-    except WindowOverError:
-        pass
     await queues.close()
     await store.close()
     return _figures(case, fakes)
@@ -184,7 +184,7 @@ def _figures(case: Case, fakes: Fakes) -> dict[str, float]:
     start, end = fakes.marks
     ends = fakes.ends[warm(case) :]
     count = len(ends) - 1
-    steps = [after - before for before, after in zip(ends[:-1], ends[1:], strict=True)]
+    steps = [after - before for before, after in pairwise(ends)]
     return {
         "ms_per_episode": 1000 * median(steps),
         "loop_cpu_ms_per_episode": 1000 * (end[1] - start[1]) / count,
