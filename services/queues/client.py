@@ -107,8 +107,8 @@ class Client:
 
     async def newest(self, stream: str, after: str, seconds: float) -> str:
         """The id of a stream's last entry, once that is after another; "" past so many seconds."""
-        block = max(1, int(seconds * 1000))
-        reply = await self._ask(lambda: self._redis.xread({stream: after}, block=block))
+        words = ("XREAD", "BLOCK", max(1, int(seconds * 1000)), "STREAMS", stream, after)
+        reply = await self._ask(lambda: self._redis.execute_command(*words))
         return reply[0][1][-1][0].decode() if reply else ""
 
     async def read(self, stream: str, after: str, count: int) -> list[Entry]:
