@@ -75,6 +75,13 @@ class EpisodeStore:
                 "or more, or give this run a new name"
             )
 
+    async def changed(self, seconds: float) -> None:
+        """Until something of the run changes, or so many seconds are over.
+
+        What changed since the calling task's last wait ends it at once.
+        """
+        await self._records.changed(seconds)
+
     async def list(self) -> list[Episode]:
         """Every episode, in order."""
         rows = await self._records.read()

@@ -97,7 +97,7 @@ async def close(ports: LoopPorts, settings: EpisodeSettings, number: int) -> Non
         step = SAMPLED[SAMPLED.index(state_of(episode)) + 1]
         moved = await try_move(ports.episodes, first, step)
         if moved is None:
-            await ports.sleep(POLL_S)
+            await ports.changed(POLL_S)
         elif step == State.COMPLETED:
             ports.report(episode_event(moved, settings.count, ports.stage))
             await _archive(ports, first)
@@ -167,7 +167,7 @@ async def sample_episode(ports: LoopPorts, settings: EpisodeSettings, number: in
         if watch.see(episode) and state == State.PAUSED:
             await ports.statistics(number)  # the workers then show their pairs
         looked = ports.clock()
-        await ports.sleep(POLL_S)
+        await ports.changed(POLL_S)
         if state == State.PAUSED:
             paused += ports.clock() - looked
 
@@ -194,7 +194,7 @@ async def to_training(ports: LoopPorts, settings: EpisodeSettings, number: int) 
         if moved is not None:
             return moved
         await sample_episode(ports, settings, number)
-        await ports.sleep(POLL_S)
+        await ports.changed(POLL_S)
 
 
 async def _weights_of(ports: LoopPorts, settings: EpisodeSettings, number: int) -> Weights:

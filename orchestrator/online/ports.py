@@ -55,8 +55,9 @@ class LoopPorts:
     archive: Callable[[int], Awaitable[None]]
     """Audit the ledger of an episode that is over, and move it out of Redis."""
     report: Callable[[Event], None]
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    """Seconds between two looks at an episode."""
+    changed: Callable[[float], Awaitable[None]] = asyncio.sleep
+    """Between two looks at an episode: until it may have changed, at most so many seconds. What
+    changed since the last time counts as well."""
     clock: Callable[[], float] = time.monotonic
     """Seconds; only differences count."""
 

@@ -159,6 +159,7 @@ def _ports(
         failures=failures,
         archive=put_away,
         report=context.run.report,
+        changed=services.store.changed,
     )
 
 

@@ -8,7 +8,8 @@ from services.queues.settings import EpisodeSettings
 from services.states import ABORTED, SAMPLED, State, state_of
 from services.telemetry.record.events import EpisodeChanged, Note
 
-POLL_S = 0.05
+POLL_S = 1.0
+"""Longest time between two looks at an episode; what changes in it is announced meanwhile."""
 
 
 async def to_publishing(ports: LoopPorts, number: int, timeout_s: float) -> Episode:
@@ -74,7 +75,7 @@ async def until_committed(ports: LoopPorts, number: int, timeout_s: float) -> Ep
                 f"episode {number}: the learner wrote no checkpoint within {timeout_s:.0f} s; see"
                 " its log and the disk, or raise episodes.timeout_s"
             )
-        await ports.sleep(POLL_S)
+        await ports.changed(POLL_S)
 
 
 async def tell_failures(ports: LoopPorts, episode: Episode) -> None:

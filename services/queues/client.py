@@ -104,6 +104,12 @@ class Client:
         reply = await self._ask(read)
         return _entries(reply[0][1]) if reply else []
 
+    async def newest(self, stream: str, after: str, seconds: float) -> str:
+        """The id of a stream's last entry, once that is after another; "" past so many seconds."""
+        words = ("XREAD", "BLOCK", max(1, int(seconds * 1000)), "STREAMS", stream, after)
+        reply = await self._ask(lambda: self._redis.execute_command(*words))
+        return reply[0][1][-1][0].decode() if reply else ""
+
     async def read(self, stream: str, after: str, count: int) -> list[Entry]:
         """Up to `count` entries after an entry id; "-" begins at the first."""
         start = after if after == "-" else f"({after}"

@@ -85,6 +85,9 @@ async def close(connection: Connection) -> None:
         await pool.sentinel_manager.aclose()
 
 
+_READ_STREAMS = ("XREAD", "XREADGROUP")
+
+
 class _FirstKey(AsyncCommandsParser):
     """Where a command's keys are, without asking the server: the first says the slot of all."""
 
@@ -92,8 +95,8 @@ class _FirstKey(AsyncCommandsParser):
         """Nothing is read: a server sends some 100 kB about its commands."""
 
     async def get_keys(self, *args: Any) -> tuple[str, ...]:
-        """Its first key; XREADGROUP has it after a word."""
-        return (args[args.index("STREAMS") + 1 if args[0] == "XREADGROUP" else 1],)
+        """Its first key; what reads streams has it after a word."""
+        return (args[args.index("STREAMS") + 1 if args[0] in _READ_STREAMS else 1],)
 
 
 async def _looked(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from services.errors import StateError
+from services.queues.changes import changed
 from services.queues.client import Client, Patience, connect
 from services.queues.keys import LAYOUT, Keys
 
@@ -111,14 +112,21 @@ class EpisodeRecords:
             args += [name, value]
         outcome, answer = await self._client.script(
             "move",
-            [self._keys.episode(number), self._keys.requests, self._keys.episode(number - 1)],
+            [
+                self._keys.episode(number), self._keys.requests, self._keys.episode(number - 1),
+                self._keys.changes,
+            ],
             args,
-        )
+        )  # fmt: skip
         if outcome == b"changed":
             return Moved("changed", None)
         if outcome == b"refused":
             return Moved("refused", None, answer.decode())
         return Moved("done" if outcome == b"done" else "repeated", _answer(answer))
+
+    async def changed(self, seconds: float) -> None:
+        """Until something of the run changes, or so many seconds are over: see changes.py."""
+        await changed(self._client, self._keys, seconds)
 
     async def _rows(self, numbers: Iterable[int]) -> list[Fields]:
         found = await self._client.hashes([self._keys.episode(number) for number in numbers])

@@ -59,7 +59,8 @@ class Keys:
     def account(self, episode: int) -> list[str]:
         """What every script that counts takes: `account_at` of lua/common.lua."""
         return [
-            self.episode(episode), self.ledger(episode), self.steps(episode), self.credits
+            self.episode(episode), self.ledger(episode), self.steps(episode), self.credits,
+            self.changes,
         ]  # fmt: skip
 
     def ledger(self, episode: int) -> str:
@@ -98,6 +99,11 @@ class Keys:
     def credits(self) -> str:
         """Credits in use: prompts dispatched and neither trained nor dropped."""
         return self._key("credits")
+
+    @property
+    def changes(self) -> str:
+        """Stream of one line: the last announcement of a change (changes.py)."""
+        return self._key("changes")
 
     @property
     def layout(self) -> str:

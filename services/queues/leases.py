@@ -60,6 +60,6 @@ class Leases:
             return
         pairs = [text for entry in held.items() for text in entry]
         for lost in await self._client.script(
-            "renew", [self._keys.stream(stream)], [GROUP, *pairs]
+            "renew", [self._keys.stream(stream), self._keys.fenced], [GROUP, *pairs]
         ):
             self._held[stream].pop(lost.decode(), None)

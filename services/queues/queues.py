@@ -6,8 +6,8 @@
     pairs -> (train, checkpoint) -> commit_trained -> (publish, attest) -> published
 
 Delivery is at least once, effect exactly once: whatever finishes an item does so in one Lua script
-(`lua/commit.lua`) that does nothing the second time. A credit is taken by `dispatch` and given
-back when the prompt is dropped or its pair trained.
+(`lua/commit.lua`) that does nothing the second time; commits that wait go together. A credit is
+taken by `dispatch` and given back when the prompt is dropped or its pair trained.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,9 @@ from pairloop.data.v1.pair_pb2 import DropReason, PreferencePair
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
 from services.errors import LedgerError
 from services.queues import retention
+from services.queues.changes import changed
 from services.queues.client import Client, Patience, connect
+from services.queues.commits import Commits, Event
 from services.queues.items import DeadLetter, Dispatched, Item, Refusal, StreamName
 from services.queues.keys import GROUP, PARKED, Keys
 from services.queues.leases import Leases
@@ -53,6 +55,7 @@ class RunQueues:
         self._payloads = Payloads(payloads, settings)
         self._taking = Taking(client, self._keys, settings, self._leases, self._payloads)
         self._pairs = PairReader(client, self._payloads)
+        self._commits = Commits(client, self._keys)
 
     @classmethod
     async def open(
@@ -84,6 +87,7 @@ class RunQueues:
     async def close(self) -> None:
         """Close the connections. What was taken and not committed goes to another worker."""
         await self._leases.close()
+        await self._commits.close()
         await self._client.close()
 
     async def dispatch(self, episode: int, prompts: Sequence[Prompt]) -> Dispatched:
@@ -112,12 +116,13 @@ class RunQueues:
     async def take(
         self, stream: StreamName, consumer: str, count: int, block_s: float
     ) -> list[Item]:
-        """Up to `count` items, abandoned ones first; waits up to `block_s` for the first.
+        """Up to `count` items; waits up to `block_s` for the first.
 
-        `consumer` names one live worker: what a predecessor of that name left comes at once, what
-        another worker no longer renews after `settings.reclaim_idle_s`. What is taken is renewed
-        until it is committed, failed, or the queues are closed. An item that more than
-        `settings.max_deaths` workers ended with goes to the dead letters instead.
+        `consumer` names one live worker: what a predecessor of that name left comes at once. What
+        was failed or given back comes before what is new; where this waits, and what another
+        worker no longer renews after `settings.reclaim_idle_s`, it comes as looks.py has it.
+        What is taken is renewed until it is committed, failed, or the queues are closed. An item
+        that more than `settings.max_deaths` workers ended with goes to the dead letters instead.
 
         Raises ReplacedError when the consumer was taken for dead: see `give_back`.
         """
@@ -220,17 +225,29 @@ class RunQueues:
         reply = await self._client.script("published", keys.account(episode), [version])
         return bool(reply)
 
+    async def changed(self, seconds: float) -> None:
+        """Until something of the run changes, or so many seconds are over.
+
+        What changed since the calling task's last wait ends it at once.
+        """
+        await changed(self._client, self._keys, seconds)
+
     async def episode_state(self, episode: int) -> str:
         """Such as "SAMPLING"; "" when there is no such episode."""
         return (await self._client.field(self._keys.episode(episode), "state") or b"").decode()
 
     async def counters(self, episode: int) -> dict[str, int]:
         """dispatched, in_flight, sampled, scored, paired, trained, and dropped:<reason> if any."""
+        return (await self.look(episode))[1]
+
+    async def look(self, episode: int) -> tuple[str, dict[str, int]]:
+        """State and counters of the same moment: as `episode_state` and `counters`."""
         (found,) = await self._client.hashes([self._keys.episode(episode)])
         fields = {name.decode(): value for name, value in found.items()}
         counters = {name: int(fields.get(name, 0)) for name in _COUNTERS}
         dropped = {name: int(n) for name, n in fields.items() if name.startswith("dropped:")}
-        return counters | {name: n for name, n in dropped.items() if n}
+        state = fields.get("state", b"").decode()
+        return state, counters | {name: n for name, n in dropped.items() if n}
 
     async def credits_in_use(self) -> int:
         """Prompts dispatched and neither trained nor dropped, over all episodes."""
@@ -261,22 +278,14 @@ class RunQueues:
         return await read_dead_letters(self._client, self._keys.dead, self._payloads)
 
     async def _commit(
-        self, stream: StreamName, item: Item, output: bytes, events: list[tuple[str, str]]
+        self, stream: StreamName, item: Item, output: bytes, events: Sequence[Event]
     ) -> bool:
-        keys = self._keys
-        downstream = keys.stream("rollouts") if stream == "prompts" else keys.pairs(item.episode)
-        field, value = "", b""
+        put = ("", b"")
         if output:
-            field, value = await self._payloads.put(item.episode, item.prompt_id, output)
-        reply = await self._client.script(
-            "commit",
-            [keys.stream(stream), downstream, keys.tries(stream), keys.fenced,
-             *keys.account(item.episode)],
-            [GROUP, item.entry_id, item.consumer, item.prompt_id, item.episode, field, value,
-             *(text for event in events for text in event)],
-        )  # fmt: skip
+            put = await self._payloads.put(item.episode, item.prompt_id, output)
+        done = await self._commits.commit(stream, item, put, events)
         self._leases.let_go(stream, item)
-        return bool(reply)
+        return done
 
 
 def _contradiction(episode: int, version: int, id_: str, found: str) -> LedgerError:

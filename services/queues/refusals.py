@@ -50,9 +50,7 @@ def refused(said: str, address: str, script: str = "") -> PairloopError | None:
             "another orchestrator has taken this run over since; what this one started ends"
         )
     if said.startswith("FENCED"):
-        return ReplacedError(
-            "this worker was taken for dead and another has its work; its process ends"
-        )
+        return fenced()
     if any(word in said for word in _FOR_NOW):
         return AwayError(
             f"Redis at {address} does not take writes now ({shortened(said, CAUSE_CHARACTERS)})",
@@ -84,6 +82,13 @@ def _forbidden(said: str, script: str) -> str:
     above = reversed(script.splitlines()[: int(at[1])] if at else [])
     called = next(filter(None, (re.findall(r"redis\.p?call\('(\w+)'", line) for line in above)), [])
     return f"run {' or '.join(dict.fromkeys(called))}" if called else "run a command"
+
+
+def fenced() -> ReplacedError:
+    """For a consumer whose items were given back."""
+    return ReplacedError(
+        "this worker was taken for dead and another has its work; its process ends"
+    )
 
 
 def silent(address: str) -> AwayError:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from services.errors import DataError, one_line
-from services.queues.client import Client
+from services.queues.client import Client, Fields
 from services.queues.items import Item, StreamName
 from services.queues.keys import GROUP, Keys
 from services.queues.leases import Leases
+from services.queues.looks import Looks
 from services.queues.payloads import Payloads, payload_of
 from services.queues.settings import QueueSettings
 
@@ -38,6 +39,7 @@ class Taking:
     ) -> None:
         self._client, self._keys, self._settings = client, keys, settings
         self._leases, self._payloads = leases, payloads
+        self._looks = Looks(settings.reclaim_idle_s)
         self._idle_ms = int(settings.reclaim_idle_s * 1000)
 
     async def take(
@@ -46,17 +48,17 @@ class Taking:
         """As RunQueues.take."""
         deadline = time.monotonic() + block_s
         while True:
-            taken = await self._reclaim(stream, consumer, count)
-            if len(taken) < count:
-                wait = 0.0 if taken else min(deadline - time.monotonic(), _SLICE_S)
-                entries = await self._client.read_group(
-                    self._keys.stream(stream), GROUP, consumer, count - len(taken),
-                    int(wait * 1000),
-                )  # fmt: skip
-                for entry, fields in entries:
-                    field, value = payload_of(fields)
-                    id_, episode = fields[b"id"].decode(), int(fields[b"episode"])
-                    taken.append((Item(entry, id_, episode, value, consumer), field))
+            taken = list[_Taken]()
+            if self._looks.due(stream, consumer):
+                taken = await self._reclaim(stream, consumer, count)
+                self._looks.looked(stream, consumer, len(taken))
+            wait = min(deadline - time.monotonic(), _SLICE_S)
+            if taken and len(taken) < count:
+                taken += await self._read_new(stream, consumer, count - len(taken), 0.0)
+            elif not taken and wait > 0.0:
+                taken = await self._read_new(stream, consumer, count, wait)
+            elif not taken:
+                taken = await self._look(stream, consumer, count)
             items = await self._with_payloads(stream, taken)
             if items or time.monotonic() >= deadline:
                 return items
@@ -74,7 +76,31 @@ class Taking:
              error, self._idle_ms, int(settings.retry_s * 1000)],
         )  # fmt: skip
         self._leases.let_go(stream, item)
+        self._looks.soon(stream, item.consumer)
         return bool(reply)
+
+    async def _read_new(
+        self, stream: StreamName, consumer: str, count: int, wait_s: float
+    ) -> list[_Taken]:
+        entries = await self._client.read_group(
+            self._keys.stream(stream), GROUP, consumer, count, int(wait_s * 1000)
+        )
+        return [_taken(entry, fields, consumer) for entry, fields in entries]
+
+    async def _look(self, stream: StreamName, consumer: str, count: int) -> list[_Taken]:
+        """What was given back, else what is new; one call where nothing was given back."""
+        given_back, found = await self._client.script(
+            "take",
+            [self._keys.stream(stream), self._keys.fenced],
+            [GROUP, consumer, count, self._idle_ms],
+        )
+        if given_back:
+            taken = await self._reclaim(stream, consumer, count)
+            return taken or await self._read_new(stream, consumer, count, 0.0)
+        return [
+            _taken(entry.decode(), dict(zip(flat[::2], flat[1::2], strict=True)), consumer)
+            for entry, flat in found
+        ]
 
     async def _reclaim(self, stream: StreamName, consumer: str, count: int) -> list[_Taken]:
         reply = await self._client.script(
@@ -114,3 +140,9 @@ class Taking:
                 self._leases.let_go(stream, item)
             raise
         return items
+
+
+def _taken(entry: str, fields: Fields, consumer: str) -> _Taken:
+    field, value = payload_of(fields)
+    id_, episode = fields[b"id"].decode(), int(fields[b"episode"])
+    return Item(entry, id_, episode, value, consumer), field

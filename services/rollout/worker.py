@@ -154,8 +154,11 @@ class RolloutWorker:
                 look_at = time.monotonic() + _LOOK_EVERY_S
             if not self._engine.running:
                 return
-            for rollout in self._engine.step():
-                await queue.commit_rollout(items.pop(rollout.prompt.id), rollout)
+            if done := self._engine.step():
+                # Together: the queue makes one call of them.
+                await asyncio.gather(
+                    *(queue.commit_rollout(items.pop(each.prompt.id), each) for each in done)
+                )
                 look_at = 0.0
             await asyncio.sleep(0)
 

@@ -71,6 +71,7 @@ async def whole_run(url: str, run: str) -> None:
         stack.push_async_callback(store.close)
         await store.create(1, 4)
         await store.move(1, State.SAMPLING)
+        await store.changed(1.0)
         queues = await RunQueues.open(url, run, QueueSettings(max_failures=1), lease.epoch)
         stack.push_async_callback(queues.close)
         assert (await queues.dispatch(1, prompts(run, 4))).sent == 4

@@ -123,9 +123,9 @@ class World:
         plan = {episode: self.planned()[episode]}
         assert ledger_audit(await self.queues.ledger(episode), plan) == []
 
-    async def sleep(self, seconds: float) -> None:
+    async def changed(self, seconds: float) -> None:
         """Between two looks of the loop at an episode."""
-        await asyncio.sleep(seconds)
+        await self.store.changed(seconds)
         self.looks += 1
         async with self.look:
             self.look.notify_all()
@@ -195,7 +195,7 @@ class World:
             failures=failures,
             archive=self.archive,
             report=self.events.append,
-            sleep=self.sleep,
+            changed=self.changed,
         )
         return self.driven
 

@@ -1,5 +1,6 @@
 """A tiny tokenizer, policy and sampled pairs for tests of the learner."""
 
+import asyncio
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -65,8 +66,12 @@ class FakeQueues:
     async def episode_state(self, episode: int) -> str:
         return self.states.get(episode, "TRAINING")
 
-    async def counters(self, episode: int) -> dict[str, int]:
-        return {"paired": len(self.kept.get(episode, []))}
+    async def look(self, episode: int) -> tuple[str, dict[str, int]]:
+        state = await self.episode_state(episode)
+        return state, {"paired": len(self.kept.get(episode, []))}
+
+    async def changed(self, seconds: float) -> None:
+        await asyncio.sleep(0.01)
 
     async def pairs(self, episode: int) -> list[PreferencePair]:
         return self.kept[episode][self.lost :]

@@ -137,7 +137,7 @@ class World:
             failures=self.failures,
             archive=self.archive,
             report=self.events.append,
-            sleep=self.sleep,
+            changed=self.sleep,
             clock=lambda: self.now,
         )
 

@@ -16,7 +16,10 @@ from services.ray_errors import GO_ON
 from services.states import HELD, OVER, State
 
 T = TypeVar("T")
-_POLL_S = 0.05
+_LOOK_S = 0.25
+"""Longest time between two looks: what an episode waits for is announced, what the learner has to
+do meanwhile is not."""
+_AGAIN_S = 0.05
 _TRIES = 3
 _BROADCAST_EVERY_S = 2.0
 """The others hear from the main worker at least so often: a collective has a deadline too."""
@@ -129,7 +132,7 @@ class EpisodeQueues:
                     f"{episode} to reach the rollout workers; it is still {state or 'unknown'}"
                 )
             meanwhile()
-            time.sleep(_POLL_S)
+            self._call(self._queues.changed(_LOOK_S))
 
     def arrived(self, episode: int) -> list[PreferencePair]:
         """The pairs of an episode that are there by now, in canonical order."""
@@ -179,13 +182,13 @@ class EpisodeQueues:
         for _ in range(_TRIES):
             pairs = self.arrived(episode)
             dropped = self._call(self._queues.dropped(episode))
-            paired = self._call(self._queues.counters(episode))["paired"]
             # The last of all: nothing of what was read has changed if it still can be trained.
-            if _READINESS.get(self._state(episode)) is not Readiness.READY:
+            state, counters = self._call(self._queues.look(episode))
+            if _READINESS.get(state) is not Readiness.READY:
                 return None
-            if len(pairs) == paired:
+            if len(pairs) == (paired := counters["paired"]):
                 return Sampled(pairs, dropped)
-            time.sleep(_POLL_S)
+            time.sleep(_AGAIN_S)
         raise LedgerError(
             f"episode {episode} has {paired} pairs by its counters and Redis holds {len(pairs)} of"
             " them: it lost some; begin the stage anew with --fresh"
@@ -211,11 +214,10 @@ class EpisodeQueues:
         until = time.monotonic() + _BROADCAST_EVERY_S
         self._recommit()
         while True:
-            state = self._state(episode)
+            state, counters = self._call(self._queues.look(episode))
             readiness = _READINESS.get(state, Readiness.WAITING)
             if readiness is Readiness.TRAINED_BEFORE:
                 return readiness
-            counters = self._call(self._queues.counters(episode))
             if readiness is not Readiness.WAITING:
                 return Readiness.TRAINED_BEFORE if counters.get("trained") else readiness
             if deadline.passed((state, tuple(sorted(counters.items()))), paused=state in HELD):
@@ -223,7 +225,7 @@ class EpisodeQueues:
             meanwhile()
             if time.monotonic() >= until:
                 return Readiness.WAITING
-            time.sleep(_POLL_S)
+            self._call(self._queues.changed(_LOOK_S))
 
     def _call(self, call: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(call)

@@ -27,8 +27,11 @@ class Queues(Protocol):
     async def episode_state(self, episode: int) -> str:
         """Name of the state, "" when the episode is unknown."""
 
-    async def counters(self, episode: int) -> dict[str, int]:
-        """dispatched, sampled, paired, trained, dropped:<reason>."""
+    async def look(self, episode: int) -> tuple[str, dict[str, int]]:
+        """At one moment: the state, and dispatched, sampled, paired, trained, dropped:<reason>."""
+
+    async def changed(self, seconds: float) -> None:
+        """Until something of the run changes, or so many seconds are over."""
 
     async def pairs(self, episode: int) -> list[PreferencePair]:
         """The kept pairs of the episode, by prompt index."""

@@ -77,9 +77,12 @@ class RecordedQueues:
         """TRAINING until it is trained, then COMPLETED: no engine waits for the weights."""
         return State.COMPLETED if episode <= self._trained else State.TRAINING
 
-    async def counters(self, episode: int) -> dict[str, int]:
-        """Of the pairs: nothing is sampled."""
-        return {"paired": len(self.kept(episode))}
+    async def look(self, episode: int) -> tuple[str, dict[str, int]]:
+        """Of the counters that of the pairs: nothing is sampled."""
+        return await self.episode_state(episode), {"paired": len(self.kept(episode))}
+
+    async def changed(self, seconds: float) -> None:
+        """Nothing is waited for: every episode is there."""
 
     async def pairs(self, episode: int) -> list[PreferencePair]:
         """As `kept`."""

@@ -1,5 +1,5 @@
 -- Give an item back after a failure: to whoever asks a while later, or to the dead letters.
--- KEYS: input, dead letters, tries of the input's items, account (4)
+-- KEYS: input, dead letters, tries of the input's items, account (5)
 -- ARGV: group, entry, consumer, failures allowed (0: this is not one, but the end), id, episode
 --       number, stream, error, idle ms of an abandoned item, ms until the first other try, which
 --       double
@@ -26,5 +26,5 @@ redis.call('XADD', KEYS[2], '*', 'stream', ARGV[7], 'id', id, 'episode', ARGV[6]
 finish(KEYS[1], group, entry, KEYS[3])
 local account = account_at(4)
 happened(account, 'dropped', id, 'DEAD_LETTER')
-settle(account.episode)
+book(account)
 return 1

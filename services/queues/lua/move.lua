@@ -1,5 +1,5 @@
 -- Move an episode to another state, if it is still in the state the caller saw.
--- KEYS: episode, answers by request id, the episode before
+-- KEYS: episode, answers by request id, the episode before, announcements
 -- ARGV: request id ('' for a change that nobody repeats), operation, state seen, state to move to,
 --       then fields to set and their values
 -- Returns {outcome, answer}: "done" or "repeated" with the JSON list [operation, field, value, ...]
@@ -27,7 +27,8 @@ elseif to == 'COMPLETED' then
 end
 redis.call('HSET', KEYS[1], 'state', to)
 for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-settle(KEYS[1])
+settle(KEYS[1], KEYS[4])
+announce(KEYS[4])
 local answer = redis.call('HGETALL', KEYS[1])
 table.insert(answer, 1, ARGV[2])
 answer = cjson.encode(answer)

@@ -1,5 +1,5 @@
 -- Every engine holds the episode's weights.
--- KEYS: account (4)
+-- KEYS: account (5)
 -- ARGV: weight version
 -- Returns 1, or 0 when it was recorded before.
 local account = account_at(1)

@@ -1,7 +1,7 @@
 -- A checkpoint holds an episode: record what became of each of its prompts. The checkpoint is the
 -- truth: where the server lost what led there (its last second, or more), and maybe saw the prompt
 -- done once more since, the prompt is "restored" from there.
--- KEYS: pairs of the episode, prompts, tries of them, rollouts, tries of them, account (4)
+-- KEYS: pairs of the episode, prompts, tries of them, rollouts, tries of them, account (5)
 -- ARGV: group, weight version, '1' when these are the last, then id and '' (trained) or the reason
 --       why it was dropped
 -- Returns {pairs trained now, id and last step of the first that contradicts the checkpoint}. Once
@@ -15,7 +15,10 @@ for i = 4, #ARGV, 2 do
   local id, reason = ARGV[i], ARGV[i + 1]
   local step, why = step_of(account, id)
   local goal = reason == '' and 'trained' or 'dropped'
-  if step == 'trained' and goal == 'dropped' then return {now, id, step} end
+  if step == 'trained' and goal == 'dropped' then
+    book(account)
+    return {now, id, step}
+  end
   if step ~= goal or (goal == 'dropped' and why ~= reason) then
     if step ~= 'paired' then
       restored[id] = true
@@ -25,6 +28,7 @@ for i = 4, #ARGV, 2 do
     if goal == 'trained' then now = now + 1 end
   end
 end
+book(account)
 
 -- What was restored may be waiting to be done once more.
 if next(restored) then
@@ -46,5 +50,6 @@ if ARGV[3] == '1' then
   if state ~= 'TRAINING' and state ~= 'PUBLISHING' then
     redis.call('HSET', account.episode, 'state', 'TRAINING')
   end
+  announce(account.changes)
 end
 return {now}
