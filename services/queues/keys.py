@@ -37,7 +37,7 @@ class Keys:
             key for number in range(episodes + 1)
             for key in (self.pairs(number), *self.account(number)[:3])
         ]  # fmt: skip
-        return [*own, self.credits, *streams, *counted]
+        return [*own, self.credits, self.changes, *streams, *counted]
 
     def stream(self, name: str) -> str:
         """Work stream "prompts" or "rollouts"."""
