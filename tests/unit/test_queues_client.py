@@ -102,7 +102,8 @@ def test_the_keys_of_a_run_share_its_hash_tag_and_stay_what_they_are() -> None:
     ]  # fmt: skip
     assert keys.prefix == "pairloop:{demo}:"
     assert [name.removeprefix(keys.prefix) for name in names] == [
-        "prompts", "pairs:3", "episode:3", "ledger:3", "steps:3", "credits", "episodes", "layout",
+        "prompts", "pairs:3", "episode:3", "ledger:3", "steps:3", "credits", "changes",
+        "episodes", "layout",
         "requests", "dead", "tries:prompts", "fenced", "lease",
         "epoch",
     ]  # fmt: skip
