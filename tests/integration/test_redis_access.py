@@ -92,6 +92,7 @@ async def whole_run(url: str, run: str) -> None:
         assert len(await queues.dead_letters()) == 1
         assert await queues.credits_in_use() == 0
         await queues.forget(1)
+        await queues.expire(None)
         await queues.expire(60)
 
 
