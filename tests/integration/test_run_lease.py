@@ -127,7 +127,7 @@ async def test_a_server_that_fell_back_to_an_older_lease_gives_it_to_the_newer_h
     assert await first._client.script("keep_lease", first._keys, [*first._said(), 1]) == b""
     second = await take(redis_url, run_name)
     # It loses that the second took it: the first's lease is there again, and its epoch.
-    await first._client.unlink(first._keys)
+    await first._client._redis.unlink(*first._keys)
     assert await first._client.script("keep_lease", first._keys, [*first._said(), 1]) == b""
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(second.keep(), 1.0)
