@@ -147,7 +147,7 @@ class RolloutWorker:
             return self._load(manifest, tensors)
 
     def _load(self, manifest: WeightManifest, tensors: Tensors) -> Attestation:
-        """The engine has compared every tensor with the manifest, so the digest is of what it has."""
+        """The engine has compared every tensor with the manifest: the digest is of what it has."""
         attestation = self._engine.load_weights(manifest, tensors)
         if not attestation.mismatches:
             attestation.weights_sha256 = weights_sha256(manifest)

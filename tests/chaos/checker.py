@@ -22,7 +22,7 @@ def check(
     `paused`: (episode, first and last millisecond) in which no prompt of it may be dispatched. A
     prompt is known by its place in the plan: the end of its id, e<episode>/p<index>.
     """
-    ends: defaultdict[str, list[str]] = defaultdict(list)
+    ends: dict[str, list[str]] = defaultdict(list)
     dispatched_while_paused = restored = 0
     with gzip.open(artifact / "ledger.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
@@ -31,6 +31,8 @@ def check(
             if event["kind"] in ("trained", "dropped"):
                 end = event["kind"] if event["kind"] == "trained" else event["detail"]
                 ends[place].append(end)
+            if event["kind"] == "replayed":
+                ends[place] = [end for end in ends[place] if end != "DEAD_LETTER"]
             if event["kind"] == "restored":
                 restored += 1
                 ends[place] = [end for end in ends[place] if end == "trained"]
@@ -40,6 +42,7 @@ def check(
                     number == event["episode"] and first <= at <= last
                     for number, first, last in paused
                 )
+    ends = {place: how for place, how in ends.items() if how}
     planned = {f"e{n:05d}/p{i:05d}" for n in range(1, episodes + 1) for i in range(prompts)}
     held: set[str] = set()
     for path in sorted((artifact / "resume" / "outcomes").iterdir()):

@@ -139,8 +139,10 @@ def test_services_and_their_methods() -> None:
     assert methods == {
         "pairloop.admin.v1.AdminService": [
             "GetEpisode",
+            "ListDeadLetters",
             "ListEpisodes",
             "PauseEpisode",
+            "ReplayDeadLetters",
             "ResumeEpisode",
             "WatchEpisodes",
         ],

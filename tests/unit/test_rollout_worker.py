@@ -153,7 +153,9 @@ async def test_a_load_waits_for_what_is_in_flight() -> None:
 def digests(rollouts: list[Rollout]) -> dict[int, set[str]]:
     """By version, those that the samples name."""
     spans = [span for r in rollouts for s in r.samples for span in s.policy_versions]
-    return {v: {s.weights_sha256 for s in spans if s.version == v} for v in {s.version for s in spans}}
+    return {
+        v: {s.weights_sha256 for s in spans if s.version == v} for v in {s.version for s in spans}
+    }
 
 
 async def test_a_rollout_names_the_weights_that_were_attested() -> None:
