@@ -19,7 +19,7 @@ from tests.fake_engine import FakeEngine
 from tests.integration.test_queues import pair_of, prompts, rollout_of
 from tests.integration.test_whole_loop import EPISODES, Checker, world
 
-SETTINGS = QueueSettings(credits=8, max_failures=2, reclaim_idle_s=300.0)
+SETTINGS = QueueSettings(retry_s=0, credits=8, max_failures=2, reclaim_idle_s=300.0)
 
 
 @pytest.fixture
