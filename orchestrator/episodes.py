@@ -4,16 +4,16 @@ A move is a compare-and-set in Redis, so two that race cannot both succeed.
 """
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from pairloop.admin.v1.admin_pb2 import Change, Episode
+from pairloop.admin.v1.admin_pb2 import Change, DeadLetter, Episode
 from services.errors import StateError, UnknownEpisodeError
 from services.queues.client import Patience
 from services.queues.episode_records import Answer, EpisodeRecords
-from services.states import HELD, OVER, PAUSE, TRANSITIONS, State, message_state
+from services.states import HELD, OVER, PAUSE, REPLAYED, TRANSITIONS, State, message_state
 
 _RACES = 10
 """Times a change is tried again because the state moved under it."""
@@ -157,6 +157,45 @@ class EpisodeStore:
 
         return await self._change(f"resume:{number}", number, change, choose)
 
+    async def dead_letters(self, number: int) -> Sequence[DeadLetter]:
+        """The prompts of an episode that kept failing, oldest first; 0: of all.
+
+        Raises UnknownEpisodeError.
+        """
+        if number:
+            await self.get(number)
+        return [
+            DeadLetter(
+                prompt_id=letter.prompt_id,
+                episode=letter.episode,
+                stream=letter.stream,
+                failures=letter.failures,
+                deaths=letter.deaths,
+                error=letter.error,
+            )
+            for letter in await self._records.dead_letters()
+            if number in (0, letter.episode)
+        ]
+
+    async def replay(self, number: int) -> int:
+        """Try the dead letters of an episode again, 0: of all that are still sampled; how many.
+
+        In a paused episode they are in flight at once: a pause stops dispatch. Raises StateError
+        for an episode of this number that is not sampled or is so no more, UnknownEpisodeError.
+        """
+        if not number:
+            lost = {letter.episode for letter in await self._records.dead_letters()}
+            return sum([(await self._records.replay(each))[0] for each in sorted(lost)])
+        await self.get(number)
+        replayed, state = await self._records.replay(number)
+        if state not in REPLAYED:
+            raise StateError(
+                f"episode {number} is {state}: dead letters are tried again only while it is"
+                f" {', '.join(REPLAYED[:-1])} or {REPLAYED[-1]}; what it lost is in"
+                " dead_letters.jsonl"
+            )
+        return replayed
+
     async def _change(
         self,
         operation: str,
@@ -181,8 +220,8 @@ class EpisodeStore:
             fields = {"number": str(chosen), **_fields(change, request)}
             if to in (State.PAUSING, State.PAUSED) and state != State.PAUSING:
                 fields["paused_from"] = state
-            if to == State.FAILED:
-                fields["error"] = change.reason if change else ""
+            if State.FAILED in (to, state):
+                fields["error"] = change.reason if change and to == State.FAILED else ""
             moved = await self._records.move(
                 chosen, state, to, request_id=request, operation=operation, fields=fields
             )

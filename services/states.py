@@ -4,7 +4,8 @@
        |         |  ^
        |      PAUSING | resume
        |         v  |
-       +------> PAUSED          FAILED and CANCELLED end an episode from where TRANSITIONS says
+       +------> PAUSED          FAILED and CANCELLED end an episode from where TRANSITIONS says;
+                                the same command may sample a FAILED one on
 
 The store, the loop, the learner, the admin API, the views and the docs all read this file. One
 step is not asked for by anyone: PAUSING becomes PAUSED in the same Redis script that brings
@@ -42,17 +43,20 @@ TRANSITIONS: Mapping[State, tuple[State, ...]] = {
     State.TRAINING: (State.PUBLISHING, State.FAILED),
     State.PUBLISHING: (State.COMPLETED, State.FAILED),
     State.COMPLETED: (),
-    State.FAILED: (),
+    State.FAILED: (State.SAMPLING,),
     State.CANCELLED: (),
 }
-"""Where an episode may go. A paused one goes back to what it was paused from."""
+"""Where an episode may go. A paused one goes back to what it was paused from; a failed one is
+sampled on when its run is begun again and can try again what was lost."""
 
-OVER = tuple(state for state, after in TRANSITIONS.items() if not after)
-"""No move leads out of these."""
+OVER = (State.COMPLETED, State.FAILED, State.CANCELLED)
+"""The loop does nothing more with these."""
 ABORTED = (State.FAILED, State.CANCELLED)
 """Over without weights: the run does not go on past such an episode."""
 HELD = (State.PAUSING, State.PAUSED)
 """By an admin: no deadline runs, and a resume is possible."""
+REPLAYED = (State.SAMPLING, *HELD)
+"""Where dead letters may be tried again: lua/replay.lua."""
 SAMPLED = (State.TRAINING, State.PUBLISHING, State.COMPLETED)
 """In the order they come: every prompt is paired or dropped."""
 WORKING = (State.SAMPLING, *HELD, State.TRAINING, State.PUBLISHING)

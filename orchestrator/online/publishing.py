@@ -9,7 +9,7 @@ import ray
 from pairloop.data.v1.weights_pb2 import WeightManifest
 from services.learner.online.ports import WeightVersion
 from services.weights.canary import build_canary
-from services.weights.manifest import Array, Shared, build_manifest, changed_in
+from services.weights.manifest import Array, Shared, build_manifest, changed_in, weights_sha256
 
 _ANSWER_S = 300.0
 """A store that died is started again, one that hangs is found to do so first."""
@@ -50,11 +50,12 @@ class StorePublisher:
             del self._arrays[name], self._refs[name]
         return Shared(self._arrays, changed)
 
-    def __call__(self, version: WeightVersion) -> None:
+    def __call__(self, version: WeightVersion) -> str:
         """Publish what was shared last, `version.tensors`; returns when the store holds it."""
-        manifest = manifest_of(version).SerializeToString()
-        self._offer = (version.version, manifest, dict(version.metrics))
+        manifest = manifest_of(version)
+        self._offer = (version.version, manifest.SerializeToString(), dict(version.metrics))
         self._publish()
+        return weights_sha256(manifest)
 
     def look(self) -> None:
         """Publish once more where the store's process was replaced: the new one holds nothing."""

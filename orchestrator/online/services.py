@@ -21,6 +21,7 @@ from orchestrator.artifacts.store import CHECKPOINTS, LEARNER
 from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.jobs.training import part_of
+from orchestrator.online.dead_letters import try_failed_again
 from orchestrator.online.healing import Budget, reborn, restarted
 from orchestrator.online.publishing import StorePublisher
 from orchestrator.online.slots import EngineSlot, PairSlot
@@ -152,6 +153,9 @@ async def start_services(
     store = await EpisodeStore.open(url, name, job.queues.connect_timeout_s, epoch, patience)
     stack.push_async_callback(store.close)
     await store.create(job.episodes.count, job.episodes.prompts, published)
+    # Before the learner looks: a failed episode is its end.
+    if text := await try_failed_again(store):
+        context.warn(text)
     start = partial(_start_learner, job, context, name, url, epoch, starters, version_store)
     learner = asyncio.ensure_future(restarted("the learner", start, budget))
     # Whoever fails first ends the run: what the learner says after that may be read by nobody.

@@ -45,9 +45,9 @@ async def fail_if_too_many_failed(
 ) -> None:
     """End an episode that lost more of its prompts than `settings.max_failed` allows.
 
-    Lost is what kept failing, and what was sampled by weights that are too old. No rerun brings it
-    back (docs/adr/0005-failed-episodes.md). Ties, single answers and the like are the policy's
-    doing: the next episode goes on. Raises WorkerError with the causes.
+    Lost is what kept failing, and what was sampled by weights that are too old. The same command
+    tries the first again (docs/adr/0005-failed-episodes.md). Ties, single answers and the like are
+    the policy's doing: the next episode goes on. Raises WorkerError with the causes.
     """
     lost = _lost(episode)
     if not too_many_lost(lost, episode.prompts, settings.max_failed):
@@ -57,7 +57,7 @@ async def fail_if_too_many_failed(
     change = Change(actor="the loop", reason=reason)
     failed = await ports.episodes.move(episode.number, State.FAILED, change)
     ports.report(episode_event(failed, settings.count, ports.stage))
-    raise WorkerError(f"episode {episode.number} failed: {reason}; {_anew(ports.stage)}")
+    raise WorkerError(f"episode {episode.number} failed: {reason}; {_anew(failed, ports.stage)}")
 
 
 async def until_committed(ports: LoopPorts, number: int, timeout_s: float) -> Episode:
@@ -129,10 +129,14 @@ def raise_if_aborted(episode: Episode, stage: str) -> None:
     """StateError for an episode that will not go on."""
     if state_of(episode) in ABORTED:
         cause = f": {episode.error}" if episode.error else ""
-        raise StateError(f"episode {episode.number} is {state_of(episode)}{cause}; {_anew(stage)}")
+        raise StateError(
+            f"episode {episode.number} is {state_of(episode)}{cause}; {_anew(episode, stage)}"
+        )
 
 
-def _anew(stage: str) -> str:
+def _anew(episode: Episode, stage: str) -> str:
+    if episode.dropped.get("DEAD_LETTER"):
+        return f"mend the cause; the same command tries them again, --fresh {stage} begins anew"
     return f"mend the cause, then begin the stage anew: --fresh {stage}"
 
 

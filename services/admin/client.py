@@ -1,9 +1,12 @@
-"""The admin API from a terminal: look at the episodes of a run, pause and resume them.
+"""The admin API from a terminal: episodes of a run, to look at, to pause and resume, and what they
+lost.
 
 python -m services.admin.client [--address HOST:PORT] list [--episode 3]
 python -m services.admin.client pause --reason "looking at the pairs" [--episode 3]
 python -m services.admin.client resume
 python -m services.admin.client watch
+python -m services.admin.client dead-letters [--episode 3]    prompts that kept failing, and why
+python -m services.admin.client replay [--episode 3]          they are tried again
 
 A run prints its address when its online stage starts. Exit status: 0 done, 1 refused or nobody
 there, 130 interrupted.
@@ -63,6 +66,8 @@ def _carried_out(channel: grpc.Channel, options: argparse.Namespace, watch_s: fl
     try:
         if options.command == "watch":
             _watch(stub, options.episode, watch_s)
+        elif options.command in ("dead-letters", "replay"):
+            _lost(stub, options)
         else:
             _call(stub, options)
     except grpc.RpcError as error:
@@ -111,6 +116,25 @@ def _call(stub: AdminServiceStub, options: argparse.Namespace) -> None:
             _show(episode)
 
 
+def _lost(stub: AdminServiceStub, options: argparse.Namespace) -> None:
+    """Show the dead letters, or have them tried again."""
+    if options.command == "replay":
+        again = messages.ReplayDeadLettersRequest(number=options.episode)
+        count = stub.ReplayDeadLetters(again, timeout=_ANSWER_S).replayed
+        sys.stdout.write(f"{count} dead letters are tried again\n")
+        return
+    asked = messages.ListDeadLettersRequest(number=options.episode)
+    letters = stub.ListDeadLetters(asked, timeout=_ANSWER_S).letters
+    for letter in letters:
+        error = " ".join(letter.error.split())
+        sys.stdout.write(
+            f"episode {letter.episode:>3}  {letter.prompt_id}  of {letter.stream}"
+            f"  {letter.failures} failures  {letter.deaths} deaths  {error}\n"
+        )
+    if not letters:
+        sys.stdout.write("no dead letters\n")
+
+
 def _watch(stub: AdminServiceStub, number: int, watch_s: float) -> None:
     """Show each change once, over as many calls as it takes, until the server ends one."""
     shown: dict[int, messages.Episode] = {}
@@ -157,14 +181,16 @@ def _parser() -> argparse.ArgumentParser:
         help="of the admin API, as the run prints it (127.0.0.1:50051 unless admin.port says"
         " otherwise)",
     )
-    parser.add_argument("command", choices=["list", "pause", "resume", "watch"])
+    parser.add_argument(
+        "command", choices=["list", "pause", "resume", "watch", "dead-letters", "replay"]
+    )
     parser.add_argument(
         "--episode",
         type=_number,
         default=0,
         metavar="N",
         help="list and watch: this one alone; pause: the current or next one unless given; resume:"
-        " the paused one unless given",
+        " the paused one unless given; dead-letters and replay: of all unless given",
     )
     parser.add_argument("--reason", default="by hand", help="kept with the pause, and shown")
     return parser

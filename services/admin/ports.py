@@ -1,8 +1,9 @@
 """The boundary between the admin API and whatever keeps the episodes."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from pairloop.admin.v1.admin_pb2 import Change, Episode
+from pairloop.admin.v1.admin_pb2 import Change, DeadLetter, Episode
 
 
 class Episodes(Protocol):
@@ -28,4 +29,16 @@ class Episodes(Protocol):
         """Resume an episode, 0 for the paused one; idempotent by change.request_id.
 
         Raises StateError when its state does not allow it, UnknownEpisodeError.
+        """
+
+    async def dead_letters(self, number: int) -> Sequence[DeadLetter]:
+        """The prompts that kept failing, oldest first, 0 for every episode's.
+
+        Raises UnknownEpisodeError.
+        """
+
+    async def replay(self, number: int) -> int:
+        """Try them again, 0 for those of every episode that is still sampled; how many.
+
+        Raises StateError when the episode's state does not allow it, UnknownEpisodeError.
         """

@@ -109,6 +109,20 @@ class _Service(admin_pb2_grpc.AdminServiceServicer):
             async for episode in changes(self._episodes, self._ended, request.number):
                 yield messages.WatchEpisodesResponse(episode=episode)
 
+    async def ListDeadLetters(
+        self, request: messages.ListDeadLettersRequest, context: _Context
+    ) -> messages.ListDeadLettersResponse:
+        async with self._refusals(request.run, context):
+            letters = await self._episodes.dead_letters(request.number)
+        return messages.ListDeadLettersResponse(letters=letters)
+
+    async def ReplayDeadLetters(
+        self, request: messages.ReplayDeadLettersRequest, context: _Context
+    ) -> messages.ReplayDeadLettersResponse:
+        async with self._refusals(request.run, context):
+            replayed = await self._episodes.replay(request.number)
+        return messages.ReplayDeadLettersResponse(replayed=replayed)
+
     @asynccontextmanager
     async def _refusals(self, run: str, context: _Context) -> AsyncIterator[None]:
         """Our errors as gRPC's codes."""

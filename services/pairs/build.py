@@ -1,9 +1,10 @@
 """From a scored rollout and the choice within it to the message the learner trains on."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from pairloop.data.v1.pair_pb2 import PairProvenance, PreferencePair, Score
-from pairloop.data.v1.rollout_pb2 import Rollout
+from pairloop.data.v1.rollout_pb2 import Rollout, VersionSpan
 from services.errors import DataError
 from services.pairs.select import Selection
 
@@ -36,8 +37,21 @@ def make_pair(
             rollout_worker=rollout.worker_id,
             group_scores=scores,
             group_answers=[sample.text for sample in rollout.samples],
+            policy_versions=_spans(rollout),
         ),
     )
+
+
+def _spans(rollout: Rollout) -> list[VersionSpan]:
+    """Tokens of the whole group by the weights that sampled them: version, then digest."""
+    tokens = Counter[tuple[int, str]]()
+    for sample in rollout.samples:
+        for span in sample.policy_versions:
+            tokens[span.version, span.weights_sha256] += span.token_count
+    return [
+        VersionSpan(version=version, token_count=count, weights_sha256=digest)
+        for (version, digest), count in sorted(tokens.items())
+    ]
 
 
 def stale(rollout: Rollout, episode: int, max_staleness: int) -> bool:

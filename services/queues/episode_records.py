@@ -11,9 +11,16 @@ from typing import Literal, Self
 from services.errors import StateError
 from services.queues.changes import changed
 from services.queues.client import Client, Patience, connect
+from services.queues.items import DeadLetter
 from services.queues.keys import LAYOUT, Keys
+from services.queues.payloads import Payloads
+from services.queues.reading import read_dead_letters
+from services.queues.settings import QueueSettings
 
 Fields = dict[str, str]
+_NO_FILES = Payloads(None, QueueSettings())
+_LETTERS = 64
+"""Dead letters, with their payloads, in one script."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,28 @@ class EpisodeRecords:
     async def changed(self, seconds: float) -> None:
         """Until something of the run changes, or so many seconds are over: see changes.py."""
         await changed(self._client, self._keys, seconds)
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Every item that kept failing, oldest first; a large one without its payload."""
+        return await read_dead_letters(self._client, self._keys.dead, _NO_FILES)
+
+    async def replay(self, number: int) -> tuple[int, str]:
+        """Try an episode's dead letters again: how many, and the state it is in.
+
+        None where it is no longer, or not yet, sampled; none the second time.
+        """
+        keys, replayed = self._keys, 0
+        streams = [keys.dead, keys.stream("prompts"), keys.stream("rollouts")]
+        entries = [each.entry_id for each in await self.dead_letters() if each.episode == number]
+        # At least once, for the state.
+        for start in range(0, max(1, len(entries)), _LETTERS):
+            now, state = await self._client.script(
+                "replay",
+                [*streams, *keys.account(number)],
+                [number, *entries[start : start + _LETTERS]],
+            )
+            replayed += int(now)
+        return replayed, state.decode()
 
     async def _rows(self, numbers: Iterable[int]) -> list[Fields]:
         found = await self._client.hashes([self._keys.episode(number) for number in numbers])

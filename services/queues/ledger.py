@@ -17,6 +17,8 @@ _NEXT: dict[str, frozenset[str]] = {
 }
 """What may happen to a prompt after what; all but a trained one may also be restored."""
 _OVER = ("trained", "dropped")
+_BACK_AT = {"prompts": "dispatched", "rollouts": "sampled"}
+"""The step at which a dead letter is tried again, by the stream it went back to."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,15 @@ class LedgerEvent:
     entry_id: str
     """"<milliseconds>-<sequence>" of the server's clock: the order of events."""
     kind: str
-    """dispatched, sampled, scored, paired, dropped, trained or published; restored: Redis lost what
-    led to a checkpoint, what follows is what the checkpoint says."""
+    """dispatched, sampled, scored, paired, dropped, trained or published; replayed: a dead letter
+    is tried again; restored: Redis lost what led to a checkpoint; what follows is what it says."""
     id: str
     """Of the prompt; empty when published."""
     episode: int
     detail: str
     """sampled: the worker; scored: the scorer; paired: policy versions, "first-last"; dropped: the
-    reason; trained and published: the weight version; restored: the last step that Redis had."""
+    reason; replayed: the stream it went back to; trained and published: the weight version;
+    restored: the last step that Redis had."""
 
 
 def reason_name(reason: DropReason) -> str:
@@ -64,16 +67,14 @@ def ledger_audit(
             published[event.episode] = event.detail
             continue
         before = last.get(event.id)
-        step = before.kind if before else ""
-        if event.kind not in _NEXT[step] and (event.kind, step == "trained") != ("restored", False):
-            problems.append(
-                f"{event.id}: {event.kind} at {event.entry_id} after {step or 'nothing'}"
-            )
+        if not _may_follow(event, before):
+            step = before.kind if before else "nothing"
+            problems.append(f"{event.id}: {event.kind} at {event.entry_id} after {step}")
         new_here = before is None or before.episode != event.episode
         if new_here and episode_of.get(event.id) != event.episode:
             place = f"of episode {episode_of[event.id]}" if event.id in episode_of else "of none"
             problems.append(f"{event.id}: in the ledger of episode {event.episode}, {place}")
-        if event.kind in _NEXT:
+        if event.kind in (*_NEXT, "replayed"):
             last[event.id] = event
     if finished:
         problems += [
@@ -83,3 +84,15 @@ def ledger_audit(
         ]
         problems += [f"{id_}: never dispatched" for id_ in episode_of if id_ not in last]
     return problems
+
+
+def _may_follow(event: LedgerEvent, before: LedgerEvent | None) -> bool:
+    """Whether this may happen to a prompt whose last event was `before`."""
+    step = before.kind if before else ""
+    if event.kind == "restored":
+        return step != "trained"
+    if event.kind == "replayed":
+        return before is not None and (step, before.detail) == ("dropped", "DEAD_LETTER")
+    if before is not None and step == "replayed":
+        step = _BACK_AT.get(before.detail, "")
+    return event.kind in _NEXT[step]

@@ -191,8 +191,9 @@ class RunQueues:
 
     async def dropped(self, episode: int) -> dict[str, str]:
         """Of the prompts that gave no pair: why, by id."""
-        events = await self.ledger(episode)
-        return {event.id: event.detail for event in events if event.kind == "dropped"}
+        # By its last event: a dead letter that was tried again may have become a pair.
+        last = {event.id: event for event in await self.ledger(episode)}
+        return {id_: event.detail for id_, event in last.items() if event.kind == "dropped"}
 
     async def commit_trained(
         self, episode: int, version: int, trained: Sequence[str], dropped: Mapping[str, str]

@@ -19,7 +19,7 @@ from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
 from pairloop.data.v1.weights_pb2 import Attestation, WeightManifest
 from services.errors import DataError
 from services.rollout.engine import Engine
-from services.weights.manifest import Tensors
+from services.weights.manifest import Tensors, weights_sha256
 
 _IDLE_BLOCK_S = 0.2
 _LOOK_EVERY_S = 0.05
@@ -65,6 +65,8 @@ class RolloutWorker:
         self._stopping = False
         self._held = False
         self._consumer = worker_id
+        self._attested = (-1, "")
+        """The last version that was loaded well, and its digest."""
 
     @property
     def version(self) -> int:
@@ -131,7 +133,7 @@ class RolloutWorker:
     async def load_weights(self, manifest: WeightManifest, tensors: Tensors) -> Attestation:
         """Finish what is in flight, then load and attest."""
         async with self._exclusive():
-            attestation = self._engine.load_weights(manifest, tensors)
+            attestation = self._load(manifest, tensors)
             # Nor from weights that arrived damaged, until they are repaired.
             self._held = bool(attestation.mismatches)
             return attestation
@@ -142,7 +144,24 @@ class RolloutWorker:
         """As `load_weights`, of what `prepare` returns; it runs in a thread, nothing in flight."""
         async with self._exclusive():
             manifest, tensors = await asyncio.to_thread(prepare)
-            return self._engine.load_weights(manifest, tensors)
+            return self._load(manifest, tensors)
+
+    def _load(self, manifest: WeightManifest, tensors: Tensors) -> Attestation:
+        """The engine has compared every tensor with the manifest: the digest is of what it has."""
+        attestation = self._engine.load_weights(manifest, tensors)
+        if not attestation.mismatches:
+            attestation.weights_sha256 = weights_sha256(manifest)
+            self._attested = (attestation.version, attestation.weights_sha256)
+        return attestation
+
+    def _step(self) -> list[Rollout]:
+        """The engine's; what it has completed says which weights sampled it."""
+        done = self._engine.step()
+        version, digest = self._attested
+        for span in (s for r in done for sample in r.samples for s in sample.policy_versions):
+            if span.version == version:
+                span.weights_sha256 = digest
+        return done
 
     async def _until_empty(self, queue: PromptQueue[D], taken: Sequence[D]) -> None:
         items: dict[str, D] = {}
@@ -154,7 +173,7 @@ class RolloutWorker:
                 look_at = time.monotonic() + _LOOK_EVERY_S
             if not self._engine.running:
                 return
-            if done := self._engine.step():
+            if done := self._step():
                 # Together: the queue makes one call of them.
                 await asyncio.gather(
                     *(queue.commit_rollout(items.pop(each.prompt.id), each) for each in done)
@@ -191,7 +210,7 @@ class RolloutWorker:
         return count
 
     async def _step_into(self, done: dict[str, Rollout]) -> None:
-        done.update((rollout.prompt.id, rollout) for rollout in self._engine.step())
+        done.update((rollout.prompt.id, rollout) for rollout in self._step())
         await asyncio.sleep(0)
 
     @asynccontextmanager

@@ -35,7 +35,7 @@ from tests.chaos.network import Network
 from tests.chaos.weather import FOLDER
 
 FAULTS = DEATHS | TROUBLES
-BROKEN = ("lost", "unplanned", "doubled", "stale", "trained_not_in_checkpoint",
+BROKEN = ("lost", "unplanned", "doubled", "stale", "foreign", "trained_not_in_checkpoint",
           "dispatched_while_paused", "restarts_of_the_run_needed")  # fmt: skip
 
 

@@ -27,7 +27,7 @@ SAMPLE = rollout_pb2.Sample(
     text="x",
     finish_reason=rollout_pb2.FINISH_REASON_STOP,
     logprobs=[-0.5, -1.25],
-    policy_versions=[rollout_pb2.VersionSpan(version=0, token_count=2)],
+    policy_versions=[rollout_pb2.VersionSpan(version=0, token_count=2, weights_sha256="ab")],
 )
 PAIR = pair_pb2.PreferencePair(
     id=PROMPT.id,
@@ -106,6 +106,7 @@ def test_numbers_of_what_is_stored_do_not_change() -> None:
         "DROP_REASON_STALE": 5,
         "DROP_REASON_TOO_LONG": 6,
         "DROP_REASON_NOT_REACHED": 7,
+        "DROP_REASON_FOREIGN_WEIGHTS": 8,
     }
     fields = pair_pb2.PreferencePair.DESCRIPTOR.fields_by_name
     assert {name: field.number for name, field in fields.items()} == {
@@ -138,8 +139,10 @@ def test_services_and_their_methods() -> None:
     assert methods == {
         "pairloop.admin.v1.AdminService": [
             "GetEpisode",
+            "ListDeadLetters",
             "ListEpisodes",
             "PauseEpisode",
+            "ReplayDeadLetters",
             "ResumeEpisode",
             "WatchEpisodes",
         ],

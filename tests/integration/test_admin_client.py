@@ -14,7 +14,12 @@ from services.admin.client import main
 from services.admin.command import command_for
 from services.admin.server import AdminServer
 from services.admin.settings import AdminSettings
+from services.queues.queues import RunQueues
+from services.queues.settings import QueueSettings
 from tests.integration.redis_rows import all_sampled
+from tests.integration.test_queues import prompts
+
+VERBS = ["list", "pause", "resume", "watch", "dead-letters", "replay"]
 
 
 async def call(address: str, *arguments: str, watch_s: float = 60.0) -> int:
@@ -27,7 +32,7 @@ def free_address() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("verb", ["list", "pause", "resume", "watch"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_without_a_run_one_plain_line_says_where_the_address_stands(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,7 +67,7 @@ async def test_episodes_are_listed_paused_and_resumed(
     assert capsys.readouterr().out.split()[:3] == ["episode", "2", "PENDING"]
 
 
-@pytest.mark.parametrize("verb", ["list", "pause", "resume", "watch"])
+@pytest.mark.parametrize("verb", VERBS)
 async def test_an_episode_that_is_not_there_is_one_line(
     verb: str,
     server: tuple[AdminServer, str],
@@ -72,6 +77,46 @@ async def test_an_episode_that_is_not_there_is_one_line(
     assert await call(server[1], verb, "--episode", "9") == 1
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"pairloop: run {store.run} has no episode 9: it has 1 to 2\n")
+
+
+async def test_dead_letters_are_listed_and_replayed(
+    server: tuple[AdminServer, str],
+    store: EpisodeStore,
+    redis_url: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    address = server[1]
+    assert await call(address, "dead-letters") == 0
+    assert capsys.readouterr().out == "no dead letters\n"
+    await store.move(1, State.SAMPLING)
+    queues = await RunQueues.open(redis_url, store.run, QueueSettings(max_failures=1))
+    first, second, *_ = prompts(store.run, 4)
+    await queues.dispatch(1, [first, second])
+    for item in await queues.take("prompts", "a", 2, 0.0):
+        await queues.fail("prompts", item, f"a judge\nthat is down for {item.prompt_id}")
+    for arguments in ([], ["--episode", "1"]):
+        assert await call(address, "dead-letters", *arguments) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            f"episode   1  {prompt.id}  of prompts  1 failures  0 deaths"
+            f"  a judge that is down for {prompt.id}"
+            for prompt in (first, second)
+        ]
+    assert await call(address, "dead-letters", "--episode", "2") == 0
+    assert capsys.readouterr().out == "no dead letters\n"
+    for count in (2, 0):
+        assert await call(address, "replay", "--episode", "1") == 0
+        assert capsys.readouterr().out == f"{count} dead letters are tried again\n"
+    assert [item.prompt_id for item in await queues.take("prompts", "b", 9, 0.0)] == [
+        first.id,
+        second.id,
+    ]
+    assert await call(address, "replay") == 0
+    assert capsys.readouterr().out == "0 dead letters are tried again\n"
+    await queues.close()
+    await store.move(2, State.CANCELLED)
+    assert await call(address, "replay", "--episode", "2") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pairloop: episode 2 is CANCELLED: dead letters are tried again only")
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "x", "1.5", str(2**32)])

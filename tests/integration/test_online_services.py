@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
+from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.online.healing import Budget
 from orchestrator.online.services import Services, Starters, start_services, watched
@@ -16,6 +18,7 @@ from orchestrator.online.settings import RestartSettings
 from orchestrator.online.supervision import supervise
 from orchestrator.stages.context import RunContext, StageContext
 from orchestrator.stages.engines import EnginePool
+from pairloop.admin.v1.admin_pb2 import Change
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
 from pairloop.data.v1.weights_pb2 import Attestation, WeightManifest
 from services.errors import (
@@ -27,6 +30,9 @@ from services.errors import (
     WorkerError,
 )
 from services.pairs.actor import PairHandle
+from services.queues.keys import Keys
+from services.queues.queues import RunQueues
+from services.queues.settings import QueueSettings
 from services.reward.launch import RunningReward
 from services.rollout.actor import RolloutHandle
 from services.states import State
@@ -231,6 +237,33 @@ async def started(
             yield await start_services(
                 job, context, run, url, 1, 0, stack, budget or none_left(), world.starters()
             )
+
+
+async def test_what_a_failed_run_lost_is_in_flight_before_the_learner_looks(
+    redis_url: str, run_name: str, tmp_path: Path
+) -> None:
+    store = await EpisodeStore.open(redis_url, run_name, 5.0)
+    await store.create(1, 4)
+    await store.move(1, State.SAMPLING)
+    queues = await RunQueues.open(redis_url, run_name, QueueSettings(max_failures=1))
+    await queues.dispatch(1, [Prompt(id="a", run=run_name, episode=1, index=0)])
+    (item,) = await queues.take("prompts", "gone", 1, 0.0)
+    await queues.fail("prompts", item, "no memory")
+    await store.move(1, State.FAILED, Change(reason="lost"))
+
+    class Looks(World):
+        def start_learner(self, *arguments: Any, **options: Any) -> Future[dict[str, float]]:
+            with Redis.from_url(redis_url) as redis:
+                self.note(f"episode 1 is {redis.hget(Keys(run_name).episode(1), 'state')!r}")
+            return super().start_learner(*arguments, **options)
+
+    world = Looks()
+    async with started(world, redis_url, run_name, tmp_path) as services:
+        (item,) = await services.queues.take("prompts", "rollout-0.1", 1, 0.0)
+    assert item.prompt_id == "a"
+    assert "episode 1 is b'SAMPLING'" in world.history
+    await queues.close()
+    await store.close()
 
 
 async def test_everything_is_ended_in_the_reverse_of_how_it_was_started(

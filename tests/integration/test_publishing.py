@@ -12,7 +12,7 @@ from orchestrator.online.publishing import StorePublisher
 from pairloop.data.v1.weights_pb2 import WeightManifest
 from services.errors import StallError
 from services.learner.online.ports import WeightVersion
-from services.weights.manifest import Array, Shared, verify
+from services.weights.manifest import Array, Shared, verify, weights_sha256
 from services.weights.version_store import VersionStoreHandle, start_version_store
 
 LARGE = 1 << 18
@@ -52,8 +52,9 @@ async def test_one_snapshot_at_a_time_and_what_has_changed(store: VersionStoreHa
     publish = StorePublisher(store.actor)
     first = publish.share(iter(snapshot(0.0, 1.0).items()))
     assert first.changed == {"a": LARGE, "b": LARGE}
-    publish(version(0, first))
+    digest = publish(version(0, first))
     held = await store.wait(0, timeout_s=30.0)
+    assert digest == weights_sha256(WeightManifest.FromString(held.manifest))
     assert list(held.refs) == ["a", "b"]
     del held
     before = [weakref.ref(array) for array in first.tensors.values()]

@@ -194,3 +194,17 @@ async def test_a_forgotten_episode_takes_no_letter_of_another_along(
     assert [letter.prompt_id for letter in await queues.dead_letters()] == ["second"]
     await queues.forget(2)
     assert await queues.dead_letters() == []
+
+
+async def test_a_dead_letter_is_replayed_from_where_its_payload_lies(
+    queues: RunQueues, store: EpisodeStore
+) -> None:
+    work = prompts(store.run, 2)
+    await queues.dispatch(1, work)
+    for _ in range(SETTINGS.max_failures):
+        for item in await queues.take("prompts", "a", 2, 0.0):
+            await queues.fail("prompts", item, "no such answer")
+    assert [letter.prompt_id for letter in await store.dead_letters(1)] == [p.id for p in work]
+    assert await store.replay(1) == 2
+    again = await queues.take("prompts", "a", 2, 0.0)
+    assert [Prompt.FromString(item.payload) for item in again] == work

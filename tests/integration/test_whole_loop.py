@@ -150,7 +150,9 @@ class World:
         self.events.append(await broadcast(self.holders, manifest, tensors, 5.0, stage="online"))
         await self.queues.published(weights.version, weights.version)
 
-    async def play(self, settings: EpisodeSettings = EPISODES) -> None:
+    async def play(
+        self, settings: EpisodeSettings = EPISODES, scorer: Checker | None = None
+    ) -> None:
         """The loop beside its workers, until it ends."""
         rollout = [RolloutWorker(engine, engine.worker_id) for engine in self.engines]
         for worker in rollout:
@@ -161,7 +163,7 @@ class World:
         ]
         pairing = PairWorker(
             self.queues,
-            Checker(),
+            scorer or Checker(),
             self.events.append,
             PairSettings(concurrency=4),
             consumer="pairs-0",

@@ -14,6 +14,7 @@ TABLE = {
     "PAUSED": {"SAMPLING", "PENDING", "FAILED", "CANCELLED"},
     "TRAINING": {"PUBLISHING", "FAILED"},
     "PUBLISHING": {"COMPLETED", "FAILED"},
+    "FAILED": {"SAMPLING"},
 }
 """The one of docs/architecture.md."""
 PARKED = ("failed", "left")

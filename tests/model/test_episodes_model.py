@@ -70,8 +70,11 @@ class EpisodesMachine(World):
         """A move of the loop's own, which an admin's may have overtaken."""
 
         def model(admin: Admin) -> Any:
+            failed = admin.run.episodes[number].state == "FAILED"
             try:
                 admin.run.move(number, to)
+                if failed:
+                    admin.errors.pop(number, None)
             except RefusedError:
                 if admin.run.episodes[number].state in ("FAILED", "CANCELLED"):
                     raise

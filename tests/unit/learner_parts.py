@@ -94,10 +94,14 @@ class FakeQueues:
 
 
 class FakeBoard:
-    """Keeps what was published; `fail_at` stops the run there, as a crash would."""
+    """Keeps what was published; `fail_at` stops the run there, as a crash would.
 
-    def __init__(self, history: list[str], fail_at: int | None = None) -> None:
+    `digest`: of every version; "" as in a run without engines.
+    """
+
+    def __init__(self, history: list[str], fail_at: int | None = None, digest: str = "") -> None:
         self.versions: dict[int, WeightVersion] = {}
+        self._digest = digest
         self._history, self._fail_at = history, fail_at
         self._shared: dict[str, np.ndarray] = {}
 
@@ -106,11 +110,12 @@ class FakeBoard:
         changed = {n: changed_in(before.get(n), array) for n, array in self._shared.items()}
         return Shared(self._shared, changed)
 
-    def __call__(self, version: WeightVersion) -> None:
+    def __call__(self, version: WeightVersion) -> str:
         if version.version == self._fail_at:
             raise ConnectionError("the board is gone")
         self._history.append(f"published {version.version}")
         self.versions[version.version] = version
+        return self._digest
 
     def look(self) -> None:
         """It loses nothing."""

@@ -34,7 +34,10 @@ def test_a_dead_letter_shows_the_item_with_its_cause(tmp_path: Path) -> None:
 
 def test_no_letter_makes_no_file(tmp_path: Path) -> None:
     keep_dead_letters(tmp_path, 1, [letter("prompts", b"", episode=2)])
-    assert join_dead_letters(tmp_path, [], tmp_path / "dead_letters.jsonl") == 0
+    path = tmp_path / "dead_letters.jsonl"
+    assert join_dead_letters(tmp_path, [], path) == 0
+    assert join_dead_letters(tmp_path, [letter("prompts", b"")], path) == 1
+    assert join_dead_letters(tmp_path, [], path) == 0  # it was tried again since
     assert not list(tmp_path.iterdir())
 
 

@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,6 +26,7 @@ from services.weights.manifest import (
     require_base,
     require_names,
     verify,
+    weights_sha256,
 )
 
 CANARY_320 = [302, 239, 9, 128]
@@ -152,6 +155,29 @@ def test_names_must_be_the_models() -> None:
         require_names(manifest(), {"embed", "norm", *"abc"})
     with pytest.raises(WeightsError, match="missing a, b, c and 2 more; unknown none"):
         require_names(manifest(), {"embed", "norm", *"abcde"})
+
+
+def test_a_version_has_one_digest_whatever_it_is_called() -> None:
+    described = manifest()
+    digest = hashlib.sha256(
+        "".join(
+            f"{t.name}\t{t.dtype}\t{','.join(map(str, t.shape))}\t{t.checksum}\n"
+            for t in (described.tensors[0], described.tensors[1])
+        ).encode()
+    ).hexdigest()
+    assert [t.name for t in described.tensors] == ["embed", "norm"]
+    assert weights_sha256(described) == digest
+    described.run, described.version = "another", 77
+    described.tensors.reverse()
+    described.tensors[0].changed_values = 1
+    assert weights_sha256(described) == digest
+    for name, value in (("name", "x"), ("dtype", "float16"), ("checksum", "ff")):
+        other = manifest()
+        setattr(other.tensors[1], name, value)
+        assert weights_sha256(other) != digest
+    other = manifest()
+    other.tensors[0].shape[:] = [4, 3]
+    assert weights_sha256(other) != digest
 
 
 def test_canary_tokens_are_fixed() -> None:

@@ -1,5 +1,6 @@
 """The online learner on fake queues and a fake board: order of events, crashes, determinism."""
 
+import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -22,7 +23,7 @@ from services.learner.settings import OnDARESettings, ScheduleSettings, TrainSet
 from services.learner.train.batches import plan_batches
 from services.learner.train.distributed import Worker
 from services.learner.train.encoding import sampled_pairs
-from services.telemetry.record.events import Event, TrainProgress
+from services.telemetry.record.events import Event, Note, TrainProgress
 from tests.unit import learner_parts as parts
 
 
@@ -131,6 +132,69 @@ def test_pairs_that_no_step_has_are_left_out_with_the_reason(tmp_path: Path) -> 
         settings, place, lambda event: None, source.open, parts.FakeBoard(source.history)
     )
     assert source.committed[1] == dropped
+
+
+def signed(source: parts.FakeQueues, episode: int, digest: str) -> None:
+    """Every pair of the episode was sampled by the version before it, with this digest."""
+    for pair in source.kept[episode]:
+        pair.provenance.policy_versions.add(
+            version=episode - 1, token_count=1, weights_sha256=digest
+        )
+
+
+def test_pairs_of_weights_that_were_never_published_are_left_out(tmp_path: Path) -> None:
+    source, events = queues(), list[Event]()
+    for episode in (1, 2, 3):
+        signed(source, episode, "ours")
+    spans = [pair.provenance.policy_versions for pair in source.kept[3]]
+    spans[0][0].weights_sha256 = "theirs"  # the right number, other weights
+    spans[1][0].weights_sha256 = ""  # of an engine that attested nothing
+    spans[2][0].version = 7  # the right weights, a number they never had
+    spans[3].add(version=1, token_count=1, weights_sha256="theirs")  # half of the group
+    del spans[4][:]  # nothing is said
+    source.kept[3][0].provenance.rollout_worker = "rollout-9"
+    foreign = [pair.id for pair in source.kept[3][:5]]
+    board = parts.FakeBoard(source.history, digest="ours")
+    metrics = online_learner(*setting(tmp_path, "a"), events.append, source.open, board)
+    assert source.committed[1] == {"tie of 1": "TIE"}
+    assert source.committed[3] == {
+        "tie of 3": "TIE",
+        **dict.fromkeys(foreign, "FOREIGN_WEIGHTS"),
+    }
+    assert metrics["trained_pairs"] == 2
+    (note,) = (event for event in events if isinstance(event, Note))
+    assert note.text.startswith(
+        "episode 3: 5 of 7 pairs were sampled by weights that were never published under their"
+        " number (by ?, rollout-9) and are left out; "
+    )
+    # What is trained is what would have been trained without them.
+    alone = queues()
+    alone.kept[3] = alone.kept[3][5:]
+    expected = parts.FakeBoard(alone.history)
+    online_learner(*setting(tmp_path, "b"), lambda _: None, alone.open, expected)
+    for name, array in expected.weights(3).items():
+        assert np.array_equal(board.weights(3)[name], array)
+
+
+def test_a_version_that_is_made_again_keeps_the_digest_it_had_before(tmp_path: Path) -> None:
+    source, events = queues(), list[Event]()
+    signed(source, 1, "first")
+    signed(source, 3, "again")
+    source.states[2] = "FAILED"
+    board = parts.FakeBoard(source.history, digest="first")
+    online_learner(*setting(tmp_path, "a"), events.append, source.open, board)
+    source.states.pop(2)
+    source.kept[2] = [parts.sampled_pair(parts.tokenizer(), 2, i) for i in range(2)]
+    for pair, digest in zip(source.kept[2], ("first", "again"), strict=True):
+        pair.provenance.policy_versions.add(version=1, weights_sha256=digest)
+    board = parts.FakeBoard(source.history, digest="again")
+    online_learner(*setting(tmp_path, "a"), events.append, source.open, board)
+    published = tmp_path / "a" / "published"
+    assert [json.loads(path.read_text()) for path in sorted(published.iterdir())] == [
+        ["first"], ["first", "again"], ["again"], ["again"],
+    ]  # fmt: skip
+    assert [source.committed[e] for e in (1, 2, 3)] == [{f"tie of {e}": "TIE"} for e in (1, 2, 3)]
+    assert not [event for event in events if isinstance(event, Note)]
 
 
 def test_an_episode_whose_pairs_are_not_all_there_is_not_trained(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def test_a_line_holds_the_pair_its_group_and_where_it_came_from() -> None:
         ],
         "min_policy_version": 2,
         "max_policy_version": 3,
+        "weights": [{"version": 2, "sha256": ""}, {"version": 3, "sha256": ""}],
         "rule": "best-worst",
         "scorer": "1.0*checker",
         "metadata": {"skill": "sort"},

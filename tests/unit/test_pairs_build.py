@@ -62,6 +62,18 @@ def test_a_pair_says_where_it_comes_from() -> None:
     assert [score.total for score in origin.group_scores] == [2.0, -1.0, 0.5]
 
 
+def test_a_pair_names_the_weights_that_sampled_its_group() -> None:
+    group = rollout(7, [2, 3])
+    for number, each in enumerate(group.samples):
+        each.policy_versions[-1].weights_sha256 = "b" if number == 2 else "a"
+    found = make_pair(group, SCORES, SELECTION, "s").provenance.policy_versions
+    assert [(s.version, s.weights_sha256, s.token_count) for s in found] == [
+        (2, "", 1),
+        (3, "a", 2),
+        (3, "b", 1),
+    ]
+
+
 @pytest.mark.parametrize(
     ("versions", "max_staleness", "expected"),
     [([3], 0, False), ([2, 3], 0, True), ([2, 3], 1, False), ([1, 3], 1, True), ([0], 3, False)],

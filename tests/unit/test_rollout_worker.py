@@ -9,7 +9,7 @@ from pairloop.data.v1.rollout_pb2 import Prompt, Rollout, SamplingSettings
 from pairloop.data.v1.weights_pb2 import Canary, WeightManifest
 from services.errors import DataError, UnreachableError
 from services.rollout.worker import RolloutWorker
-from services.weights.manifest import build_manifest
+from services.weights.manifest import build_manifest, weights_sha256
 from tests.fake_engine import FakeEngine
 
 
@@ -148,6 +148,36 @@ async def test_a_load_waits_for_what_is_in_flight() -> None:
     assert all(len(set(versions)) == 1 for versions in spans)
     assert {versions[0] for versions in spans} == {0, 1}
     assert engine.loads == [1]
+
+
+def digests(rollouts: list[Rollout]) -> dict[int, set[str]]:
+    """By version, those that the samples name."""
+    spans = [span for r in rollouts for s in r.samples for span in s.policy_versions]
+    return {
+        v: {s.weights_sha256 for s in spans if s.version == v} for v in {s.version for s in spans}
+    }
+
+
+async def test_a_rollout_names_the_weights_that_were_attested() -> None:
+    engine = FakeEngine()
+    worker = RolloutWorker(engine, "w0")
+    # The folder that an engine starts on is nobody's version.
+    assert digests(await worker.generate([prompt(0)])) == {0: {""}}
+    first = weights_sha256(manifest(1)[0])
+    assert (await worker.load_weights(*manifest(1))).weights_sha256 == first
+    queue = queue_of(prompt(1), prompt(2))
+    await drained(worker, queue)
+    assert digests(list(queue.rollouts.values())) == {1: {first}}
+    # What failed its canary is not attested; the engine goes on with what it held.
+    engine.bad_loads = 1
+    assert (await worker.load_weights(*manifest(2))).weights_sha256 == ""
+    assert digests(await worker.generate([prompt(3)])) == {1: {first}}
+    # The same number with other weights has another digest.
+    other = {"w": np.full(2, 9.0, np.float32)}
+    described = build_manifest("run", 1, 0, other, {"w": "float32"}, Canary())
+    await worker.load_prepared(lambda: (described, other))
+    assert digests(await worker.generate([prompt(4)])) == {1: {weights_sha256(described)}}
+    assert weights_sha256(described) != first
 
 
 async def test_an_idle_worker_loads_at_once_and_from_a_thread() -> None:

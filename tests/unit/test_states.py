@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
-from services.states import TRANSITIONS, State, message_state, state_of
+from services.states import OVER, REPLAYED, TRANSITIONS, State, message_state, state_of
 
 ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
-ENDS = {State.COMPLETED, State.FAILED, State.CANCELLED}
+ENDS = {State.COMPLETED, State.CANCELLED}
 
 
 def test_the_table_has_every_state_of_the_api() -> None:
@@ -29,8 +29,16 @@ def test_every_state_is_reached_from_pending_and_reaches_the_end() -> None:
         todo += new
     assert reached == set(State)
     assert all(
-        State.FAILED in allowed for state, allowed in TRANSITIONS.items() if state not in ENDS
+        State.FAILED in allowed
+        for state, allowed in TRANSITIONS.items()
+        if state not in (*ENDS, State.FAILED)
     )
+
+
+def test_a_failed_episode_is_over_until_its_command_is_given_again() -> None:
+    assert TRANSITIONS[State.FAILED] == (State.SAMPLING,)
+    assert set(OVER) == ENDS | {State.FAILED}
+    assert set(REPLAYED) == {State.SAMPLING, State.PAUSING, State.PAUSED}
 
 
 def test_training_can_no_longer_be_paused_or_cancelled() -> None:

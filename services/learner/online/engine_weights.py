@@ -1,6 +1,7 @@
 """A weight version as it goes out: the policy in the engines' dtype, its changes, its canary."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from services.learner.model.frozen import FrozenPolicy
 from services.learner.model.packing import PrefixGroup
 from services.learner.model.policy import Policy
 from services.learner.online.ports import Publisher, WeightVersion
+from services.learner.online.published import record_published
 from services.weights.manifest import Array, Tensors
 from services.weights.snapshot import to_array, to_tensor
 
@@ -40,7 +42,7 @@ class Outgoing:
             fraction = sum(self.changed.values()) / values
             metrics = metrics | {"changed_fraction": fraction}
         self._first = False
-        self._publish(
+        digest = self._publish(
             WeightVersion(
                 run=place.run,
                 version=version,
@@ -56,6 +58,8 @@ class Outgoing:
                 metrics=metrics,
             )
         )
+        if digest:
+            record_published(Path(place.folder), version, digest)
         return fraction
 
     def look(self) -> None:

@@ -46,6 +46,7 @@ from services.learner.online.outcome import (
     restored_outcome,
 )
 from services.learner.online.ports import Connect, Publisher, Trained
+from services.learner.online.published import told, without_foreign
 from services.learner.online.reference_ahead import ReferenceAhead
 from services.learner.optim.build import make_optimizer
 from services.learner.optim.schedule import lr_factor
@@ -171,8 +172,12 @@ class _Learner:
 
     def train(self, episode: int, sampled: Sampled) -> None:
         """One episode's passes, and its files beside the checkpoint."""
-        pairs = sampled.pairs
-        self.metrics = self._episode(episode, pairs, sampled.dropped)
+        genuine = without_foreign(Path(self._place.folder), sampled)
+        text = told(episode, sampled.pairs, genuine.pairs)
+        if text and self._worker.is_main:
+            self._report(Note(stage=self._place.stage, text=text, level="warning"))
+        pairs = genuine.pairs
+        self.metrics = self._episode(episode, pairs, genuine.dropped)
         self.version = episode
         if self._worker.is_main:
             when_there_is_room(partial(self._write, episode, pairs), self._warn)

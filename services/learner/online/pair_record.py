@@ -69,6 +69,10 @@ def pair_row(pair: PreferencePair) -> dict[str, Any]:
         ],
         "min_policy_version": source.min_policy_version,
         "max_policy_version": source.max_policy_version,
+        "weights": [
+            {"version": span.version, "sha256": span.weights_sha256}
+            for span in source.policy_versions
+        ],
         "rule": source.rule,
         "scorer": source.scorer,
         "metadata": dict(sorted(prompt.metadata.items())),

@@ -87,8 +87,11 @@ class Publisher(Protocol):
     def share(self, tensors: Iterable[tuple[str, Array]]) -> Shared:
         """Put a snapshot where other processes read it, in the place of the one before."""
 
-    def __call__(self, version: WeightVersion) -> None:
-        """Hand over a version of what was shared last; may be called twice with the same one."""
+    def __call__(self, version: WeightVersion) -> str:
+        """Hand over a version of what was shared last; may be called twice with the same one.
+
+        Returns the digest that engines attest it by, "" where there are none.
+        """
 
     def look(self) -> None:
         """Hand over once more what was handed over last, where that was lost; is asked often."""

@@ -113,19 +113,20 @@ class _Reporting:
         """The learner's own arrays: nobody else reads them, so nothing is held to compare with."""
         return Shared(dict(tensors), {})
 
-    def __call__(self, version: WeightVersion) -> None:
-        if version.version == 0:
-            return
-        self._report(
-            EpisodeFinished(
-                stage=self._stage,
-                number=version.version,
-                total=self._episodes,
-                version=version.version,
-                pairs=int(version.metrics["trained_pairs"]),
-                dropped={},
-                metrics=dict(version.metrics),
-            )
+    def __call__(self, version: WeightVersion) -> str:
+        if version.version > 0:
+            self._report(self._finished(version))
+        return ""
+
+    def _finished(self, version: WeightVersion) -> EpisodeFinished:
+        return EpisodeFinished(
+            stage=self._stage,
+            number=version.version,
+            total=self._episodes,
+            version=version.version,
+            pairs=int(version.metrics["trained_pairs"]),
+            dropped={},
+            metrics=dict(version.metrics),
         )
 
     def look(self) -> None:

@@ -34,7 +34,9 @@ end
 -- A pair that is dropped no longer counts as paired: dispatched = in flight + paired + dropped.
 local function happened(account, kind, id, detail)
   local before, reason
-  if kind == 'dropped' or kind == 'restored' then before, reason = step_of(account, id) end
+  if kind == 'dropped' or kind == 'replayed' or kind == 'restored' then
+    before, reason = step_of(account, id)
+  end
   redis.call('XADD', account.ledger, '*', 'kind', kind, 'id', id, 'detail', detail)
   account.last[id] = kind == 'dropped' and 'dropped:' .. detail or kind
   local was_paired = before == 'paired' or before == 'restored'
@@ -52,6 +54,11 @@ local function happened(account, kind, id, detail)
   elseif kind == 'trained' then
     add(account, 'trained', 1)
     account.taken = account.taken - 1
+  elseif kind == 'replayed' then
+    -- A dead letter is tried again, as if it had never been one.
+    add(account, 'dropped:' .. reason, -1)
+    add(account, 'in_flight', 1)
+    account.taken = account.taken + 1
   elseif kind == 'restored' then
     -- As a pair, wherever it was before: what follows says whether it was trained.
     add(account, 'paired', 1)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pairloop.data.v1 import rollout_pb2 as pairloop_dot_data_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpairloop/data/v1/pair.proto\x12\x10pairloop.data.v1\x1a\x1epairloop/data/v1/rollout.proto\"w\n\x05Score\x12\r\n\x05total\x18\x01 \x01(\x01\x12\x31\n\x05parts\x18\x02 \x03(\x0b\x32\".pairloop.data.v1.Score.PartsEntry\x1a,\n\nPartsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xd6\x02\n\x0ePreferencePair\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x06prompt\x18\x02 \x01(\x0b\x32\x18.pairloop.data.v1.Prompt\x12(\n\x06\x63hosen\x18\x03 \x01(\x0b\x32\x18.pairloop.data.v1.Sample\x12*\n\x08rejected\x18\x04 \x01(\x0b\x32\x18.pairloop.data.v1.Sample\x12-\n\x0c\x63hosen_score\x18\x05 \x01(\x0b\x32\x17.pairloop.data.v1.Score\x12/\n\x0erejected_score\x18\x06 \x01(\x0b\x32\x17.pairloop.data.v1.Score\x12\x0e\n\x06margin\x18\x07 \x01(\x01\x12\x12\n\nlength_gap\x18\x08 \x01(\x11\x12\x34\n\nprovenance\x18\t \x01(\x0b\x32 .pairloop.data.v1.PairProvenance\"\xf0\x01\n\x0ePairProvenance\x12\x1a\n\x12min_policy_version\x18\x01 \x01(\x04\x12\x1a\n\x12max_policy_version\x18\x02 \x01(\x04\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x12\n\ngroup_size\x18\x04 \x01(\r\x12\x16\n\x0eunique_answers\x18\x05 \x01(\r\x12\x0e\n\x06scorer\x18\x06 \x01(\t\x12\x16\n\x0erollout_worker\x18\x07 \x01(\t\x12-\n\x0cgroup_scores\x18\x08 \x03(\x0b\x32\x17.pairloop.data.v1.Score\x12\x15\n\rgroup_answers\x18\t \x03(\t*\xe0\x01\n\nDropReason\x12\x1b\n\x17\x44ROP_REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44ROP_REASON_TIE\x10\x01\x12\x1d\n\x19\x44ROP_REASON_SINGLE_ANSWER\x10\x02\x12\x16\n\x12\x44ROP_REASON_MARGIN\x10\x03\x12\x1b\n\x17\x44ROP_REASON_DEAD_LETTER\x10\x04\x12\x15\n\x11\x44ROP_REASON_STALE\x10\x05\x12\x18\n\x14\x44ROP_REASON_TOO_LONG\x10\x06\x12\x1b\n\x17\x44ROP_REASON_NOT_REACHED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpairloop/data/v1/pair.proto\x12\x10pairloop.data.v1\x1a\x1epairloop/data/v1/rollout.proto\"w\n\x05Score\x12\r\n\x05total\x18\x01 \x01(\x01\x12\x31\n\x05parts\x18\x02 \x03(\x0b\x32\".pairloop.data.v1.Score.PartsEntry\x1a,\n\nPartsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xd6\x02\n\x0ePreferencePair\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x06prompt\x18\x02 \x01(\x0b\x32\x18.pairloop.data.v1.Prompt\x12(\n\x06\x63hosen\x18\x03 \x01(\x0b\x32\x18.pairloop.data.v1.Sample\x12*\n\x08rejected\x18\x04 \x01(\x0b\x32\x18.pairloop.data.v1.Sample\x12-\n\x0c\x63hosen_score\x18\x05 \x01(\x0b\x32\x17.pairloop.data.v1.Score\x12/\n\x0erejected_score\x18\x06 \x01(\x0b\x32\x17.pairloop.data.v1.Score\x12\x0e\n\x06margin\x18\x07 \x01(\x01\x12\x12\n\nlength_gap\x18\x08 \x01(\x11\x12\x34\n\nprovenance\x18\t \x01(\x0b\x32 .pairloop.data.v1.PairProvenance\"\xa8\x02\n\x0ePairProvenance\x12\x1a\n\x12min_policy_version\x18\x01 \x01(\x04\x12\x1a\n\x12max_policy_version\x18\x02 \x01(\x04\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\x12\n\ngroup_size\x18\x04 \x01(\r\x12\x16\n\x0eunique_answers\x18\x05 \x01(\r\x12\x0e\n\x06scorer\x18\x06 \x01(\t\x12\x16\n\x0erollout_worker\x18\x07 \x01(\t\x12-\n\x0cgroup_scores\x18\x08 \x03(\x0b\x32\x17.pairloop.data.v1.Score\x12\x15\n\rgroup_answers\x18\t \x03(\t\x12\x36\n\x0fpolicy_versions\x18\n \x03(\x0b\x32\x1d.pairloop.data.v1.VersionSpan*\x81\x02\n\nDropReason\x12\x1b\n\x17\x44ROP_REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44ROP_REASON_TIE\x10\x01\x12\x1d\n\x19\x44ROP_REASON_SINGLE_ANSWER\x10\x02\x12\x16\n\x12\x44ROP_REASON_MARGIN\x10\x03\x12\x1b\n\x17\x44ROP_REASON_DEAD_LETTER\x10\x04\x12\x15\n\x11\x44ROP_REASON_STALE\x10\x05\x12\x18\n\x14\x44ROP_REASON_TOO_LONG\x10\x06\x12\x1b\n\x17\x44ROP_REASON_NOT_REACHED\x10\x07\x12\x1f\n\x1b\x44ROP_REASON_FOREIGN_WEIGHTS\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SCORE_PARTSENTRY']._loaded_options = None
   _globals['_SCORE_PARTSENTRY']._serialized_options = b'8\001'
-  _globals['_DROPREASON']._serialized_start=791
-  _globals['_DROPREASON']._serialized_end=1015
+  _globals['_DROPREASON']._serialized_start=847
+  _globals['_DROPREASON']._serialized_end=1104
   _globals['_SCORE']._serialized_start=81
   _globals['_SCORE']._serialized_end=200
   _globals['_SCORE_PARTSENTRY']._serialized_start=156
@@ -43,5 +43,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREFERENCEPAIR']._serialized_start=203
   _globals['_PREFERENCEPAIR']._serialized_end=545
   _globals['_PAIRPROVENANCE']._serialized_start=548
-  _globals['_PAIRPROVENANCE']._serialized_end=788
+  _globals['_PAIRPROVENANCE']._serialized_end=844
 # @@protoc_insertion_point(module_scope)

@@ -18,6 +18,7 @@ class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DROP_REASON_STALE: _ClassVar[DropReason]
     DROP_REASON_TOO_LONG: _ClassVar[DropReason]
     DROP_REASON_NOT_REACHED: _ClassVar[DropReason]
+    DROP_REASON_FOREIGN_WEIGHTS: _ClassVar[DropReason]
 DROP_REASON_UNSPECIFIED: DropReason
 DROP_REASON_TIE: DropReason
 DROP_REASON_SINGLE_ANSWER: DropReason
@@ -26,6 +27,7 @@ DROP_REASON_DEAD_LETTER: DropReason
 DROP_REASON_STALE: DropReason
 DROP_REASON_TOO_LONG: DropReason
 DROP_REASON_NOT_REACHED: DropReason
+DROP_REASON_FOREIGN_WEIGHTS: DropReason
 
 class Score(_message.Message):
     __slots__ = ("total", "parts")
@@ -65,7 +67,7 @@ class PreferencePair(_message.Message):
     def __init__(self, id: _Optional[str] = ..., prompt: _Optional[_Union[_rollout_pb2.Prompt, _Mapping]] = ..., chosen: _Optional[_Union[_rollout_pb2.Sample, _Mapping]] = ..., rejected: _Optional[_Union[_rollout_pb2.Sample, _Mapping]] = ..., chosen_score: _Optional[_Union[Score, _Mapping]] = ..., rejected_score: _Optional[_Union[Score, _Mapping]] = ..., margin: _Optional[float] = ..., length_gap: _Optional[int] = ..., provenance: _Optional[_Union[PairProvenance, _Mapping]] = ...) -> None: ...
 
 class PairProvenance(_message.Message):
-    __slots__ = ("min_policy_version", "max_policy_version", "rule", "group_size", "unique_answers", "scorer", "rollout_worker", "group_scores", "group_answers")
+    __slots__ = ("min_policy_version", "max_policy_version", "rule", "group_size", "unique_answers", "scorer", "rollout_worker", "group_scores", "group_answers", "policy_versions")
     MIN_POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     MAX_POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +77,7 @@ class PairProvenance(_message.Message):
     ROLLOUT_WORKER_FIELD_NUMBER: _ClassVar[int]
     GROUP_SCORES_FIELD_NUMBER: _ClassVar[int]
     GROUP_ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     min_policy_version: int
     max_policy_version: int
     rule: str
@@ -84,4 +87,5 @@ class PairProvenance(_message.Message):
     rollout_worker: str
     group_scores: _containers.RepeatedCompositeFieldContainer[Score]
     group_answers: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, min_policy_version: _Optional[int] = ..., max_policy_version: _Optional[int] = ..., rule: _Optional[str] = ..., group_size: _Optional[int] = ..., unique_answers: _Optional[int] = ..., scorer: _Optional[str] = ..., rollout_worker: _Optional[str] = ..., group_scores: _Optional[_Iterable[_Union[Score, _Mapping]]] = ..., group_answers: _Optional[_Iterable[str]] = ...) -> None: ...
+    policy_versions: _containers.RepeatedCompositeFieldContainer[_rollout_pb2.VersionSpan]
+    def __init__(self, min_policy_version: _Optional[int] = ..., max_policy_version: _Optional[int] = ..., rule: _Optional[str] = ..., group_size: _Optional[int] = ..., unique_answers: _Optional[int] = ..., scorer: _Optional[str] = ..., rollout_worker: _Optional[str] = ..., group_scores: _Optional[_Iterable[_Union[Score, _Mapping]]] = ..., group_answers: _Optional[_Iterable[str]] = ..., policy_versions: _Optional[_Iterable[_Union[_rollout_pb2.VersionSpan, _Mapping]]] = ...) -> None: ...

@@ -72,12 +72,14 @@ class Prompt(_message.Message):
     def __init__(self, id: _Optional[str] = ..., run: _Optional[str] = ..., episode: _Optional[int] = ..., index: _Optional[int] = ..., dataset_row: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., sampling: _Optional[_Union[SamplingSettings, _Mapping]] = ...) -> None: ...
 
 class VersionSpan(_message.Message):
-    __slots__ = ("version", "token_count")
+    __slots__ = ("version", "token_count", "weights_sha256")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
     version: int
     token_count: int
-    def __init__(self, version: _Optional[int] = ..., token_count: _Optional[int] = ...) -> None: ...
+    weights_sha256: str
+    def __init__(self, version: _Optional[int] = ..., token_count: _Optional[int] = ..., weights_sha256: _Optional[str] = ...) -> None: ...
 
 class Sample(_message.Message):
     __slots__ = ("index", "token_ids", "text", "finish_reason", "logprobs", "policy_versions")

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epairloop/data/v1/weights.proto\x12\x10pairloop.data.v1\"f\n\x0eTensorManifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x16\n\x0e\x63hanged_values\x18\x04 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\t\"@\n\x06\x43\x61nary\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x10\n\x08logprobs\x18\x02 \x03(\x02\x12\x11\n\ttolerance\x18\x03 \x01(\x01\"\xcd\x01\n\x0eWeightManifest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0c\x62\x61se_version\x18\x03 \x01(\x04\x12*\n\x04kind\x18\x04 \x01(\x0e\x32\x1c.pairloop.data.v1.WeightKind\x12\x31\n\x07tensors\x18\x05 \x03(\x0b\x32 .pairloop.data.v1.TensorManifest\x12(\n\x06\x63\x61nary\x18\x06 \x01(\x0b\x32\x18.pairloop.data.v1.Canary\"A\n\x0eTensorMismatch\x12\x0e\n\x06tensor\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\t\x12\r\n\x05\x66ound\x18\x03 \x01(\t\"\xb0\x01\n\x0b\x41ttestation\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x34\n\nmismatches\x18\x03 \x03(\x0b\x32 .pairloop.data.v1.TensorMismatch\x12\x17\n\x0ftensors_checked\x18\x04 \x01(\r\x12\x1d\n\x15max_canary_difference\x18\x05 \x01(\x01\x12\x0f\n\x07seconds\x18\x06 \x01(\x01*V\n\nWeightKind\x12\x1b\n\x17WEIGHT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10WEIGHT_KIND_FULL\x10\x01\x12\x15\n\x11WEIGHT_KIND_DELTA\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epairloop/data/v1/weights.proto\x12\x10pairloop.data.v1\"f\n\x0eTensorManifest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x16\n\x0e\x63hanged_values\x18\x04 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\t\"@\n\x06\x43\x61nary\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x10\n\x08logprobs\x18\x02 \x03(\x02\x12\x11\n\ttolerance\x18\x03 \x01(\x01\"\xcd\x01\n\x0eWeightManifest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x14\n\x0c\x62\x61se_version\x18\x03 \x01(\x04\x12*\n\x04kind\x18\x04 \x01(\x0e\x32\x1c.pairloop.data.v1.WeightKind\x12\x31\n\x07tensors\x18\x05 \x03(\x0b\x32 .pairloop.data.v1.TensorManifest\x12(\n\x06\x63\x61nary\x18\x06 \x01(\x0b\x32\x18.pairloop.data.v1.Canary\"A\n\x0eTensorMismatch\x12\x0e\n\x06tensor\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\t\x12\r\n\x05\x66ound\x18\x03 \x01(\t\"\xc8\x01\n\x0b\x41ttestation\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x34\n\nmismatches\x18\x03 \x03(\x0b\x32 .pairloop.data.v1.TensorMismatch\x12\x17\n\x0ftensors_checked\x18\x04 \x01(\r\x12\x1d\n\x15max_canary_difference\x18\x05 \x01(\x01\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12\x16\n\x0eweights_sha256\x18\x07 \x01(\t*V\n\nWeightKind\x12\x1b\n\x17WEIGHT_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10WEIGHT_KIND_FULL\x10\x01\x12\x15\n\x11WEIGHT_KIND_DELTA\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pairloop.data.v1.weights_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WEIGHTKIND']._serialized_start=676
-  _globals['_WEIGHTKIND']._serialized_end=762
+  _globals['_WEIGHTKIND']._serialized_start=700
+  _globals['_WEIGHTKIND']._serialized_end=786
   _globals['_TENSORMANIFEST']._serialized_start=52
   _globals['_TENSORMANIFEST']._serialized_end=154
   _globals['_CANARY']._serialized_start=156
@@ -42,5 +42,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENSORMISMATCH']._serialized_start=430
   _globals['_TENSORMISMATCH']._serialized_end=495
   _globals['_ATTESTATION']._serialized_start=498
-  _globals['_ATTESTATION']._serialized_end=674
+  _globals['_ATTESTATION']._serialized_end=698
 # @@protoc_insertion_point(module_scope)

@@ -67,17 +67,19 @@ class TensorMismatch(_message.Message):
     def __init__(self, tensor: _Optional[str] = ..., expected: _Optional[str] = ..., found: _Optional[str] = ...) -> None: ...
 
 class Attestation(_message.Message):
-    __slots__ = ("worker_id", "version", "mismatches", "tensors_checked", "max_canary_difference", "seconds")
+    __slots__ = ("worker_id", "version", "mismatches", "tensors_checked", "max_canary_difference", "seconds", "weights_sha256")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MISMATCHES_FIELD_NUMBER: _ClassVar[int]
     TENSORS_CHECKED_FIELD_NUMBER: _ClassVar[int]
     MAX_CANARY_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     version: int
     mismatches: _containers.RepeatedCompositeFieldContainer[TensorMismatch]
     tensors_checked: int
     max_canary_difference: float
     seconds: float
-    def __init__(self, worker_id: _Optional[str] = ..., version: _Optional[int] = ..., mismatches: _Optional[_Iterable[_Union[TensorMismatch, _Mapping]]] = ..., tensors_checked: _Optional[int] = ..., max_canary_difference: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
+    weights_sha256: str
+    def __init__(self, worker_id: _Optional[str] = ..., version: _Optional[int] = ..., mismatches: _Optional[_Iterable[_Union[TensorMismatch, _Mapping]]] = ..., tensors_checked: _Optional[int] = ..., max_canary_difference: _Optional[float] = ..., seconds: _Optional[float] = ..., weights_sha256: _Optional[str] = ...) -> None: ...
