@@ -101,9 +101,7 @@ async def test_refusals_have_their_codes(admin: AdminServiceStub, store: Episode
     assert {episode.state for episode in await store.list()} == {messages.EPISODE_STATE_PENDING}
 
 
-async def test_workers_are_shown_and_scaled(
-    admin: AdminServiceStub, workers: FakeWorkers
-) -> None:
+async def test_workers_are_shown_and_scaled(admin: AdminServiceStub, workers: FakeWorkers) -> None:
     scale = messages.ScaleWorkersRequest
     listed = await admin.ListWorkers(messages.ListWorkersRequest(), timeout=10)
     assert list(listed.workers) == workers.list()
