@@ -103,6 +103,8 @@ class Fleet(Generic[S]):
         self._next = 0
         self._changed = asyncio.Event()
         self._over = False
+        self._kept_by: tuple[GiveBack, Callable[[S], Awaitable[NoReturn]]] | None = None
+        """What `keep` was given, while it runs."""
 
     @property
     def slots(self) -> Sequence[S]:
@@ -128,6 +130,7 @@ class Fleet(Generic[S]):
         """Want so many from now on, 1 or more; how many more those are than before."""
         more = count - self._wanted
         self._wanted = count
+        self._level()
         self._changed.set()
         return more
 
@@ -140,10 +143,11 @@ class Fleet(Generic[S]):
 
         `work`: of one place, which is started; raises what a new process in it does not mend.
         """
+        self._kept_by = queues, work
         try:
             while True:
                 self._changed.clear()
-                self._level(queues, work)
+                self._level()
                 changed = asyncio.ensure_future(self._changed.wait())
                 tasks = {member.task for member in self._members if member.task}
                 await asyncio.wait({changed, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -151,13 +155,16 @@ class Fleet(Generic[S]):
                 for member in [m for m in self._members if m.task and m.task.done()]:
                     self._ended(member, queues)
         finally:
-            self._over = True
+            self._over, self._kept_by = True, None
             left = [member.task for member in self._members if member.task]
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
 
-    def _level(self, queues: GiveBack, work: Callable[[S], Awaitable[NoReturn]]) -> None:
+    def _level(self) -> None:
+        if self._kept_by is None:
+            return
+        queues, work = self._kept_by
         present = [member for member in self._members if not member.leaving]
         while len(present) > self._wanted:
             # The newest; before it one that does not work at the moment.

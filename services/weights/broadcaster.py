@@ -104,7 +104,8 @@ async def attested(
             return None
         if not attestation.mismatches:
             return attestation, tries > 0
-    first, more = attestation.mismatches[0], len(attestation.mismatches) - 1
+        mismatches = attestation.mismatches
+    first, more = mismatches[0], len(mismatches) - 1
     raise AttestationError(
         f"worker {worker_id} does not hold {what} after a second full sync: {first.tensor}: "
         f"expected {first.expected}, found {first.found}"

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from services.reward.launch import RunningReward
 from services.rollout.actor import RolloutHandle
 from services.rollout.settings import EngineSettings
 from services.states import State
+from services.telemetry.record.events import Event, Note
 from services.weights.version_store import Held, VersionStoreHandle
 from tests.unit import learner_parts
 
@@ -218,7 +219,12 @@ def none_left() -> Budget:
 
 @contextlib.asynccontextmanager
 async def started(
-    world: World, url: str, run: str, folder: Path, budget: Budget | None = None
+    world: World,
+    url: str,
+    run: str,
+    folder: Path,
+    budget: Budget | None = None,
+    say: Callable[[str], object] = str,
 ) -> Any:
     job = OnlineDPO.model_validate(
         {
@@ -232,7 +238,12 @@ async def started(
         }
     )
     async with EnginePool(0, world.start_engines) as engines:
-        shared = RunContext(run, folder, lambda event: None, sink=None, engines=engines)
+
+        def report(event: Event) -> None:
+            if isinstance(event, Note):
+                say(event.text)
+
+        shared = RunContext(run, folder, report, sink=None, engines=engines)
         context = StageContext(shared, "online", 0, folder / "out", folder / "scratch", "trunk")
         async with contextlib.AsyncExitStack() as stack:
             yield await start_services(
