@@ -12,6 +12,9 @@ from orchestrator.online.fleet import Fleet
 from pairloop.admin.v1.admin_pb2 import Change, Worker, WorkerKind
 from services.errors import StateError
 
+_MOST = 1000
+"""Of a kind: more is a slip of the finger."""
+
 
 @dataclass(frozen=True)
 class Scalable:
@@ -50,6 +53,8 @@ class Scaling:
             raise StateError(
                 f"the run needs no {scaled.what} any more: its last episode is sampled and paired"
             )
+        if count > _MOST:
+            raise StateError(f"{count} {scaled.what} are too many; ask for {_MOST} at most")
         more = scaled.fleet.scale(count)
         note = scaled.shortage(more) if more > 0 else ""
         self._answered[change.request_id] = kind, count, note

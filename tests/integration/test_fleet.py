@@ -347,6 +347,8 @@ async def test_a_request_counts_once_and_none_counts_after_the_end(
             scaling.scale(rollout, 2, first)
         with pytest.raises(StateError, match="no workers of kind 2"):
             scaling.scale(admin.WORKER_KIND_PAIRING, 2, admin.Change(request_id="3"))
+        with pytest.raises(StateError, match="1001 rollout workers are too many"):
+            scaling.scale(rollout, 1001, admin.Change(request_id="3"))
         here.playing.cancel()
         await asyncio.wait({here.playing})
         with pytest.raises(StateError, match="needs no rollout workers any more"):
