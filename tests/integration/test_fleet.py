@@ -179,7 +179,7 @@ async def test_a_publication_waits_for_an_engine_that_loads_the_version_before(
         here.world.load_gate.clear()
         here.services.engines.scale(2)
         await here.happens("rollout-1.1 begins to load")
-        here.services.version_store.held = Held(  # type: ignore[attr-defined]
+        here.services.version_store.held = Held(
             4, WeightManifest(version=4).SerializeToString(), {}, {}
         )
         publishing = asyncio.ensure_future(published(here.services, 4))
@@ -237,7 +237,7 @@ async def test_an_engine_that_drains_is_ended_when_it_has_finished(
         await here.happens("rollout-1 drains")
         await asyncio.sleep(0.05)
         assert "rollout-1 ends" not in here.world.history
-        here.world.engines[1].drained.set()  # type: ignore[attr-defined]
+        here.world.engines[1].drained.set()
         await here.until(lambda: "rollout-1 left, 0 prompts handed back" in here.said)
         assert here.world.history[-2:] == ["rollout-1 drains", "rollout-1 ends"]
 
