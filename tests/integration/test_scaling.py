@@ -214,6 +214,7 @@ async def run_of(url: str, name: str, folder: Path) -> AsyncIterator[Run]:
             await gateway.stop()
 
 
+@pytest.mark.timeout(600)  # sixteen episodes twice, and a process for each who joins
 async def test_engines_and_pairing_workers_join_and_leave_and_every_prompt_is_trained_once(
     cluster: None,
     redis_url: str,
