@@ -37,6 +37,20 @@ class Budget:
         """Without an answer for so many seconds a part hangs."""
         return self._settings.silence_s
 
+    @property
+    def tolerates(self) -> bool:
+        """Whether a run may go on at all after an end."""
+        return self._settings.count > 0
+
+    @property
+    def drain_s(self) -> float:
+        """Seconds that a part which leaves has for what is in flight."""
+        return self._settings.drain_s
+
+    def backoff_s(self, times: int) -> float:
+        """Seconds to wait after so many ends before."""
+        return min(_LONGEST_BACKOFF_S, self._settings.backoff_s * 2.0 ** min(times, 32))
+
     async def spend(self, name: str, error: PairloopError) -> None:
         """`error` ended a part: wait, then it may be replaced. Raises when it ended too often."""
         settings, now = self._settings, self._clock()
@@ -51,7 +65,7 @@ class Budget:
             ) from error
         cause = str(error).removeprefix(f"{self._stage}: ").removesuffix(f"; {GO_ON}")
         self._warn(f"{cause}; it is replaced")
-        await self._sleep(min(_LONGEST_BACKOFF_S, settings.backoff_s * 2 ** len(recent)))
+        await self._sleep(self.backoff_s(len(recent)))
 
 
 def replaceable(error: PairloopError) -> bool:

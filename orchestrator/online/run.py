@@ -11,6 +11,8 @@ from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.loop import close, run_episodes
 from orchestrator.online.archive import LedgerArchive, require_training
 from orchestrator.online.dead_letters import DEAD_LETTERS, join_dead_letters
+from orchestrator.online.engine_fleet import publish as publish_to
+from orchestrator.online.engine_fleet import render
 from orchestrator.online.healing import Budget
 from orchestrator.online.ports import LoopPorts, Weights
 from orchestrator.online.prompts import episode_prompts, prompt_id
@@ -28,7 +30,6 @@ from services.queues.address import redis_of_run
 from services.queues.ledger_file import LEDGER
 from services.queues.run_lease import RunLease
 from services.queues.settings import EpisodeSettings
-from services.weights.broadcaster import broadcast
 
 _LOOK_S = 1.0
 _KEPT_S = 86_400
@@ -116,7 +117,7 @@ def _ports(
     async def prompts(episode: int) -> list[Prompt]:
         return await episode_prompts(
             rows,
-            partial(services.engines[0].render, job.policy),
+            partial(render, services.engines, job.policy),
             job.sampling,
             run=ids,
             episode=episode,
@@ -128,17 +129,19 @@ def _ports(
         held = await services.version_store.wait(version, timeout_s)
         return Weights(held.version, (held.manifest, held.refs), held.metrics)
 
-    # An engine that dies while it loads is replaced, and its successor loads.
+    # While a learner is started again, who loads waits for it.
     deadline = job.sync.timeout_s + job.engine.start_timeout_s
 
     async def publish(version: Weights) -> None:
         manifest, refs = version.payload
-        event = await broadcast(services.engines, manifest, refs, deadline, stage=context.stage)
+        event = await publish_to(
+            services.engines, services.newest, manifest, refs, deadline, stage=context.stage
+        )
         await services.queues.published(version.version, version.version)
         context.run.report(event)
 
     async def statistics(episode: int) -> dict[str, float]:
-        return merge(await asyncio.gather(*(w.stats(episode) for w in services.pairing)))
+        return merge(await asyncio.gather(*(w.stats(episode) for w in services.pairing.all_slots)))
 
     async def failures(episode: int) -> str:
         letters = await services.queues.dead_letters()

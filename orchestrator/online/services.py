@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -22,11 +22,15 @@ from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.jobs.training import part_of
 from orchestrator.online.dead_letters import try_failed_again
+from orchestrator.online.fleet import Fleet, Words
 from orchestrator.online.healing import Budget, reborn, restarted
 from orchestrator.online.publishing import StorePublisher
-from orchestrator.online.slots import EngineSlot, PairSlot
+from orchestrator.online.scaling import Scalable, Scaling
+from orchestrator.online.slots import EngineSlot, Newest, PairSlot
 from orchestrator.online.supervision import together
 from orchestrator.stages.context import StageContext
+from orchestrator.stages.engines import EnginePool
+from pairloop.admin.v1.admin_pb2 import WORKER_KIND_PAIRING, WORKER_KIND_ROLLOUT
 from services.admin.command import command_for
 from services.admin.server import AdminServer
 from services.errors import PairloopError, WorkerDiedError, WorkerError
@@ -39,7 +43,8 @@ from services.queues.payload_folder import PAYLOADS, PayloadFolder
 from services.queues.queues import RunQueues
 from services.reward.client import GrpcScorer
 from services.reward.settings import RewardSettings
-from services.rollout.actor import RolloutHandle
+from services.rollout.actor import RolloutHandle, shortage
+from services.rollout.settings import EngineSettings
 from services.telemetry.format import duration
 from services.telemetry.record.events import AdminListening, Note
 from services.telemetry.record.sink import Reporter
@@ -62,8 +67,9 @@ class Services:
 
     queues: RunQueues
     store: EpisodeStore
-    engines: Sequence[EngineSlot]
-    pairing: Sequence[PairSlot]
+    engines: Fleet[EngineSlot]
+    newest: Newest
+    pairing: Fleet[PairSlot]
     reward: "RunningReward"
     version_store: VersionStoreHandle
     learner: "asyncio.Future[dict[str, float]]"
@@ -86,6 +92,7 @@ class Starters:
     learner: Callable[..., "Future[dict[str, float]]"] = background.start
     reward: "Callable[..., RunningReward]" = launch_reward
     pairing: Callable[[str], PairHandle] = start_pairing
+    shortage: Callable[[EngineSettings, int], str] = shortage
 
 
 async def start_services(
@@ -118,7 +125,7 @@ async def start_services(
     starting = asyncio.ensure_future(
         timed("engines", partial(context.run.engines.for_architecture, job.policy, job.engine))
     )
-    stack.push_async_callback(_stop_engines, starting)
+    stack.push_async_callback(_stop_engines, starting, context.run.engines, job.engine.workers)
     payloads = PayloadFolder(context.scratch / PAYLOADS)
     connect = partial(RunQueues.open, url, name, job.queues, epoch, payloads, joining=True)
     reward: RunningReward  # known once it is up
@@ -138,13 +145,42 @@ async def start_services(
             sink=context.run.sink,
         )
 
-    pairing = list[PairSlot]()
+    def place_of(worker: PairHandle) -> PairSlot:
+        return PairSlot(worker, starters.pairing, connect_pairing, epoch)
+
+    async def open_pairing(place: str) -> PairSlot:
+        return place_of(starters.pairing(place))
+
+    def say(text: str) -> None:
+        context.run.report(Note(stage=context.stage, text=text))
+
+    words = Words(WORKER_KIND_PAIRING, "pairs", "rollouts", say, context.warn)
+    pairing = Fleet(job.pairs.workers, open_pairing, words, budget)
+    stack.callback(_kill_all, pairing)
     for number in range(job.pairs.workers):
-        handle = starters.pairing(f"pairs-{number}")
-        pairing.append(PairSlot(handle, starters.pairing, connect_pairing, epoch))
-        stack.callback(pairing[-1].kill)
+        pairing.add(place_of(starters.pairing(f"pairs-{number}")))
     version_store = starters.version_store()
     stack.callback(version_store.kill)
+    newest = Newest()
+
+    def engine_in(engine: RolloutHandle) -> EngineSlot:
+        pool = context.run.engines
+        return EngineSlot(engine, pool, connect_engine, version_store, newest, epoch)
+
+    async def open_engine(place: str) -> EngineSlot:
+        return engine_in(await context.run.engines.added(place))
+
+    words = Words(WORKER_KIND_ROLLOUT, "rollout", "prompts", say, context.warn)
+    engines = Fleet(job.engine.workers, open_engine, words, budget)
+    scaling = Scaling(
+        {
+            WORKER_KIND_ROLLOUT: Scalable(
+                "rollout workers", engines, partial(starters.shortage, job.engine)
+            ),
+            WORKER_KIND_PAIRING: Scalable("pairing workers", pairing, lambda more: ""),
+        },
+        say,
+    )
     queues = await connect()
     stack.push_async_callback(queues.close)
     await queues.give_back_all()
@@ -168,28 +204,21 @@ async def start_services(
     launching = asyncio.ensure_future(timed("reward", partial(asyncio.to_thread, launch)))
     stack.push_async_callback(_stop_reward, launching, called_off)
     admin = AdminServer()
-    address = await admin.start(job.admin, store)
+    address = await admin.start(job.admin, store, scaling)
     stack.push_async_callback(admin.stop)
     admin_command = command_for(address)
     context.run.report(AdminListening(stage=context.stage, command=admin_command))
-    context.run.report(
-        Note(
-            stage=context.stage,
-            text=f"admin API at {address}; to pause: {admin_command} pause",
-        )
-    )
+    say(f"admin API at {address}; to pause: {admin_command} pause")
     handles, reward = await together(starting, asyncio.shield(launching))
-    fresh = context.run.engines.replaced
-    engines = [
-        EngineSlot(handle, fresh, connect_engine, version_store, epoch) for handle in handles
-    ]
+    for handle in handles:
+        engines.add(engine_in(handle))
     fingerprint = await handles[0].tokenizer_fingerprint(job.policy)
-    slots: list[EngineSlot | PairSlot] = [*engines, *pairing]
+    slots: list[EngineSlot | PairSlot] = [*engines.slots, *pairing.slots]
     await together(*(_started(slot) for slot in slots))
     took["pairing"] = time.monotonic() - began
     parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in took.items())
-    context.run.report(Note(stage=context.stage, text=f"services up after: {parts}"))
-    return Services(queues, store, engines, pairing, reward, version_store, learner)
+    say(f"services up after: {parts}")
+    return Services(queues, store, engines, newest, pairing, reward, version_store, learner)
 
 
 async def _started(slot: EngineSlot | PairSlot) -> None:
@@ -250,10 +279,10 @@ def watched(services: Services, load_s: float, budget: Budget) -> dict[str, Awai
     """
     parts: dict[str, Awaitable[Any]] = {"learner": _failure(services.learner)}
     queues = services.queues
-    for engine in services.engines:
-        parts[engine.worker_id] = engine.keep(queues, budget, load_s)
-    for worker in services.pairing:
-        parts[worker.name] = worker.keep(queues, budget)
+    sample = partial(EngineSlot.keep, queues=queues, budget=budget, load_s=load_s)
+    pair = partial(PairSlot.keep, queues=queues, budget=budget)
+    parts["rollout workers"] = services.engines.keep(queues, sample)
+    parts["pairing workers"] = services.pairing.keep(queues, pair)
     for part in (services.version_store, _Gateway(services.reward, services.pairing)):
         parts[part.name] = reborn(part, budget)
     return parts
@@ -262,7 +291,7 @@ def watched(services: Services, load_s: float, budget: Budget) -> dict[str, Awai
 class _Gateway:
     """The way to the reward, and those who hold its address."""
 
-    def __init__(self, reward: "RunningReward", pairing: Sequence[PairSlot]) -> None:
+    def __init__(self, reward: "RunningReward", pairing: Fleet[PairSlot]) -> None:
         self.name = reward.name
         self._reward, self._pairing = reward, pairing
         self.ping = reward.ping
@@ -272,18 +301,27 @@ class _Gateway:
         before = self._reward.address
         await self._reward.revive()
         if self._reward.address != before:
-            for worker in self._pairing:
-                worker.kill()
+            _kill_all(self._pairing)
 
 
-async def _stop_engines(starting: "asyncio.Future[list[RolloutHandle]]") -> None:
-    """Those that are up live on for the next stage. One that died has ended already."""
+def _kill_all(pairing: Fleet[PairSlot]) -> None:
+    for worker in reversed(pairing.slots):
+        worker.kill()
+
+
+async def _stop_engines(
+    starting: "asyncio.Future[list[RolloutHandle]]", pool: EnginePool, configured: int
+) -> None:
+    """Those that are up live on for the next stage, as many as it counts on."""
     starting.cancel()
     await asyncio.wait({starting})
     up = not starting.cancelled() and starting.exception() is None
-    for engine in starting.result() if up else ():
-        with contextlib.suppress(WorkerError):
+    pool.trim(configured)
+    for engine in list(starting.result()) if up else ():
+        try:
             await engine.stop()
+        except WorkerError:  # it has ended already
+            pool.remove(engine)
 
 
 async def _stop_reward(

@@ -10,7 +10,8 @@ class RestartSettings(Settings):
     reward gateway, weight version store."""
 
     count: Operational[int] = Field(5, ge=0)
-    """Of one part within `within_s`; its next end ends the run. With 0 the first does."""
+    """Of one part within `within_s`; its next end ends the run, or, where other engines or pairing
+    workers are left, this one alone: another is started then. With 0 the first end ends the run."""
     within_s: Operational[float] = Field(3600.0, gt=0.0)
     """Seconds after which an end is forgotten."""
     backoff_s: Operational[float] = Field(1.0, ge=0.0)
@@ -18,3 +19,6 @@ class RestartSettings(Settings):
     silence_s: Operational[float] = Field(120.0, gt=0.0)
     """Without an answer for so long a part hangs. To load weights an engine has sync.timeout_s; a
     step of vLLM must be shorter."""
+    drain_s: Operational[float] = Field(120.0, ge=0.0)
+    """Seconds that a worker which leaves (`workers scale`) has to finish what it holds; the rest
+    goes to the others."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -36,31 +37,44 @@ class EnginePool:
     async def for_architecture(self, policy: str, settings: EngineSettings) -> list[RolloutHandle]:
         """Engines of the policy's shape and tokenizer; which weights they hold is left open.
 
-        Starting one takes seconds to minutes; live ones are taken when they fit.
+        Starting one takes seconds to minutes; live ones are taken when they fit, and are as many
+        as the settings say then, however many the stage before had in the end.
         """
         kind = _kind(policy, settings)
         if kind != self._kind:
             await self.release()
-            start = partial(self._start, settings, policy, self._seed)
-            self._engines = await start([f"rollout-{n}" for n in range(settings.workers)])
-            self._kind, self._again = kind, start
+        self.trim(settings.workers)
+        start = partial(self._start, settings, policy, self._seed)
+        if names := _free_names(self._engines, settings.workers - len(self._engines)):
+            self._engines.extend(await start(names))
+        self._kind, self._again = kind, start
         return self._engines
 
-    async def replaced(self, dead: RolloutHandle) -> RolloutHandle:
-        """A new engine of the name of one that was killed, in its place."""
-        assert self._again is not None  # noqa: S101 - there was one
-        (fresh,) = await self._again([dead.worker_id])
-        self._engines[self._engines.index(dead)] = fresh
+    async def added(self, name: str) -> RolloutHandle:
+        """One more of the present kind."""
+        assert self._again is not None  # noqa: S101 - there is one
+        (fresh,) = await self._again([name])
+        self._engines.append(fresh)
         return fresh
+
+    def remove(self, engine: RolloutHandle) -> None:
+        """End an engine and give its memory back."""
+        engine.kill()
+        if engine in self._engines:
+            self._engines.remove(engine)
+
+    def trim(self, count: int) -> None:
+        """End those that are more than so many."""
+        for engine in self._engines[count:]:
+            self.remove(engine)
 
     async def with_weights(self, policy: str, settings: EngineSettings) -> list[RolloutHandle]:
         """Engines that hold this policy's weights, attested."""
-        live = _kind(policy, settings) == self._kind
+        live = list(self._engines) if _kind(policy, settings) == self._kind else []
         engines = await self.for_architecture(policy, settings)
-        if live:
-            await asyncio.gather(
-                *(_load(engine, policy, settings.start_timeout_s) for engine in engines)
-            )
+        await asyncio.gather(
+            *(_load(each, policy, settings.start_timeout_s) for each in engines if each in live)
+        )
         return engines
 
     async def render(
@@ -86,6 +100,12 @@ class EnginePool:
         engines, self._engines, self._kind = self._engines, [], ""
         for engine in engines:
             engine.kill()
+
+
+def _free_names(engines: Sequence[RolloutHandle], count: int) -> list[str]:
+    taken = {engine.worker_id for engine in engines}
+    names = (name for n in itertools.count() if (name := f"rollout-{n}") not in taken)
+    return list(itertools.islice(names, max(0, count)))
 
 
 async def _load(engine: RolloutHandle, policy: str, timeout_s: float) -> None:

@@ -1,5 +1,5 @@
-"""The admin API from a terminal: episodes of a run, to look at, to pause and resume, and what they
-lost.
+"""The admin API from a terminal: a run's episodes and workers, to look at, to pause, to resume and
+to scale, and what they lost.
 
 python -m services.admin.client [--address HOST:PORT] list [--episode 3]
 python -m services.admin.client pause --reason "looking at the pairs" [--episode 3]
@@ -7,6 +7,8 @@ python -m services.admin.client resume
 python -m services.admin.client watch
 python -m services.admin.client dead-letters [--episode 3]    prompts that kept failing, and why
 python -m services.admin.client replay [--episode 3]          they are tried again
+python -m services.admin.client workers
+python -m services.admin.client workers scale rollout=3 pairing=2
 
 A run prints its address when its online stage starts. Exit status: 0 done, 1 refused or nobody
 there, 130 interrupted.
@@ -25,6 +27,7 @@ import grpc
 
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1.admin_pb2_grpc import AdminServiceStub
+from services.admin.workers import counts, look_or_scale
 from services.states import HELD, OVER, state_of
 
 _CONNECT_S = 3.0
@@ -42,8 +45,15 @@ _OPTIONS = [("grpc.enable_http_proxy", 0)]
 
 
 def main(arguments: list[str], watch_s: float = _WATCH_S) -> int:
-    """Make one call and print the episodes it answers; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    """Make one call and print what it answers; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.more and options.command != "workers":
+        parser.error(f"{options.command} takes no more words")
+    try:
+        options.counts = counts(options.more)
+    except ValueError as error:
+        parser.error(str(error))
     try:
         with grpc.insecure_channel(options.address, _OPTIONS) as channel:
             problem = _carried_out(channel, options, watch_s)
@@ -94,20 +104,22 @@ def _listens(address: str) -> bool:
 
 
 def _call(stub: AdminServiceStub, options: argparse.Namespace) -> None:
+    number = options.episode
     change = {
-        "number": options.episode,
         "reason": options.reason,
         "request_id": uuid.uuid4().hex,
         "actor": getpass.getuser(),
     }
-    if options.command == "pause":
-        request = messages.PauseEpisodeRequest(**change)
+    if options.command == "workers":
+        look_or_scale(stub, options.counts, change, _ANSWER_S)
+    elif options.command == "pause":
+        request = messages.PauseEpisodeRequest(number=number, **change)
         _show(stub.PauseEpisode(request, timeout=_ANSWER_S).episode)
     elif options.command == "resume":
-        resume = messages.ResumeEpisodeRequest(**change)
+        resume = messages.ResumeEpisodeRequest(number=number, **change)
         _show(stub.ResumeEpisode(resume, timeout=_ANSWER_S).episode)
-    elif options.episode:
-        asked = messages.GetEpisodeRequest(number=options.episode)
+    elif number:
+        asked = messages.GetEpisodeRequest(number=number)
         _show(stub.GetEpisode(asked, timeout=_ANSWER_S).episode)
     else:
         for episode in stub.ListEpisodes(
@@ -172,7 +184,8 @@ def _show(episode: messages.Episode) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m services.admin.client",
-        description="Look at the episodes of an online run, pause and resume them.",
+        description="Look at the episodes and workers of an online run; pause and resume it, have"
+        " more or fewer workers.",
     )
     parser.add_argument(
         "--address",
@@ -182,7 +195,16 @@ def _parser() -> argparse.ArgumentParser:
         " otherwise)",
     )
     parser.add_argument(
-        "command", choices=["list", "pause", "resume", "watch", "dead-letters", "replay"]
+        "command",
+        choices=["list", "pause", "resume", "watch", "dead-letters", "replay", "workers"],
+        help="list, pause, resume, watch: episodes; dead-letters, replay: what kept failing;"
+        " workers: what samples and pairs",
+    )
+    parser.add_argument(
+        "more",
+        nargs="*",
+        metavar="scale KIND=COUNT",
+        help="workers: have so many from now on, such as scale rollout=3 pairing=2",
     )
     parser.add_argument(
         "--episode",
@@ -192,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         help="list and watch: this one alone; pause: the current or next one unless given; resume:"
         " the paused one unless given; dead-letters and replay: of all unless given",
     )
-    parser.add_argument("--reason", default="by hand", help="kept with the pause, and shown")
+    parser.add_argument("--reason", default="by hand", help="kept with the change, and shown")
     return parser
 
 

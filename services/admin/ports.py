@@ -1,9 +1,9 @@
-"""The boundary between the admin API and whatever keeps the episodes."""
+"""The boundaries between the admin API and whatever keeps the episodes and the workers."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from pairloop.admin.v1.admin_pb2 import Change, DeadLetter, Episode
+from pairloop.admin.v1.admin_pb2 import Change, DeadLetter, Episode, Worker, WorkerKind
 
 
 class Episodes(Protocol):
@@ -41,4 +41,20 @@ class Episodes(Protocol):
         """Try them again, 0 for those of every episode that is still sampled; how many.
 
         Raises StateError when the episode's state does not allow it, UnknownEpisodeError.
+        """
+
+
+class Workers(Protocol):
+    """The workers of one run: whatever decides how many there are, a person or a policy, asks here.
+
+    Raises StateError while the run starts or ends.
+    """
+
+    def list(self) -> Sequence[Worker]:
+        """Every worker, by kind."""
+
+    def scale(self, kind: WorkerKind, count: int, change: Change) -> str:
+        """Have so many of a kind, 1 or more; idempotent by change.request_id.
+
+        Returns what there is to say of it, such as that the cluster has no room for them yet.
         """

@@ -1,4 +1,5 @@
-"""The gRPC admin server: episodes to look at, pause and resume; health and reflection."""
+"""The gRPC admin server: episodes to look at, pause and resume, workers to look at and to have more
+or fewer of; health and reflection."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,13 +13,15 @@ from grpc_reflection.v1alpha import reflection
 
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1 import admin_pb2_grpc
-from services.admin.ports import Episodes
+from services.admin.ports import Episodes, Workers
 from services.admin.settings import AdminSettings
 from services.admin.watch import changes
 from services.errors import StateError, UnknownEpisodeError, UnreachableError
 
 _SERVICE = messages.DESCRIPTOR.services_by_name["AdminService"].full_name
-_Change = messages.PauseEpisodeRequest | messages.ResumeEpisodeRequest
+_Change = (
+    messages.PauseEpisodeRequest | messages.ResumeEpisodeRequest | messages.ScaleWorkersRequest
+)
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -30,7 +33,7 @@ class AdminServer:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self._ended = asyncio.Event()
 
-    async def start(self, settings: AdminSettings, episodes: Episodes) -> str:
+    async def start(self, settings: AdminSettings, episodes: Episodes, workers: Workers) -> str:
         """Listen; returns "host:port". Raises UnreachableError when the port is taken.
 
         There is no authentication: a host other than loopback opens the run to its network.
@@ -38,7 +41,7 @@ class AdminServer:
         # Without the option two runs could listen on one port, and each get half of the calls.
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         admin_pb2_grpc.add_AdminServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            _Service(episodes, self._ended), server
+            _Service(episodes, workers, self._ended), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
@@ -68,8 +71,8 @@ class AdminServer:
 
 
 class _Service(admin_pb2_grpc.AdminServiceServicer):
-    def __init__(self, episodes: Episodes, ended: asyncio.Event) -> None:
-        self._episodes = episodes
+    def __init__(self, episodes: Episodes, workers: Workers, ended: asyncio.Event) -> None:
+        self._episodes, self._workers = episodes, workers
         self._ended = ended
 
     async def GetEpisode(
@@ -122,6 +125,27 @@ class _Service(admin_pb2_grpc.AdminServiceServicer):
         async with self._refusals(request.run, context):
             replayed = await self._episodes.replay(request.number)
         return messages.ReplayDeadLettersResponse(replayed=replayed)
+
+    async def ListWorkers(
+        self, request: messages.ListWorkersRequest, context: _Context
+    ) -> messages.ListWorkersResponse:
+        async with self._refusals(request.run, context):
+            workers = self._workers.list()
+        return messages.ListWorkersResponse(workers=workers)
+
+    async def ScaleWorkers(
+        self, request: messages.ScaleWorkersRequest, context: _Context
+    ) -> messages.ScaleWorkersResponse:
+        async with self._refusals(request.run, context):
+            change = await _change(request, context)
+            if not request.kind or not request.count:
+                await context.abort(
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    "a kind of workers and a count of at least 1 are needed",
+                )
+            note = self._workers.scale(request.kind, request.count, change)
+            workers = self._workers.list()
+        return messages.ScaleWorkersResponse(workers=workers, note=note)
 
     @asynccontextmanager
     async def _refusals(self, run: str, context: _Context) -> AsyncIterator[None]:

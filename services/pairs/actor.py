@@ -1,5 +1,6 @@
 """A pairing worker as a Ray actor."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -40,6 +41,7 @@ class PairActor:
     def __init__(self) -> None:
         self._worker: PairWorker | None = None
         self._open: list[Closable] = []
+        self._at_work = asyncio.Lock()
 
     async def start(
         self,
@@ -66,13 +68,21 @@ class PairActor:
         )
 
     async def run(self) -> None:
-        """Pair until the process ends; raises what ended the work, disconnected."""
+        """Pair until `drain`, or for ever; raises what ended the work. Disconnected then."""
         worker = self._started()
-        try:
-            await worker.run()
-        finally:
-            for each in self._open:
-                await each.close()
+        async with self._at_work:
+            try:
+                await worker.run()
+            finally:
+                for each in self._open:
+                    await each.close()
+
+    async def drain(self) -> dict[int, dict[str, float]]:
+        """Finish what is in flight, take nothing more; the `stats` of every episode then."""
+        worker = self._started()
+        worker.stop()
+        async with self._at_work:
+            return {episode: worker.stats(episode) for episode in worker.episodes()}
 
     async def ping(self) -> None:
         """Answers while the process lives and works."""
@@ -130,6 +140,11 @@ class PairHandle:
     async def stats(self, episode: int) -> dict[str, float]:
         """As PairActor.stats."""
         counted: dict[str, float] = await answered(self.actor.stats.remote(episode), self.name)
+        return counted
+
+    async def drain(self) -> dict[int, dict[str, float]]:
+        """As PairActor.drain."""
+        counted: dict[int, dict[str, float]] = await answered(self.actor.drain.remote(), self.name)
         return counted
 
     def kill(self) -> None:

@@ -50,6 +50,10 @@ class EpisodeStats:
         for old in sorted(self._rows)[:-EPISODES_KEPT]:
             del self._rows[old]
 
+    def episodes(self) -> list[int]:
+        """Those that there are rows of."""
+        return sorted(self._rows)
+
     def summary(self, episode: int) -> dict[str, float]:
         """Means of every figure, and how many groups and pairs they are over."""
         rows = [row for _, row in sorted(self._rows.get(episode, {}).items())]

@@ -109,6 +109,10 @@ class PairWorker:
         """Take nothing more; `run` returns when what is in flight is committed."""
         self._stopping = True
 
+    def episodes(self) -> list[int]:
+        """The latest ones that this worker finished groups of."""
+        return self._stats.episodes()
+
     def stats(self, episode: int) -> dict[str, float]:
         """Figures of the groups this worker was the first to finish in an episode.
 

@@ -34,6 +34,7 @@ class RolloutActor:
         self._dtype = dtype
         self._queue: PromptQueue[Any] | None = None
         self._consumer = worker_id
+        self._at_work = asyncio.Lock()
 
     async def set_up(self) -> None:
         """Start the engine. Not in `__init__`: Ray hands on what a method raises, not a text."""
@@ -52,11 +53,18 @@ class RolloutActor:
         """Sample until `stop`. Raises what ended it."""
         if self._queue is None:
             raise WorkerError(f"worker {self._worker_id} was not connected to a queue")
-        await self._worker.run(self._queue, self._consumer)
+        async with self._at_work:
+            await self._worker.run(self._queue, self._consumer)
 
     async def stop(self) -> None:
         """Let `run` return once what is in flight is committed."""
         self._worker.stop()
+
+    async def drain(self) -> None:
+        """As `stop`; returns when `run` has."""
+        self._worker.stop()
+        async with self._at_work:
+            pass
 
     async def ping(self) -> int:
         """The weight version held; an answer says that the worker lives."""
@@ -118,6 +126,10 @@ class RolloutHandle:
     async def stop(self) -> None:
         """As RolloutActor.stop."""
         await self._call("stop")
+
+    async def drain(self) -> None:
+        """As RolloutActor.drain."""
+        await self._call("drain")
 
     async def ping(self) -> int:
         """As RolloutActor.ping."""
@@ -198,6 +210,19 @@ async def start_workers(
             for handle in handles:
                 handle.kill()
     return handles
+
+
+def shortage(settings: EngineSettings, more: int) -> str:
+    """What so many more workers ask for that the cluster has not free now; "" when it has."""
+    wanted, free = (more * settings.num_cpus, more * settings.num_gpus), ray.available_resources()
+    there = (free.get("CPU", 0.0), free.get("GPU", 0.0))
+    if wanted[0] <= there[0] and wanted[1] <= there[1]:
+        return ""
+    return (
+        f"{more} more rollout workers ask for {wanted[0]:g} CPUs and {wanted[1]:g} GPUs, free are"
+        f" {there[0]:g} and {there[1]:g}: each waits for room, at most engine.start_timeout_s="
+        f"{settings.start_timeout_s:g} s"
+    )
 
 
 def _late(settings: EngineSettings, count: int) -> PairloopError:

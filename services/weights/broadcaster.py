@@ -22,8 +22,11 @@ class WeightHolder(Protocol):
     def worker_id(self) -> str:
         """Names the worker in errors."""
 
-    async def load_weights(self, manifest: bytes, weights: Any) -> bytes:
-        """Load a version and attest; takes and returns serialized messages."""
+    async def load_weights(self, manifest: bytes, weights: Any) -> bytes | None:
+        """Load a version and attest; takes and returns serialized messages.
+
+        None when it ended or left meanwhile: nothing is sampled there.
+        """
 
 
 async def broadcast(
@@ -34,7 +37,7 @@ async def broadcast(
     *,
     stage: str,
 ) -> WeightsPublished:
-    """Load one version into every worker at once; returns when all of them hold it.
+    """Load one version into every worker at once; returns when all of them hold it, or are gone.
 
     `weights` is handed on as it is: an object reference, or the arrays. The event names `stage`.
     `timeout_s` is each worker's deadline for one load. Raises AttestationError for a worker whose
@@ -48,7 +51,7 @@ async def broadcast(
         for worker in workers
     ]
     try:
-        attested = await asyncio.gather(*tasks)
+        attested = [found for found in await asyncio.gather(*tasks) if found]
     finally:
         for task in tasks:
             task.cancel()
@@ -56,7 +59,7 @@ async def broadcast(
     return WeightsPublished(
         stage=stage,
         version=described.version,
-        workers=len(workers),
+        workers=len(attested),
         bytes=sum(_values(t) * WIDTHS[t.dtype] for t in described.tensors),
         seconds=time.monotonic() - started,
         repaired=sum(repaired for _, repaired in attested),
@@ -68,22 +71,24 @@ async def broadcast(
 
 async def _attest(
     worker: WeightHolder, manifest: bytes, weights: Any, version: int, timeout_s: float
-) -> tuple[Attestation, bool]:
-    async def load() -> Attestation:
-        return Attestation.FromString(await worker.load_weights(manifest, weights))
+) -> tuple[Attestation, bool] | None:
+    async def load() -> Attestation | None:
+        found = await worker.load_weights(manifest, weights)
+        return None if found is None else Attestation.FromString(found)
 
     return await attested(load, worker.worker_id, f"weight version {version}", timeout_s)
 
 
 async def attested(
-    load: Callable[[], Awaitable[Attestation]],
+    load: Callable[[], Awaitable[Attestation | None]],
     worker_id: str,
     what: str,
     timeout_s: float,
     setting: str = "sync.timeout_s",
-) -> tuple[Attestation, bool]:
-    """A clean attestation of `load`, and whether it took a second try. Errors as `broadcast`.
+) -> tuple[Attestation, bool] | None:
+    """A clean attestation of `load`, and whether it took a second try; None where it has none.
 
+    Errors as `broadcast`.
     `setting` is where a user finds the deadline.
     """
     for tries in range(2):
@@ -95,9 +100,12 @@ async def attested(
                 f"worker {worker_id} did not attest its weights within {timeout_s:g} s; "
                 f"look at its log, or raise {setting}"
             ) from None
+        if attestation is None:
+            return None
         if not attestation.mismatches:
             return attestation, tries > 0
-    first, more = attestation.mismatches[0], len(attestation.mismatches) - 1
+        mismatches = attestation.mismatches
+    first, more = mismatches[0], len(mismatches) - 1
     raise AttestationError(
         f"worker {worker_id} does not hold {what} after a second full sync: {first.tensor}: "
         f"expected {first.expected}, found {first.found}"

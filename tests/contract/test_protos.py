@@ -91,7 +91,9 @@ def test_every_enum_starts_at_unspecified() -> None:
     enums = {
         enum.name: enum for file in FILES for enum in file.DESCRIPTOR.enum_types_by_name.values()
     }
-    assert sorted(enums) == ["DropReason", "EpisodeState", "FinishReason", "WeightKind"]
+    assert sorted(enums) == [
+        *("DropReason", "EpisodeState", "FinishReason", "WeightKind", "WorkerKind", "WorkerState")
+    ]
     for enum in enums.values():
         assert enum.values_by_number[0].name.endswith("_UNSPECIFIED")
 
@@ -141,9 +143,11 @@ def test_services_and_their_methods() -> None:
             "GetEpisode",
             "ListDeadLetters",
             "ListEpisodes",
+            "ListWorkers",
             "PauseEpisode",
             "ReplayDeadLetters",
             "ResumeEpisode",
+            "ScaleWorkers",
             "WatchEpisodes",
         ],
         "pairloop.reward.v1.RewardService": ["Describe", "Score"],

@@ -1,5 +1,5 @@
 """What integration tests share: one real Redis server and others at will, a run name nobody else
-uses, and an admin API on a run of two episodes.
+uses, and an admin API on a run of two episodes and one engine.
 """
 
 import os
@@ -10,10 +10,38 @@ from pathlib import Path
 import pytest
 
 from orchestrator.episodes import EpisodeStore
+from pairloop.admin.v1 import admin_pb2 as messages
 from services.admin.server import AdminServer
 from services.admin.settings import AdminSettings
+from services.errors import StateError
 from services.queues.embedded import EmbeddedRedis
 from tests.integration.redis_servers import Servers
+
+
+class FakeWorkers:
+    """Counts alone, of rollout workers."""
+
+    def __init__(self) -> None:
+        self.count = 1
+        self.changes: list[messages.Change] = []
+
+    def list(self) -> list[messages.Worker]:
+        return [
+            messages.Worker(
+                name=f"rollout-{number}",
+                kind=messages.WORKER_KIND_ROLLOUT,
+                state=messages.WORKER_STATE_WORKING,
+                weight_version=5,
+            )
+            for number in range(self.count)
+        ]
+
+    def scale(self, kind: messages.WorkerKind, count: int, change: messages.Change) -> str:
+        if kind != messages.WORKER_KIND_ROLLOUT:
+            raise StateError("no pairing worker is up yet; ask again")
+        self.count = count
+        self.changes.append(change)
+        return "they wait for nodes" if count > 4 else ""
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +75,15 @@ async def store(redis_url: str, run_name: str) -> AsyncIterator[EpisodeStore]:
 
 
 @pytest.fixture
-async def server(store: EpisodeStore) -> AsyncIterator[tuple[AdminServer, str]]:
+def workers() -> FakeWorkers:
+    return FakeWorkers()
+
+
+@pytest.fixture
+async def server(
+    store: EpisodeStore, workers: FakeWorkers
+) -> AsyncIterator[tuple[AdminServer, str]]:
     server = AdminServer()
-    address = await server.start(AdminSettings(port=0), store)
+    address = await server.start(AdminSettings(port=0), store, workers)
     yield server, address
     await server.stop()

@@ -16,6 +16,7 @@ from services.admin.settings import AdminSettings
 from services.errors import UnreachableError
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
+from tests.integration.conftest import FakeWorkers
 from tests.integration.redis_rows import all_sampled
 from tests.integration.test_queues import prompts
 from tests.integration.test_queues_episodes import finish_all
@@ -98,6 +99,31 @@ async def test_refusals_have_their_codes(admin: AdminServiceStub, store: Episode
         grpc.StatusCode.INVALID_ARGUMENT
     )
     assert {episode.state for episode in await store.list()} == {messages.EPISODE_STATE_PENDING}
+
+
+async def test_workers_are_shown_and_scaled(admin: AdminServiceStub, workers: FakeWorkers) -> None:
+    scale = messages.ScaleWorkersRequest
+    listed = await admin.ListWorkers(messages.ListWorkersRequest(), timeout=10)
+    assert list(listed.workers) == workers.list()
+    rollout = {"kind": messages.WORKER_KIND_ROLLOUT, "reason": "more GPUs"}
+    scaled = await admin.ScaleWorkers(scale(count=5, request_id="a", **rollout), timeout=10)
+    assert [each.name for each in scaled.workers] == [f"rollout-{n}" for n in range(5)]
+    assert scaled.note == "they wait for nodes"
+    (change,) = workers.changes
+    assert (change.reason, change.request_id) == ("more GPUs", "a")
+    for request in (
+        scale(count=0, request_id="b", **rollout),
+        scale(count=1, request_id="b", reason="r"),
+        scale(count=1, **rollout),
+    ):
+        code, _ = await refused(admin.ScaleWorkers(request, timeout=10))
+        assert code == grpc.StatusCode.INVALID_ARGUMENT
+    pairing = scale(kind=messages.WORKER_KIND_PAIRING, count=2, reason="r", request_id="c")
+    assert await refused(admin.ScaleWorkers(pairing, timeout=10)) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "no pairing worker is up yet; ask again",
+    )
+    assert workers.count == 5
 
 
 async def test_another_run_is_not_found(admin: AdminServiceStub, store: EpisodeStore) -> None:
@@ -184,7 +210,7 @@ async def test_a_taken_port_names_the_key(
 ) -> None:
     port = int(server[1].rsplit(":", 1)[1])
     with pytest.raises(UnreachableError, match=rf"127\.0\.0\.1:{port}.*admin\.port") as caught:
-        await AdminServer().start(AdminSettings(port=port), store)
+        await AdminServer().start(AdminSettings(port=port), store, FakeWorkers())
     assert "\n" not in str(caught.value)
 
 
@@ -195,7 +221,7 @@ async def test_a_silent_store_is_unavailable(redis_url: str, run_name: str) -> N
 
     store = await Silent.open(redis_url, run_name, 5.0)
     server = AdminServer()
-    address = await server.start(FREE, store)
+    address = await server.start(FREE, store, FakeWorkers())
     async with grpc.aio.insecure_channel(address) as channel:
         stub = AdminServiceStub(channel)  # type: ignore[no-untyped-call]
         code, text = await refused(stub.ListEpisodes(messages.ListEpisodesRequest(), timeout=10))

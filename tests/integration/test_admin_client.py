@@ -16,6 +16,7 @@ from services.admin.server import AdminServer
 from services.admin.settings import AdminSettings
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
+from tests.integration.conftest import FakeWorkers
 from tests.integration.redis_rows import all_sampled
 from tests.integration.test_queues import prompts
 
@@ -32,7 +33,7 @@ def free_address() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, "workers"])
 def test_without_a_run_one_plain_line_says_where_the_address_stands(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,6 +66,42 @@ async def test_episodes_are_listed_paused_and_resumed(
     assert capsys.readouterr().out.splitlines() == [line]
     assert await call(address, "resume") == 0
     assert capsys.readouterr().out.split()[:3] == ["episode", "2", "PENDING"]
+
+
+async def test_workers_are_listed_and_scaled(
+    server: tuple[AdminServer, str], workers: FakeWorkers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await call(server[1], "workers") == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["rollout-0", "WORKING", "version", "5", "replaced", "0", "times"]
+    ]
+    assert await call(server[1], "workers", "scale", "rollout=5", "--reason", "more GPUs") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == [f"rollout-{n}" for n in range(5)]
+    assert lines[-1] == "they wait for nodes"
+    assert [change.reason for change in workers.changes] == ["more GPUs"]
+    assert await call(server[1], "workers", "scale", "pairing=2") == 1
+    assert capsys.readouterr().err == "pairloop: no pairing worker is up yet; ask again\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["workers", "scale", "rollout=0"], "'rollout=0' is not understood"),
+        (["workers", "scale", "learner=2"], "'learner=2' is not understood"),
+        (["workers", "scale", "rollout", "3"], "'rollout' is not understood"),
+        (["workers", "scale"], "'workers scale' is not understood"),
+        (["workers", "shrink", "rollout=2"], "'workers shrink rollout=2' is not understood"),
+        (["list", "scale", "rollout=2"], "list takes no more words"),
+    ],
+)
+def test_what_scales_nothing_is_refused(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -200,7 +237,7 @@ async def test_a_run_that_says_nothing_is_one_line(
 
     store = await Silent.open(redis_url, run_name, 5.0)
     server = AdminServer()
-    address = await server.start(AdminSettings(port=0), store)
+    address = await server.start(AdminSettings(port=0), store, FakeWorkers())
     assert await call(address, "watch", watch_s=0.2) == 1
     assert capsys.readouterr().err == (
         f"pairloop: the run at {address} does not answer; look whether it still works, then try"
@@ -215,12 +252,13 @@ import asyncio
 from orchestrator.episodes import EpisodeStore
 from services.admin.server import AdminServer
 from services.admin.settings import AdminSettings
+from tests.integration.conftest import FakeWorkers
 
 async def main():
     store = await EpisodeStore.open(URL, RUN, 5.0)
     await store.create(2, 4)
     server = AdminServer()
-    print(await server.start(AdminSettings(port=0), store), flush=True)
+    print(await server.start(AdminSettings(port=0), store, FakeWorkers()), flush=True)
     await asyncio.sleep(600)
 
 asyncio.run(main())

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from redis import Redis
 
 from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
+from orchestrator.online.engine_fleet import publish
 from orchestrator.online.healing import Budget
 from orchestrator.online.services import Services, Starters, start_services, watched
 from orchestrator.online.settings import RestartSettings
@@ -35,7 +37,9 @@ from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 from services.reward.launch import RunningReward
 from services.rollout.actor import RolloutHandle
+from services.rollout.settings import EngineSettings
 from services.states import State
+from services.telemetry.record.events import Event, Note
 from services.weights.version_store import Held, VersionStoreHandle
 from tests.unit import learner_parts
 
@@ -67,6 +71,7 @@ class World:
             learner=self.start_learner,
             reward=self.start_reward,
             pairing=self.start_pairing,
+            shortage=lambda settings, more: f"{more} wait for room" if more > 2 else "",
         )
 
     def start_pairing(self, name: str) -> PairHandle:
@@ -83,10 +88,13 @@ class World:
         self.start("reward")
         return Reward(self)
 
-    async def start_engines(self, *arguments: Any) -> list[RolloutHandle]:
+    async def start_engines(
+        self, settings: EngineSettings, policy: str, seed: int, names: Sequence[str]
+    ) -> list[RolloutHandle]:
         self.start("engines")
-        self.engines.append(Engine(self, "rollout-0"))
-        return [self.engines[-1]]
+        started = [Engine(self, name) for name in names]
+        self.engines += started
+        return list(started)
 
 
 class Alive:
@@ -217,7 +225,12 @@ def none_left() -> Budget:
 
 @contextlib.asynccontextmanager
 async def started(
-    world: World, url: str, run: str, folder: Path, budget: Budget | None = None
+    world: World,
+    url: str,
+    run: str,
+    folder: Path,
+    budget: Budget | None = None,
+    say: Callable[[str], object] = str,
 ) -> Any:
     job = OnlineDPO.model_validate(
         {
@@ -231,7 +244,12 @@ async def started(
         }
     )
     async with EnginePool(0, world.start_engines) as engines:
-        shared = RunContext(run, folder, lambda event: None, sink=None, engines=engines)
+
+        def report(event: Event) -> None:
+            if isinstance(event, Note):
+                say(event.text)
+
+        shared = RunContext(run, folder, report, sink=None, engines=engines)
         context = StageContext(shared, "online", 0, folder / "out", folder / "scratch", "trunk")
         async with contextlib.AsyncExitStack() as stack:
             yield await start_services(
@@ -404,14 +422,19 @@ async def test_an_engine_that_loads_weights_may_be_silent_as_long_as_that_may_ta
 
     async def main() -> None:
         if loading:
-            await services.engines[0].load_weights(
-                WeightManifest(version=3).SerializeToString(), None
-            )
+            await published(services)
         await forever()
 
     async with started(world, redis_url, run_name, tmp_path) as services:
         with pytest.raises(StallError, match=rf"rollout-0 did not answer for {limit} s; the same"):
             await supervise(main(), watched(services, 0.02, budget))
+
+
+async def published(services: Services, version: int = 3) -> int:
+    """Publish a version; how many engines have attested it."""
+    manifest = WeightManifest(version=version).SerializeToString()
+    event = await publish(services.engines, services.newest, manifest, None, 60.0, stage="online")
+    return event.workers
 
 
 DEATH = WorkerDiedError("it died: its process was killed or crashed; the same command goes on")
@@ -428,10 +451,9 @@ async def test_engine_pairing_worker_and_learner_are_replaced_and_give_back_what
 ) -> None:
     world, said = World(), list[str]()
     budget = budget_of(1, said)
-    manifest = WeightManifest(version=3).SerializeToString()
 
     async def main() -> None:
-        await services.engines[0].load_weights(manifest, None)
+        assert await published(services) == 1
         await services.queues.dispatch(1, [Prompt(id="a", run=run_name, episode=1, index=0)])
         (item,) = await services.queues.take("prompts", "rollout-0.1", 1, 0.0)
         world.engines[0].alive.die(DEATH)
@@ -445,7 +467,7 @@ async def test_engine_pairing_worker_and_learner_are_replaced_and_give_back_what
         (again,) = await services.queues.take("prompts", "rollout-0.1.2", 1, 0.0)
         assert (again.prompt_id, again.deaths) == ("a", 1)
         # A version that is published while an engine is being replaced reaches its successor.
-        assert await services.engines[0].load_weights(manifest, None)
+        assert await published(services) == 1
 
     async with started(world, redis_url, run_name, tmp_path, budget) as services:
         await services.store.move(1, State.SAMPLING)
@@ -466,10 +488,7 @@ async def test_an_engine_that_dies_while_it_loads_a_version_is_replaced_within_t
 
     async def main() -> None:
         world.engines[0].alive.die(DEATH)
-        loaded = await services.engines[0].load_weights(
-            WeightManifest(version=3).SerializeToString(), None
-        )
-        assert Attestation.FromString(loaded).version == 3
+        assert await published(services) == 1
 
     async with started(world, redis_url, run_name, tmp_path, budget) as services:
         await supervise(main(), watched(services, 60.0, budget))
@@ -483,8 +502,7 @@ async def test_a_part_that_dies_while_it_is_connected_is_replaced_before_the_loo
     budget = budget_of(1)
 
     async def main() -> None:
-        manifest = WeightManifest(version=3).SerializeToString()
-        assert await services.engines[0].load_weights(manifest, None)
+        assert await published(services) == 1
         while len(world.pairing) < 3:
             await asyncio.sleep(0.01)
 

@@ -73,6 +73,25 @@ async def test_engines_of_one_shape_live_on_and_load_the_next_policy(tmp_path: P
     ]
 
 
+async def test_the_next_stage_has_as_many_as_its_settings_say(tmp_path: Path) -> None:
+    first, second = policy(tmp_path, "sft"), policy(tmp_path, "dpo")
+    start = Started()
+    async with EnginePool(0, start) as pool:
+        pool.remove((await pool.for_architecture(first, TWO))[0])
+        for name in ("rollout-2", "rollout-3"):
+            await pool.added(name)
+        engines = await pool.with_weights(first, TWO)
+        assert [engine.worker_id for engine in engines] == ["rollout-1", "rollout-2"]
+        pool.remove(engines[0])
+        engines = await pool.with_weights(second, TWO)
+        assert [engine.worker_id for engine in engines] == ["rollout-2", "rollout-0"]
+    assert start.history == [
+        *("2 start with sft", "rollout-0 ends", "1 start with sft", "1 start with sft"),
+        *("rollout-3 ends", "rollout-1 loads sft", "rollout-2 loads sft", "rollout-1 ends"),
+        *("1 start with dpo", "rollout-2 loads dpo", "rollout-2 ends", "rollout-0 ends"),
+    ]
+
+
 async def test_another_shape_or_setting_ends_them_before_the_next_start(tmp_path: Path) -> None:
     small, large = policy(tmp_path, "small"), policy(tmp_path, "large", hidden=128)
     start = Started()

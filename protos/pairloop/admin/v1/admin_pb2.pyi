@@ -22,6 +22,19 @@ class EpisodeState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EPISODE_STATE_COMPLETED: _ClassVar[EpisodeState]
     EPISODE_STATE_FAILED: _ClassVar[EpisodeState]
     EPISODE_STATE_CANCELLED: _ClassVar[EpisodeState]
+
+class WorkerKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WORKER_KIND_UNSPECIFIED: _ClassVar[WorkerKind]
+    WORKER_KIND_ROLLOUT: _ClassVar[WorkerKind]
+    WORKER_KIND_PAIRING: _ClassVar[WorkerKind]
+
+class WorkerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WORKER_STATE_UNSPECIFIED: _ClassVar[WorkerState]
+    WORKER_STATE_STARTING: _ClassVar[WorkerState]
+    WORKER_STATE_WORKING: _ClassVar[WorkerState]
+    WORKER_STATE_DRAINING: _ClassVar[WorkerState]
 EPISODE_STATE_UNSPECIFIED: EpisodeState
 EPISODE_STATE_PENDING: EpisodeState
 EPISODE_STATE_SAMPLING: EpisodeState
@@ -32,6 +45,13 @@ EPISODE_STATE_PUBLISHING: EpisodeState
 EPISODE_STATE_COMPLETED: EpisodeState
 EPISODE_STATE_FAILED: EpisodeState
 EPISODE_STATE_CANCELLED: EpisodeState
+WORKER_KIND_UNSPECIFIED: WorkerKind
+WORKER_KIND_ROLLOUT: WorkerKind
+WORKER_KIND_PAIRING: WorkerKind
+WORKER_STATE_UNSPECIFIED: WorkerState
+WORKER_STATE_STARTING: WorkerState
+WORKER_STATE_WORKING: WorkerState
+WORKER_STATE_DRAINING: WorkerState
 
 class Episode(_message.Message):
     __slots__ = ("run", "number", "state", "prompts", "dispatched", "in_flight", "paired", "dropped", "trained", "weight_version", "last_change", "error")
@@ -203,3 +223,53 @@ class ReplayDeadLettersResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
     replayed: int
     def __init__(self, replayed: _Optional[int] = ...) -> None: ...
+
+class Worker(_message.Message):
+    __slots__ = ("name", "kind", "state", "weight_version", "restarts")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: WorkerKind
+    state: WorkerState
+    weight_version: int
+    restarts: int
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[WorkerKind, str]] = ..., state: _Optional[_Union[WorkerState, str]] = ..., weight_version: _Optional[int] = ..., restarts: _Optional[int] = ...) -> None: ...
+
+class ListWorkersRequest(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
+
+class ListWorkersResponse(_message.Message):
+    __slots__ = ("workers",)
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    workers: _containers.RepeatedCompositeFieldContainer[Worker]
+    def __init__(self, workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ...) -> None: ...
+
+class ScaleWorkersRequest(_message.Message):
+    __slots__ = ("run", "kind", "count", "reason", "request_id", "actor")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    kind: WorkerKind
+    count: int
+    reason: str
+    request_id: str
+    actor: str
+    def __init__(self, run: _Optional[str] = ..., kind: _Optional[_Union[WorkerKind, str]] = ..., count: _Optional[int] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class ScaleWorkersResponse(_message.Message):
+    __slots__ = ("workers", "note")
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    workers: _containers.RepeatedCompositeFieldContainer[Worker]
+    note: str
+    def __init__(self, workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., note: _Optional[str] = ...) -> None: ...

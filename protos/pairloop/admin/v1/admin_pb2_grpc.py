@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Look at a run's episodes, pause and resume them.
+    """Look at a run's episodes, pause and resume them; look at its workers, have more or fewer.
     """
 
     def __init__(self, channel):
@@ -70,10 +70,20 @@ class AdminServiceStub:
                 request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ReplayDeadLettersRequest.SerializeToString,
                 response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ReplayDeadLettersResponse.FromString,
                 _registered_method=True)
+        self.ListWorkers = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/ListWorkers',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListWorkersRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListWorkersResponse.FromString,
+                _registered_method=True)
+        self.ScaleWorkers = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/ScaleWorkers',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ScaleWorkersRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ScaleWorkersResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
-    """Look at a run's episodes, pause and resume them.
+    """Look at a run's episodes, pause and resume them; look at its workers, have more or fewer.
     """
 
     def GetEpisode(self, request, context):
@@ -125,6 +135,22 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListWorkers(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScaleWorkers(self, request, context):
+        """So many workers of a kind from now on. Answers at once: more come up, or finish what they
+        hold and leave, while the run goes on. Where the cluster has no room for them they wait for
+        it, and the wanted count falls back when none comes. FAILED_PRECONDITION for a run that
+        starts or ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +189,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ReplayDeadLettersRequest.FromString,
                     response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ReplayDeadLettersResponse.SerializeToString,
             ),
+            'ListWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkers,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListWorkersRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'ScaleWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScaleWorkers,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ScaleWorkersRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ScaleWorkersResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'pairloop.admin.v1.AdminService', rpc_method_handlers)
@@ -172,7 +208,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Look at a run's episodes, pause and resume them.
+    """Look at a run's episodes, pause and resume them; look at its workers, have more or fewer.
     """
 
     @staticmethod
@@ -354,6 +390,60 @@ class AdminService:
             '/pairloop.admin.v1.AdminService/ReplayDeadLetters',
             pairloop_dot_admin_dot_v1_dot_admin__pb2.ReplayDeadLettersRequest.SerializeToString,
             pairloop_dot_admin_dot_v1_dot_admin__pb2.ReplayDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/ListWorkers',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.ListWorkersRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScaleWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/ScaleWorkers',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.ScaleWorkersRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.ScaleWorkersResponse.FromString,
             options,
             channel_credentials,
             insecure,

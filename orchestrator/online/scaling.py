@@ -1,0 +1,63 @@
+"""How many workers of each kind a run wants: asked for by a person, or by a policy in their stead.
+
+A policy (such as one that looks how many prompts wait for how long) would call `scale` as the admin
+API does; there is none here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.online.fleet import Fleet
+from pairloop.admin.v1.admin_pb2 import Change, Worker, WorkerKind
+from services.errors import StateError
+
+_MOST = 1000
+"""Of a kind: more is a slip of the finger."""
+
+
+@dataclass(frozen=True)
+class Scalable:
+    """Workers of one kind."""
+
+    what: str
+    """Such as "rollout workers"."""
+    fleet: Fleet[Any]
+    shortage: Callable[[int], str]
+    """What so many more of them wait for, "" for nothing."""
+
+
+class Scaling:
+    """services.admin.ports.Workers of a run. Forgotten with its process: a restart has as many as
+    the config says."""
+
+    def __init__(self, kinds: Mapping[WorkerKind, Scalable], say: Callable[[str], None]) -> None:
+        self._kinds, self._say = kinds, say
+        self._answered: dict[str, tuple[WorkerKind, int, str]] = {}
+
+    def list(self) -> list[Worker]:
+        """Every worker, by kind."""
+        return [worker for kind in self._kinds.values() for worker in kind.fleet.workers()]
+
+    def scale(self, kind: WorkerKind, count: int, change: Change) -> str:
+        """As services.admin.ports.Workers.scale."""
+        if answer := self._answered.get(change.request_id):
+            if answer[:2] != (kind, count):
+                raise StateError(
+                    f"request id {change.request_id} was used for another change: use a new one"
+                )
+            return answer[2]
+        if (scaled := self._kinds.get(kind)) is None:
+            raise StateError(f"this run has no workers of kind {kind}; ask for rollout or pairing")
+        if scaled.fleet.over:
+            raise StateError(
+                f"the run needs no {scaled.what} any more: its last episode is sampled and paired"
+            )
+        if count > _MOST:
+            raise StateError(f"{count} {scaled.what} are too many; ask for {_MOST} at most")
+        more = scaled.fleet.scale(count)
+        note = scaled.shortage(more) if more > 0 else ""
+        self._answered[change.request_id] = kind, count, note
+        waits = f"; {note}" if note else ""
+        self._say(f"{count} {scaled.what} wanted, by {change.actor}: {change.reason}{waits}")
+        return note
