@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
@@ -243,5 +244,6 @@ def expected_of(act: Act, admin: Admin) -> Any:
         return UnknownEpisodeError.__name__
 
 
+@pytest.mark.timeout(1800)  # about 15 s of one core: a machine may have little of it
 def test_the_episodes_do_what_their_model_does(redis_url: str) -> None:
-    run_state_machine_as_test(lambda: EpisodesMachine(redis_url), settings=profile(60, 30))
+    run_state_machine_as_test(lambda: EpisodesMachine(redis_url), settings=profile(40, 30))

@@ -9,6 +9,7 @@ and in the end every prompt of every episode was trained or dropped, once.
 import sys
 from typing import get_args
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule, run_state_machine_as_test
 
@@ -328,5 +329,6 @@ class QueuesMachine(World):
             self.put_away(number)
 
 
+@pytest.mark.timeout(1800)  # about 15 s of one core: a machine may have little of it
 def test_the_queues_do_what_their_model_does(redis_url: str) -> None:
     run_state_machine_as_test(lambda: QueuesMachine(redis_url), settings=profile(60, 30))
