@@ -32,6 +32,20 @@ class _Waiting:
     output: tuple[str, bytes]
     events: Sequence[Event]
     done: "asyncio.Future[bool]"
+    size: int
+    """Bytes of the output."""
+
+    def end(self, outcome: int) -> None:
+        """What the script says of it; where nobody waits for it any more, nothing."""
+        if outcome == _FENCED:
+            self.fail(fenced())
+        elif not self.done.done():
+            self.done.set_result(bool(outcome))
+
+    def fail(self, error: Exception) -> None:
+        """The same of an error."""
+        if not self.done.done():
+            self.done.set_exception(error)
 
     def args(self) -> list[str | bytes | int]:
         item = self.item
@@ -59,7 +73,9 @@ class Commits:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[bool] = loop.create_future()
-        self._waiting[stream, item.episode].append(_Waiting(item, output, events, done))
+        self._waiting[stream, item.episode].append(
+            _Waiting(item, output, events, done, len(output[1]))
+        )
         if self._sending is None or self._sending.done():
             self._sending = loop.create_task(self._send())
         return await done
@@ -81,21 +97,15 @@ class Commits:
             if not self._waiting[kind]:
                 del self._waiting[kind]
             try:
-                outcomes = await self._script(kind, batch)
+                for each, outcome in zip(batch, await self._script(kind, batch), strict=True):
+                    each.end(outcome)
             except asyncio.CancelledError:
                 for each in batch:
                     each.done.cancel()
                 raise
             except Exception as error:  # noqa: BLE001 - whoever waits gets it
-                _all_failed(batch, error)
-                continue
-            for each, outcome in zip(batch, outcomes, strict=True):
-                if each.done.done():  # nobody waits for it any more
-                    continue
-                if outcome == _FENCED:
-                    each.done.set_exception(fenced())
-                else:
-                    each.done.set_result(bool(outcome))
+                for each in batch:
+                    each.fail(error)
 
     async def _script(self, kind: _Kind, batch: Sequence[_Waiting]) -> list[int]:
         (stream, episode), keys = kind, self._keys
@@ -112,14 +122,8 @@ def _batch(waiting: list[_Waiting]) -> list[_Waiting]:
     """The first of them, taken out: as many as may go in one script, at least one."""
     size = count = 0
     while count < min(len(waiting), _MOST) and (not count or size < _MOST_BYTES):
-        size += len(waiting[count].output[1])
+        size += waiting[count].size
         count += 1
     batch = waiting[:count]
     del waiting[:count]
     return batch
-
-
-def _all_failed(batch: Sequence[_Waiting], error: Exception) -> None:
-    for each in batch:
-        if not each.done.done():
-            each.done.set_exception(error)

@@ -12,7 +12,7 @@ from services.queues.commits import Commits
 from services.queues.items import Item
 from services.queues.keys import Keys
 
-FIELDS = 5
+FIELDS = 6
 """Arguments of an item without events."""
 
 
@@ -23,6 +23,8 @@ class Server:
         self.calls: list[list[str]] = []
         self.answers: dict[str, int] = {}
         self.failing = False
+        self.most: int | None = None
+        """Answers that it gives."""
         self.free = asyncio.Event()
         self.free.set()
 
@@ -32,7 +34,7 @@ class Server:
         await self.free.wait()
         if self.failing:
             raise UnreachableError("the server is away")
-        return [self.answers.get(entry, 1) for entry in entries]
+        return [self.answers.get(entry, 1) for entry in entries][: self.most]
 
 
 def commits(server: Server) -> Commits:
@@ -44,12 +46,15 @@ def item(entry: str, episode: int = 1) -> Item:
 
 
 def start(made: Commits, entry: str, episode: int = 1, output: bytes = b"") -> "asyncio.Task[bool]":
-    return asyncio.create_task(made.commit("prompts", item(entry, episode), output, ()))
+    return asyncio.create_task(
+        made.commit("prompts", item(entry, episode), ("payload", output), ())
+    )
 
 
 async def arrived(server: Server, calls: int) -> None:
-    while len(server.calls) < calls:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        while len(server.calls) < calls:
+            await asyncio.sleep(0)
 
 
 async def test_the_first_goes_at_once_and_what_comes_meanwhile_goes_together() -> None:
@@ -83,6 +88,18 @@ async def test_an_error_is_that_of_those_that_went_together_and_the_next_go_on()
     assert [type(each) for each in found] == [UnreachableError] * 2
     server.failing = False
     assert await start(made, "3")
+
+
+async def test_an_answer_that_is_too_short_leaves_nobody_waiting() -> None:
+    server = Server()
+    made = commits(server)
+    server.most = 1
+    async with asyncio.timeout(20):
+        first, second = await asyncio.gather(
+            start(made, "1"), start(made, "2"), return_exceptions=True
+        )
+    assert first is True
+    assert isinstance(second, ValueError)
 
 
 async def test_who_no_longer_waits_changes_nothing_for_the_others() -> None:
