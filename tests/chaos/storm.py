@@ -5,7 +5,8 @@
 
 By the seed, one after the other: SIGKILL of any part, of the orchestrator with all it has started,
 of Redis whose last second is gone then; SIGSTOP, and SIGCONT some seconds later; a cut in the
-network, a full disk, a reward that is slow or fails, a pause (tests/chaos/faults.py). The command
+network, a full disk, a reward that is slow or fails, a pause (tests/chaos/faults.py), more or fewer
+workers. The command
 is given again when the orchestrator was killed, and counted when it ended otherwise. Then
 tests/chaos/checker.py reads what is there, and the same run in a calm must give the same weights.
 The last line is one JSON object; exit status 1 when a promise is broken.
@@ -32,9 +33,10 @@ from tests.chaos.driver import NETWORK
 from tests.chaos.faults import DEATHS, TROUBLES, Fault, Sky
 from tests.chaos.job import PROMPTS, config
 from tests.chaos.network import Network
+from tests.chaos.scale import scale
 from tests.chaos.weather import FOLDER
 
-FAULTS = DEATHS | TROUBLES
+FAULTS = DEATHS | TROUBLES | {"scale": (2, scale)}
 BROKEN = ("lost", "unplanned", "doubled", "stale", "foreign", "trained_not_in_checkpoint",
           "dispatched_while_paused", "restarts_of_the_run_needed")  # fmt: skip
 
