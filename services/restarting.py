@@ -32,7 +32,7 @@ class RestartingHandle:
         self.actor = actor
 
     async def ping(self) -> str:
-        """Which process answers; while there is none, it waits."""
+        """Which process answers, "" where it does not work yet; while there is none, it waits."""
         born: str = await self._call("ping")
         return born
 

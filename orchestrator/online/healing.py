@@ -118,7 +118,7 @@ class Reborn(Protocol):
         """As errors have it."""
 
     async def ping(self) -> str:
-        """Which process answers."""
+        """Which process answers; "" for one that does not work yet."""
 
     async def revive(self) -> None:
         """Until it works again."""
@@ -131,7 +131,7 @@ async def reborn(part: Reborn, budget: Budget) -> NoReturn:
         born = await part.ping()
 
         async def ping() -> None:
-            if await part.ping() != born:
+            if not born or await part.ping() != born:
                 raise WorkerDiedError(f"{part.name} died: its process was killed or crashed")
 
         await heartbeat(part.name, ping, budget.silence_s)

@@ -115,8 +115,8 @@ class Gateway:
             await self._server.stop(grace=1.0)
 
     async def ping(self) -> str:
-        """Its birth; it answers while the process lives and works."""
-        return self._born
+        """Its birth, "" before it listens; it answers while the process lives and works."""
+        return self._born if self._server is not None else ""
 
     def _bind(self, server: grpc.aio.Server, port: int) -> int:
         host = self._settings.host

@@ -40,6 +40,7 @@ async def kept(part: Reborn, silence_s: float = 60.0, count: int = 5) -> AsyncIt
     settings = RestartSettings(count=count, backoff_s=0, silence_s=silence_s)
     keeping = asyncio.ensure_future(reborn(part, Budget(settings, "online", said.append)))
     try:
+        await asyncio.sleep(0)  # it asks first which process there is
         await part.ping()
         yield said, keeping
     finally:
