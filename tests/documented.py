@@ -25,6 +25,7 @@ LOOKS = (
 )
 """While a run is on, in this order; then `resume` again."""
 WATCH = f"{ADMIN} watch"
+WORKERS = f"{ADMIN} workers"
 REPLAY = (
     ".venv/bin/python orchestrator/run.py configs/replay_dpo.yaml"
     " rollouts=runs/first/online_dpo dpo.beta=0.3"
@@ -34,7 +35,7 @@ ONE_PAGE_REPLAY = f"{ONE_PAGE} --replay runs/first/online_dpo"
 STOP_RAY = "make stop-ray"
 
 TESTED = (
-    *(DRY_RUN, MISTAKE, ONLINE, FIRST, *LOOKS, WATCH, STOP_RAY),
+    *(DRY_RUN, MISTAKE, ONLINE, FIRST, *LOOKS, WATCH, WORKERS, STOP_RAY),
     *(REPLAY, ONE_PAGE, ONE_PAGE_REPLAY),
 )
 """By tests/e2e/test_documented.py, small and with what is said in place of `...`."""
@@ -42,6 +43,7 @@ TESTED = (
 NOT_TESTED = {
     "make demo": "takes minutes; tests/e2e/tiny.yaml is the same recipe",
     "make test": "runs this test",
+    "make chaos": "takes minutes; tests/e2e/test_chaos.py is its short form",
     "pip install -e": "needs GPUs",
     "ray job submit": "needs a cluster",
     "ray job stop": "needs a cluster",

@@ -28,6 +28,7 @@ from tests.documented import (
     REPLAY,
     STOP_RAY,
     WATCH,
+    WORKERS,
     block,
     commands,
     text_of,
@@ -304,6 +305,8 @@ def test_the_online_run_of_the_pages_paused_looked_at_and_resumed(place: Path) -
     watching = subprocess.Popen(
         words(WATCH, *address), cwd=place, stdout=subprocess.PIPE, text=True
     )
+    workers = run(place, WORKERS, *address).stdout
+    assert [line.split()[0] for line in workers.splitlines()] == ["rollout-0", "pairs-0"], workers
     states = []
     for command in (*LOOKS, "resume"):
         done = run(place, command if command in LOOKS else LOOKS[1], *address)
