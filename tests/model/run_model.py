@@ -124,9 +124,11 @@ class Run:
         self, stream: str, entry: str, consumer: str, events: Sequence[tuple[str, str]]
     ) -> bool:
         """The first who does, also one that lost the item meanwhile; but nobody taken for dead."""
-        if consumer in self.fenced:
-            raise RefusedError
         item = self.found(stream, entry)
+        if consumer in self.fenced:
+            if item:
+                self.give_up(item, consumer)
+            raise RefusedError
         if item is None or not item.holder:
             return False
         episode = self.episodes[item.episode]
@@ -164,6 +166,11 @@ class Run:
             item.holder, item.stale = "left", False
             item.deaths += died
         return len(held)
+
+    def give_up(self, item: Entry, consumer: str) -> None:
+        """One that was taken for dead holds nothing, whatever it took since."""
+        if item.holder == consumer:
+            item.holder, item.stale = "left", False
 
     def move(self, number: int, to: str) -> None:
         episode = self.episodes[number]
@@ -225,6 +232,7 @@ class Run:
     def forget(self, number: int) -> None:
         episode = self.episodes[number]
         episode.archived = episode.counters()
+        self.dead = [letter for letter in self.dead if letter[1] not in episode.last()]
         episode.ledger, episode.pairs = [], []
 
     def _settle(self, episode: Episode) -> None:

@@ -223,10 +223,12 @@ class QueuesMachine(World):
             self.do(call)
             for entry in held:
                 item = self.run.found(stream, entry)
-                if item and item.holder == worker.name:
+                if item and item.holder == worker.name and worker.name not in self.run.fenced:
                     item.stale = False
                 else:
                     worker.renewed[stream].discard(entry)
+                    if item and worker.name in self.run.fenced:
+                        self.run.give_up(item, worker.name)
             assert (
                 set(worker.queues._leases.entries(stream, worker.name)) == (worker.renewed[stream])
             )

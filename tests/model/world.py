@@ -15,9 +15,11 @@ from pairloop.data.v1.pair_pb2 import DropReason
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.errors import LedgerError, PairloopError, ReplacedError
 from services.queues.client import Client, connect
+from services.queues.commits import Commits
 from services.queues.items import Item, StreamName
 from services.queues.keys import Keys
 from services.queues.leases import Leases
+from services.queues.looks import Looks
 from services.queues.queues import RunQueues
 from services.queues.run_lease import RunLease
 from services.queues.settings import QueueSettings
@@ -73,7 +75,7 @@ class World(RuleBasedStateMachine):
         self.url, self.name = url, f"model-{uuid.uuid4().hex[:12]}"
         self.runner, self.opened = (
             asyncio.Runner(),
-            list[RunQueues | EpisodeStore | Client | Leases](),
+            list[RunQueues | EpisodeStore | Client | Leases | Commits](),
         )
         self.server = Server(redis.Redis.from_url(url), Keys(self.name))
         self.run = Run(
@@ -153,7 +155,8 @@ class World(RuleBasedStateMachine):
     def new_worker(self, name: str = "") -> Worker:
         self.born += not name
         queues = RunQueues(self.queues._client, self.name, SETTINGS)
-        self.opened.append(queues._leases)
+        queues._taking._looks = Looks(0.0)  # each time, not by the clock
+        self.opened += [queues._leases, queues._commits]
         return Worker(name or f"w{self.born}", self.lease.epoch, queues)
 
     def older(self, epoch: int) -> bool:
@@ -177,9 +180,8 @@ class World(RuleBasedStateMachine):
             return
         dead = len(self.run.dead)
         items = self.do(call)
-        if stream not in self.run.grouped:  # the server lost it; by now it is there again
+        if stream not in self.run.grouped:  # the server lost it: who waits makes it again
             assert items == []
-            self.run.grouped.add(stream)
             return
         buried = [letter.prompt_id for letter in self.do(self.queues.dead_letters())[dead:]]
         renewed = worker.renewed[stream]
