@@ -180,8 +180,9 @@ class World(RuleBasedStateMachine):
             return
         dead = len(self.run.dead)
         items = self.do(call)
-        if stream not in self.run.grouped:  # the server lost it: who waits makes it again
+        if stream not in self.run.grouped:  # the server lost it; by now it is there again
             assert items == []
+            self.run.grouped.add(stream)
             return
         buried = [letter.prompt_id for letter in self.do(self.queues.dead_letters())[dead:]]
         renewed = worker.renewed[stream]
