@@ -2,8 +2,8 @@
 
 import asyncio
 
-from services.telemetry.record.events import Note
-from services.telemetry.record.sink import EventSink, Reporter, parse
+from services.telemetry.record.events import EVENT, Note
+from services.telemetry.record.sink import EventSink, Reporter
 
 
 class Handle:
@@ -23,11 +23,13 @@ async def test_events_arrive_typed_in_order_and_are_taken_once() -> None:
     waiting = asyncio.ensure_future(sink.take(timeout_s=30.0))
     await asyncio.sleep(0)
     report(Note(stage="sft", text="one"))
-    assert [parse(event) for event in await waiting] == [Note(stage="sft", text="one")]
+    assert [EVENT.validate_python(event) for event in await waiting] == [
+        Note(stage="sft", text="one")
+    ]
     report(Note(text="two"))
     report(Note(text="three", level="warning"))
     await asyncio.sleep(0)
-    assert [parse(event) for event in await sink.take(timeout_s=30.0)] == [
+    assert [EVENT.validate_python(event) for event in await sink.take(timeout_s=30.0)] == [
         Note(text="two"),
         Note(text="three", level="warning"),
     ]
