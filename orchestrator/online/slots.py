@@ -184,6 +184,8 @@ class EngineSlot(_Slot):
         async with self._loading:
             if self._newest.version >= 0 and self._holds is not self.engine:
                 what = f"weight version {self._newest.version}"
+                # However long a learner takes that is started again: it is not this engine's load.
+                await self._versions.wait(self._newest.version, _PUBLISHED_S)
                 await attested(partial(self._load, self.engine), self.worker_id, what, load_s)
         await asyncio.Event().wait()
         raise AssertionError
