@@ -16,8 +16,9 @@ from orchestrator.online.engine_fleet import render
 from orchestrator.online.healing import Budget
 from orchestrator.online.ports import LoopPorts, Weights
 from orchestrator.online.prompts import episode_prompts, prompt_id
-from orchestrator.online.services import Services, start_services, watched
+from orchestrator.online.services import Services, start_services
 from orchestrator.online.supervision import supervise
+from orchestrator.online.watched import watched
 from orchestrator.stages.context import StageContext
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.causes import causes

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import SecretStr
 
@@ -23,7 +23,7 @@ from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.jobs.training import part_of
 from orchestrator.online.dead_letters import try_failed_again
 from orchestrator.online.fleet import Fleet, Words
-from orchestrator.online.healing import Budget, reborn, restarted
+from orchestrator.online.healing import Budget, restarted
 from orchestrator.online.publishing import StorePublisher
 from orchestrator.online.scaling import Scalable, Scaling
 from orchestrator.online.slots import EngineSlot, Newest, PairSlot
@@ -156,7 +156,7 @@ async def start_services(
 
     words = Words(WORKER_KIND_PAIRING, "pairs", "rollouts", say, context.warn)
     pairing = Fleet(job.pairs.workers, open_pairing, words, budget)
-    stack.callback(_kill_all, pairing)
+    stack.callback(kill_all, pairing)
     for number in range(job.pairs.workers):
         pairing.add(place_of(starters.pairing(f"pairs-{number}")))
     version_store = starters.version_store()
@@ -269,42 +269,8 @@ async def _start_learner(
         raise
 
 
-def watched(services: Services, load_s: float, budget: Budget) -> dict[str, Awaitable[Any]]:
-    """What must not end before the loop does: the work of each part, and its heartbeat.
-
-    Each is replaced within the budget; the reward's replicas are Serve's to look after.
-    `load_s`: the longest that an engine may take to load weights (sync.timeout_s). The learner has
-    no heartbeat: Ray Train looks after its workers, and the loop waits for weights no longer than
-    episodes.timeout_s. Redis is asked all the time.
-    """
-    parts: dict[str, Awaitable[Any]] = {"learner": _failure(services.learner)}
-    queues = services.queues
-    sample = partial(EngineSlot.keep, queues=queues, budget=budget, load_s=load_s)
-    pair = partial(PairSlot.keep, queues=queues, budget=budget)
-    parts["rollout workers"] = services.engines.keep(queues, sample)
-    parts["pairing workers"] = services.pairing.keep(queues, pair)
-    for part in (services.version_store, _Gateway(services.reward, services.pairing)):
-        parts[part.name] = reborn(part, budget)
-    return parts
-
-
-class _Gateway:
-    """The way to the reward, and those who hold its address."""
-
-    def __init__(self, reward: "RunningReward", pairing: Fleet[PairSlot]) -> None:
-        self.name = reward.name
-        self._reward, self._pairing = reward, pairing
-        self.ping = reward.ping
-
-    async def revive(self) -> None:
-        """As RunningReward.revive. Elsewhere, on another machine, new workers find it."""
-        before = self._reward.address
-        await self._reward.revive()
-        if self._reward.address != before:
-            _kill_all(self._pairing)
-
-
-def _kill_all(pairing: Fleet[PairSlot]) -> None:
+def kill_all(pairing: Fleet[PairSlot]) -> None:
+    """End every pairing worker, the newest first."""
     for worker in reversed(pairing.slots):
         worker.kill()
 
@@ -332,9 +298,3 @@ async def _stop_reward(
     with contextlib.suppress(PairloopError):
         reward = await launching
         await asyncio.to_thread(reward.stop)
-
-
-async def _failure(learner: "asyncio.Future[dict[str, float]]") -> None:
-    """Ends only when the learner fails: it returns a moment before the loop does."""
-    await asyncio.shield(learner)
-    await asyncio.Event().wait()

@@ -11,9 +11,10 @@ import pytest
 from orchestrator.online.engine_fleet import render
 from orchestrator.online.healing import Budget
 from orchestrator.online.scaling import Scalable, Scaling
-from orchestrator.online.services import Services, watched
+from orchestrator.online.services import Services
 from orchestrator.online.settings import RestartSettings
 from orchestrator.online.supervision import supervise
+from orchestrator.online.watched import watched
 from pairloop.admin.v1 import admin_pb2 as admin
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
 from pairloop.data.v1.weights_pb2 import WeightManifest

@@ -15,9 +15,10 @@ from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.online.engine_fleet import publish
 from orchestrator.online.healing import Budget
-from orchestrator.online.services import Services, Starters, start_services, watched
+from orchestrator.online.services import Services, Starters, start_services
 from orchestrator.online.settings import RestartSettings
 from orchestrator.online.supervision import supervise
+from orchestrator.online.watched import watched
 from orchestrator.stages.context import RunContext, StageContext
 from orchestrator.stages.engines import EnginePool
 from pairloop.admin.v1.admin_pb2 import Change

@@ -20,9 +20,10 @@ from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.loop import run_episodes
 from orchestrator.online.healing import Budget
 from orchestrator.online.run import _ports
-from orchestrator.online.services import Services, Starters, start_services, watched
+from orchestrator.online.services import Services, Starters, start_services
 from orchestrator.online.settings import RestartSettings
 from orchestrator.online.supervision import supervise
+from orchestrator.online.watched import watched
 from orchestrator.stages.context import RunContext, StageContext
 from orchestrator.stages.engines import EnginePool
 from pairloop.admin.v1 import admin_pb2 as admin

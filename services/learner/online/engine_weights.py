@@ -1,6 +1,7 @@
 """A weight version as it goes out: the policy in the engines' dtype, its changes, its canary."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from services.learner.model.packing import PrefixGroup
 from services.learner.model.policy import Policy
 from services.learner.online.ports import Publisher, WeightVersion
 from services.learner.online.published import record_published
+from services.learner.train.full_disk import when_there_is_room
 from services.weights.manifest import Array, Tensors
 from services.weights.snapshot import to_array, to_tensor
 
@@ -22,8 +24,15 @@ class Outgoing:
     `changed`: by parameter name, of the version sent last; a restored one's is set from outside.
     """
 
-    def __init__(self, publish: Publisher, place: OnlinePlace, changed: dict[str, int]) -> None:
-        self._publish, self._place = publish, place
+    def __init__(
+        self,
+        publish: Publisher,
+        place: OnlinePlace,
+        changed: dict[str, int],
+        tell: Callable[[str], None],
+    ) -> None:
+        """`tell` hears of a disk that is full."""
+        self._publish, self._place, self._tell = publish, place, tell
         self.changed = changed
         self._first = True
 
@@ -59,7 +68,8 @@ class Outgoing:
             )
         )
         if digest:
-            record_published(Path(place.folder), version, digest)
+            record = partial(record_published, Path(place.folder), version, digest)
+            when_there_is_room(record, self._tell)
         return fraction
 
     def look(self) -> None:

@@ -143,7 +143,7 @@ class _Learner:
         self.metrics: dict[str, float] = {}
         self.done = Trained(0)
         """What became of the prompts of the last episode."""
-        self._outgoing = Outgoing(publish, place, dict.fromkeys(self._named, 0))
+        self._outgoing = Outgoing(publish, place, dict.fromkeys(self._named, 0), self._warn)
         self._uncommitted = False
         steps_done = self._restore()
         self._reporter = StepReporter(
