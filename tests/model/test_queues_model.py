@@ -66,7 +66,12 @@ class QueuesMachine(World):
 
     @rule(number=episodes, to=st.sampled_from(MOVES))
     def move(self, number: int, to: State) -> None:
-        """Tried at any time: the server knows what is allowed."""
+        """Tried at any time: the server knows what is allowed. But of an episode without a pair it
+        cannot tell whether a checkpoint holds it.
+        """
+        untold = number not in self.checkpoint and not self.run.episodes[number].having("paired")
+        if to == State.COMPLETED and untold:
+            return
         try:
             self.run.move(number, to)
         except RefusedError:
@@ -161,6 +166,8 @@ class QueuesMachine(World):
         before = len(self.deliveries)
         self.take_by(self.workers[who], stream, count)
         for place in range(len(self.deliveries) - before):
+            if end == "held":
+                continue
             if end == "fail":
                 self.fail(place)
             elif end in ("died", "left"):
@@ -280,6 +287,15 @@ class QueuesMachine(World):
             self.commit_outcome(number, others, {trained[place]: "TOO_LONG", **dropped})
 
     # The server.
+
+    @rule(number=episodes, steps=st.integers(1, 6), stream=streams)
+    def what_a_checkpoint_holds_is_lost(self, number: int, steps: int, stream: StreamName) -> None:
+        """And partly done again, with some of it waiting, before the learner sees that."""
+        self.all_goes_well_for_a_while(number, 6)
+        self.fall_back_by(steps)
+        self.dispatch(number, 0, World.planned)
+        self.turn(number, 0, "prompts", 2, "held" if stream == "prompts" else "paired")
+        self.checkpoint_and_commit(number)
 
     @rule(steps=st.integers(1, 6))
     def fall_back(self, steps: int) -> None:
