@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.episodes import EpisodeStore
 from pairloop.admin.v1.admin_pb2 import Change, Episode, EpisodeState
+from pairloop.data.v1.pair_pb2 import DropReason
 from services.errors import StateError, UnknownEpisodeError
 from services.queues.keys import Keys
 from services.queues.queues import RunQueues
@@ -80,11 +81,30 @@ async def test_nothing_is_over_before_a_checkpoint_holds_it(
     await finish_all(queues)
     for to in (State.TRAINING, State.PUBLISHING):
         await store.move(1, to)
-    with pytest.raises(StateError, match="episode 1 has pairs that no checkpoint is known to hold"):
+    with pytest.raises(StateError, match="episode 1 is in no checkpoint that is known"):
         await store.move(1, State.COMPLETED)
     assert await states(store) == ["PUBLISHING", "PENDING", "PENDING"]
     ids = [prompt.id for prompt in prompts(store.run, 4)]
     assert await queues.commit_trained(1, 1, ids, {}) == 4
+    assert state(await store.move(1, State.COMPLETED)) == "COMPLETED"
+
+
+async def test_an_episode_without_a_pair_is_not_over_before_a_checkpoint_holds_it(
+    store: EpisodeStore, queues: RunQueues
+) -> None:
+    """Else a learner that dies in between finds it over, and has no checkpoint of it."""
+    await store.move(1, State.SAMPLING)
+    await queues.dispatch(1, prompts(store.run, 4))
+    for item in await queues.take("prompts", "a", 4, 0.0):
+        await queues.commit_rollout(item, rollout_of(item))
+    for item in await queues.take("rollouts", "p", 4, 0.0):
+        await queues.commit_drop(item, DropReason.DROP_REASON_TIE)
+    for to in (State.TRAINING, State.PUBLISHING):
+        await store.move(1, to)
+    with pytest.raises(StateError, match="episode 1 is in no checkpoint that is known"):
+        await store.move(1, State.COMPLETED)
+    ids = [prompt.id for prompt in prompts(store.run, 4)]
+    assert await queues.commit_trained(1, 1, [], dict.fromkeys(ids, "TIE")) == 0
     assert state(await store.move(1, State.COMPLETED)) == "COMPLETED"
 
 

@@ -50,6 +50,8 @@ class Episode:
     version: int = 0
     ledger: list[Event] = field(default_factory=list)
     pairs: list[str] = field(default_factory=list)
+    committed: bool = False
+    """A checkpoint is known to hold it."""
     archived: dict[str, int] | None = None
     """Its counters, once the ledger was put away."""
 
@@ -185,7 +187,7 @@ class Run:
             before = self.episodes.get(number - 1)
             if before and before.state != "COMPLETED":
                 raise RefusedError
-            if counted["trained"] < counted["paired"]:
+            if not episode.committed or counted["trained"] < counted["paired"]:
                 raise RefusedError
         if to in ("PAUSING", "PAUSED") and episode.state != "PAUSING":
             episode.paused_from = episode.state
@@ -217,6 +219,7 @@ class Run:
         if counted["in_flight"] or counted["paired"] != counted["trained"]:
             raise RefusedError
         episode.pairs.clear()
+        episode.committed = True
         if episode.state not in ("TRAINING", "PUBLISHING"):
             episode.state = "TRAINING"
         return now

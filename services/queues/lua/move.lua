@@ -20,9 +20,10 @@ elseif to == 'COMPLETED' then
   if before and before ~= 'COMPLETED' then
     return {'refused', 'comes after one that is not completed yet'}
   end
-  local row = redis.call('HMGET', KEYS[1], 'paired', 'trained')
-  if (row[1] or '0') ~= (row[2] or '0') then
-    return {'refused', 'has pairs that no checkpoint is known to hold'}
+  -- Of an episode without a pair its counters do not tell.
+  local row = redis.call('HMGET', KEYS[1], 'paired', 'trained', 'committed')
+  if not row[3] or (row[1] or '0') ~= (row[2] or '0') then
+    return {'refused', 'is in no checkpoint that is known'}
   end
 end
 redis.call('HSET', KEYS[1], 'state', to)

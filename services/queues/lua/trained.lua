@@ -47,6 +47,7 @@ if ARGV[3] == '1' then
     return {now, '', counted}
   end
   redis.call('UNLINK', KEYS[1])
+  redis.call('HSET', account.episode, 'committed', ARGV[2])
   if state ~= 'TRAINING' and state ~= 'PUBLISHING' then
     redis.call('HSET', account.episode, 'state', 'TRAINING')
   end
