@@ -305,8 +305,6 @@ def test_the_online_run_of_the_pages_paused_looked_at_and_resumed(place: Path) -
     watching = subprocess.Popen(
         words(WATCH, *address), cwd=place, stdout=subprocess.PIPE, text=True
     )
-    workers = run(place, WORKERS, *address).stdout
-    assert [line.split()[0] for line in workers.splitlines()] == ["rollout-0", "pairs-0"], workers
     states = []
     for command in (*LOOKS, "resume"):
         done = run(place, command if command in LOOKS else LOOKS[1], *address)
@@ -314,6 +312,10 @@ def test_the_online_run_of_the_pages_paused_looked_at_and_resumed(place: Path) -
         states.append(done.stdout.split()[2])
     held = {"PAUSED", "PAUSING"}
     assert [state in held for state in states] == [True, False, True, True, False]
+    shown = ""
+    while "rollout-0" not in shown and online.poll() is None:  # its engine starts
+        shown = run(place, WORKERS, *address).stdout
+    assert [line.split()[0] for line in shown.splitlines()] == ["rollout-0", "pairs-0"], shown
     rest, _ = online.communicate(timeout=300)
     assert online.returncode == 0, printed + rest
     foreign = re.compile(
