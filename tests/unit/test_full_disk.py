@@ -2,7 +2,8 @@
 
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,30 +14,33 @@ from services.learner.train.checkpoint import latest, load_checkpoint, save_chec
 from services.learner.train.full_disk import when_there_is_room
 
 TENSORS = {"model": {"a": torch.arange(4096.0)}}
-Limit = Callable[[int], None]
 
 
-@pytest.fixture
-def limit() -> Iterator[Limit]:
-    """Of what a file of this process may hold, in bytes."""
+@contextmanager
+def full(is_full: bool = True) -> Iterator[None]:
+    """No file of this process may be larger than a kilobyte: for as short as can be, as that is
+    true of pytest's own output too.
+    """
     before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
-    signal.signal(signal.SIGXFSZ, handler)
+    if is_full:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_checkpoint_waits_for_room_and_is_whole_then(tmp_path: Path, limit: Limit) -> None:
+def test_a_checkpoint_waits_for_room_and_is_whole_then(tmp_path: Path) -> None:
     said: list[str] = []
     tries: list[int] = []
 
     def write() -> Path:
         tries.append(1)
-        if len(tries) == 3:
-            limit(1 << 20)
-        return save_checkpoint(tmp_path, 1, TENSORS, {})
+        with full(len(tries) < 3):
+            return save_checkpoint(tmp_path, 1, TENSORS, {})
 
-    limit(1024)
     path = when_there_is_room(write, said.append, again_s=0.01)
     assert len(tries) == 3
     assert len(said) == 1
@@ -46,25 +50,24 @@ def test_a_checkpoint_waits_for_room_and_is_whole_then(tmp_path: Path, limit: Li
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_plain_file_waits_as_well(tmp_path: Path, limit: Limit) -> None:
+def test_a_plain_file_waits_as_well(tmp_path: Path) -> None:
     said: list[str] = []
 
     def write() -> None:
-        if said:
-            limit(1 << 20)
-        (tmp_path / "pairs").write_bytes(b"x" * 4096)
+        with full(not said):
+            (tmp_path / "pairs").write_bytes(b"x" * 4096)
 
-    limit(1024)
     when_there_is_room(write, said.append, again_s=0.01)
     assert (tmp_path / "pairs").stat().st_size == 4096
 
 
-def test_patience_ends_with_what_to_do(tmp_path: Path, limit: Limit) -> None:
-    limit(1024)
+def test_patience_ends_with_what_to_do(tmp_path: Path) -> None:
+    def write() -> Path:
+        with full():
+            return save_checkpoint(tmp_path, 1, TENSORS, {})
+
     with pytest.raises(ResourceError, match=r"no room on its disk for 0\.05 s .*; free some, then"):
-        when_there_is_room(
-            lambda: save_checkpoint(tmp_path, 1, TENSORS, {}), lambda text: None, 0.05, 0.01
-        )
+        when_there_is_room(write, lambda text: None, 0.05, 0.01)
     assert latest(tmp_path) is None
 
 
