@@ -10,10 +10,8 @@ from redis.asyncio import Redis
 from orchestrator.episodes import EpisodeStore, State
 from orchestrator.online.archive import LedgerArchive
 from orchestrator.online.dead_letters import DEAD_LETTERS, join_dead_letters
-from pairloop.data.v1.pair_pb2 import PreferencePair
-from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
+from pairloop.data.v1.rollout_pb2 import Prompt
 from services.errors import DataError
-from services.queues.items import Item
 from services.queues.keys import Keys
 from services.queues.ledger import ledger_audit
 from services.queues.payload_folder import PayloadFolder
@@ -21,6 +19,7 @@ from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 from tests.fake_payloads import FakePayloads
 from tests.integration.redis_rows import all_sampled
+from tests.integration.test_queues import pair_of, rollout_of
 
 SETTINGS = QueueSettings(max_failures=2, retry_s=0.0, reclaim_idle_s=300.0, inline_bytes=1000)
 
@@ -31,15 +30,6 @@ def prompts(run: str, count: int) -> list[Prompt]:
         Prompt(id=f"{run}/e00001/p{i:05d}", run=run, episode=1, index=i, text="x" * 2000 * i)
         for i in range(count)
     ]
-
-
-def rollout_of(item: Item) -> Rollout:
-    return Rollout(prompt=Prompt.FromString(item.payload), worker_id="w")
-
-
-def pair_of(item: Item) -> PreferencePair:
-    prompt = Rollout.FromString(item.payload).prompt
-    return PreferencePair(id=prompt.id, prompt=prompt)
 
 
 @pytest.fixture
