@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -45,6 +46,10 @@ def refusals(address: str, script: str = "") -> Iterator[None]:
         if (fault := _of_tls(error)) is not None:
             raise distrusted(address, str(fault)) from error
         raise silent(address) from error
+    except AttributeError as error:
+        if not _torn(error):
+            raise
+        raise silent(address) from error
     except RedisClusterException as error:
         raise AwayError(
             f"the cluster of {address} cannot be asked now ({error})",
@@ -55,6 +60,12 @@ def refusals(address: str, script: str = "") -> Iterator[None]:
         if known := refused(f"{error.status_code or ''} {error}".strip(), address, script):
             raise known from error
         raise
+
+
+def _torn(error: AttributeError) -> bool:
+    """Whether redis-py misses the stream of a connection that another call closed meanwhile."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return error.obj is None and frames[-1][0].f_globals["__name__"].startswith("redis.")
 
 
 def _of_tls(error: BaseException) -> ssl.SSLError | None:

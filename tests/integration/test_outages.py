@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from redis.asyncio import Redis
@@ -150,6 +151,28 @@ async def test_a_primary_that_was_demoted_is_waited_for_whatever_the_command(
         await admin.replicaof("NO", "ONE")
     async with asyncio.timeout(30):
         await asyncio.gather(*waiting)
+    await queues.close()
+    await store.close()
+
+
+async def test_a_call_whose_connection_another_call_closes_is_made_again(
+    server: EmbeddedRedis,
+) -> None:
+    """redis-py then fails by what it misses: an AttributeError."""
+    queues, store = await opened(server.url, 60.0)
+    pool = cast(Redis, queues._client._redis).connection_pool
+
+    async def close_all() -> None:
+        while True:
+            await asyncio.sleep(0.0005)
+            await pool.disconnect()
+
+    closing = asyncio.create_task(close_all())
+    asking = [asyncio.create_task(queues.credits_in_use()) for _ in range(200)]
+    await asyncio.sleep(1.0)
+    closing.cancel()
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*asking) == [0] * 200
     await queues.close()
     await store.close()
 
