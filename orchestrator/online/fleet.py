@@ -121,6 +121,11 @@ class Fleet(Generic[S]):
         """Whether it was kept, and is no more."""
         return self._over
 
+    @property
+    def wanted(self) -> int:
+        """How many places it has, or is about to have."""
+        return self._wanted
+
     def add(self, slot: S) -> None:
         """One that was there before the run went on."""
         self._members.append(_Member(slot.name, slot))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.online.fleet import Fleet
+from orchestrator.online.wanted import WantedFile
 from pairloop.admin.v1.admin_pb2 import Change, Worker, WorkerKind
 from services.errors import StateError
 
@@ -28,12 +29,22 @@ class Scalable:
 
 
 class Scaling:
-    """services.admin.ports.Workers of a run. Forgotten with its process: a restart has as many as
-    the config says."""
+    """services.admin.ports.Workers of a run."""
 
-    def __init__(self, kinds: Mapping[WorkerKind, Scalable], say: Callable[[str], None]) -> None:
-        self._kinds, self._say = kinds, say
+    def __init__(
+        self,
+        kinds: Mapping[WorkerKind, Scalable],
+        say: Callable[[str], None],
+        file: WantedFile,
+    ) -> None:
+        """Every fleet wants what was asked for before its orchestrator ended, as `file` has it."""
+        self._kinds, self._say, self._file = kinds, say, file
+        self._configured = {kind: scaled.fleet.wanted for kind, scaled in kinds.items()}
         self._answered: dict[str, tuple[WorkerKind, int, str]] = {}
+        for kind, configured in self._configured.items():
+            if (count := file.wanted(WorkerKind.Name(kind), configured)) != configured:
+                kinds[kind].fleet.scale(count)
+                say(f"{count} {kinds[kind].what} wanted, as was asked for before")
 
     def list(self) -> list[Worker]:
         """Every worker, by kind."""
@@ -57,6 +68,11 @@ class Scaling:
             raise StateError(f"{count} {scaled.what} are too many; ask for {_MOST} at most")
         more = scaled.fleet.scale(count)
         note = scaled.shortage(more) if more > 0 else ""
+        try:
+            self._file.keep(WorkerKind.Name(kind), self._configured[kind], count)
+        except OSError as error:
+            lost = f"the same command given again begins with the config's count ({error})"
+            note = f"{note}; {lost}" if note else lost
         self._answered[change.request_id] = kind, count, note
         waits = f"; {note}" if note else ""
         self._say(f"{count} {scaled.what} wanted, by {change.actor}: {change.reason}{waits}")

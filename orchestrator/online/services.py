@@ -28,6 +28,7 @@ from orchestrator.online.publishing import StorePublisher
 from orchestrator.online.scaling import Scalable, Scaling
 from orchestrator.online.slots import EngineSlot, Newest, PairSlot
 from orchestrator.online.supervision import together
+from orchestrator.online.wanted import WANTED, WantedFile
 from orchestrator.stages.context import StageContext
 from orchestrator.stages.engines import EnginePool
 from pairloop.admin.v1.admin_pb2 import WORKER_KIND_PAIRING, WORKER_KIND_ROLLOUT
@@ -180,6 +181,7 @@ async def start_services(
             WORKER_KIND_PAIRING: Scalable("pairing workers", pairing, lambda more: ""),
         },
         say,
+        WantedFile(context.scratch / WANTED),
     )
     queues = await connect()
     stack.push_async_callback(queues.close)

@@ -14,6 +14,7 @@ from orchestrator.online.scaling import Scalable, Scaling
 from orchestrator.online.services import Services
 from orchestrator.online.settings import RestartSettings
 from orchestrator.online.supervision import supervise
+from orchestrator.online.wanted import WANTED, WantedFile
 from orchestrator.online.watched import watched
 from pairloop.admin.v1 import admin_pb2 as admin
 from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
@@ -335,7 +336,7 @@ async def test_a_request_counts_once_and_none_counts_after_the_end(
     async with going(redis_url, run_name, tmp_path) as here:
         fleet, heard = here.services.engines, list[str]()
         kinds = {rollout: Scalable("rollout workers", fleet, lambda more: f"{more} wait")}
-        scaling = Scaling(kinds, heard.append)
+        scaling = Scaling(kinds, heard.append, WantedFile(tmp_path / WANTED))
         first = admin.Change(request_id="1", actor="ada", reason="nodes came")
         assert scaling.scale(rollout, 3, first) == "2 wait"
         assert [worker.name for worker in scaling.list()] == [f"rollout-{n}" for n in range(3)]
