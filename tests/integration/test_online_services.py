@@ -106,6 +106,7 @@ class Alive:
 
     def die(self, error: Exception) -> None:
         self._end.set_exception(error)
+        self._end.exception()  # one that nobody waits for is no noise at the end
 
     async def run(self) -> None:
         await asyncio.shield(self._end)
