@@ -8,13 +8,16 @@ holds of a run does not grow with its episodes, and what a run did is proven as 
 its end.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator.online.dead_letters import keep_dead_letters
 from services.errors import DataError, LedgerError
+from services.full_disk import awaited_room
 from services.learner.train.durable import replaced_file
 from services.queues.items import DeadLetter
 from services.queues.ledger import LedgerEvent, ledger_audit
@@ -35,13 +38,18 @@ class Ledgers(Protocol):
 
 
 class LedgerArchive:
-    """In `folder`; `planned` names the prompts of an episode."""
+    """In `folder`; `planned` names the prompts of an episode. It waits for a full disk, and `tell`
+    hears of that."""
 
     def __init__(
-        self, folder: Path, queues: Ledgers, planned: Callable[[int], Sequence[str]]
+        self,
+        folder: Path,
+        queues: Ledgers,
+        planned: Callable[[int], Sequence[str]],
+        tell: Callable[[str], None],
     ) -> None:
         self._scratch, self._folder = folder, folder / "ledger"
-        self._queues, self._planned = queues, planned
+        self._queues, self._planned, self._tell = queues, planned, tell
 
     async def put_away(self, episode: int) -> None:
         """Audit an episode that is over, write its file and forget it; once is enough.
@@ -57,14 +65,15 @@ class LedgerArchive:
                 f"the ledger of episode {episode} does not add up: {problems[0]}"
                 f" ({len(problems)} problems); keep the run's folder and report it"
             )
-        self._write(episode, events)
-        keep_dead_letters(self._scratch, episode, await self._queues.dead_letters())
+        letters = await self._queues.dead_letters()
+        await self._written(partial(self._write, episode, events))
+        await self._written(partial(keep_dead_letters, self._scratch, episode, letters))
         await self._queues.forget(episode)
 
     async def write_start(self) -> None:
         """The same for what is not of an episode: the publication of the first weights."""
         if events := await self._queues.ledger(0):
-            self._write(0, events)
+            await self._written(partial(self._write, 0, events))
 
     def join(self, first: int, last: int, before: Path | None, out: Path) -> None:
         """`out`: the ledger of the run that this one goes on from, then episodes first to last."""
@@ -74,6 +83,9 @@ class LedgerArchive:
             for episode in (*((0,) if first == 1 else ()), *range(first, last + 1)):
                 if self._path(episode).is_file():
                     whole.write(self._path(episode).read_bytes())
+
+    async def _written(self, write: Callable[[], None]) -> None:
+        await awaited_room(partial(asyncio.to_thread, write), "the run's", self._tell)
 
     def _write(self, episode: int, events: Sequence[LedgerEvent]) -> None:
         self._folder.mkdir(exist_ok=True)

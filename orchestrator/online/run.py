@@ -58,7 +58,7 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
         services = await start_services(
             job, context, name, url, lease.epoch, published, stack, budget
         )
-        archive = LedgerArchive(context.scratch, services.queues, planned)
+        archive = LedgerArchive(context.scratch, services.queues, planned, context.warn)
         ports = _ports(job, context, ids, services, archive)
 
         async def whole() -> None:

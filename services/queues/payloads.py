@@ -8,21 +8,21 @@ before Redis hears of it, and named by what is in it: whatever is done twice wri
 """
 
 import asyncio
-import errno
 import hashlib
+import logging
 import re
-import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 from pairloop.data.v1.payload_pb2 import PayloadRef
 from services.errors import DataError, ResourceError
+from services.full_disk import awaited_room
 from services.queues.settings import QueueSettings
 
 INLINE, OUTSIDE = "payload", "ref"
 """The field of an entry that has its payload, or a PayloadRef: its last."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_AGAIN_S = 1.0
+_log = logging.getLogger(__name__)
 _NAMED = 40
 """Characters of a prompt's id in the name of a file."""
 
@@ -94,17 +94,14 @@ class Payloads:
             await asyncio.to_thread(self._store.forget, episode)
 
     async def _keep(self, store: PayloadStore, path: str, payload: bytes) -> None:
-        until = time.monotonic() + self._patience_s
-        while True:
-            try:
-                return await asyncio.to_thread(store.keep, path, payload)
-            except OSError as error:
-                if error.errno not in _FULL or time.monotonic() >= until:
-                    raise ResourceError(
-                        f"{store.place(path)} cannot be written ({error.strerror}); make room for"
-                        " it, then the same command goes on"
-                    ) from error
-            await asyncio.sleep(_AGAIN_S)
+        keep = partial(asyncio.to_thread, store.keep, path, payload)
+        try:
+            await awaited_room(keep, "the payloads'", _log.warning, self._patience_s)
+        except OSError as error:
+            raise ResourceError(
+                f"{store.place(path)} cannot be written ({error.strerror}); mend that, then the"
+                " same command goes on"
+            ) from error
 
     def _lost(self, ref: PayloadRef, what: str) -> DataError:
         place = self._store.place(ref.path) if self._store else ref.path

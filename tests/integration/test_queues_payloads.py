@@ -160,7 +160,7 @@ async def test_dead_letters_are_read_and_leave_redis_with_their_episode(
     assert [Prompt.FromString(letter.payload) for letter in letters] == work
     ids = [prompt.id for prompt in work]
     await queues.commit_trained(1, 1, [], dict.fromkeys(ids, "DEAD_LETTER"))
-    await LedgerArchive(tmp_path, queues, lambda episode: ids).put_away(1)
+    await LedgerArchive(tmp_path, queues, lambda episode: ids, print).put_away(1)
     assert (await fields_of(redis_url, dead), files.forgotten) == ([], [1])
     path = tmp_path / DEAD_LETTERS
     assert join_dead_letters(tmp_path, await queues.dead_letters(), path) == 3

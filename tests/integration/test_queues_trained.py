@@ -122,7 +122,7 @@ async def test_a_finished_episode_leaves_its_state_alone(
     redis_url: str, queues: RunQueues, store: EpisodeStore, tmp_path: Path
 ) -> None:
     ids = await ids_of(queues)
-    archive = LedgerArchive(tmp_path, queues, lambda episode: ids)
+    archive = LedgerArchive(tmp_path, queues, lambda episode: ids, print)
     with pytest.raises(LedgerError, match="never trained or dropped"):
         await archive.put_away(1)  # too early: nothing is forgotten
     await queues.commit_trained(1, 1, ids, {})
@@ -143,6 +143,6 @@ async def test_a_finished_episode_leaves_its_state_alone(
 async def test_a_plan_that_redis_knows_nothing_of_is_no_clean_ledger(
     queues: RunQueues, tmp_path: Path
 ) -> None:
-    archive = LedgerArchive(tmp_path, queues, lambda episode: ["a", "b"])
+    archive = LedgerArchive(tmp_path, queues, lambda episode: ["a", "b"], print)
     with pytest.raises(LedgerError, match=r"a: never dispatched \(2 problems\)"):
         await archive.put_away(2)

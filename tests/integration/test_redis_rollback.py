@@ -114,7 +114,9 @@ class Falling(World):
         return Weights(held, (manifest.SerializeToString(), tensors), {"loss": 0.6})
 
     async def archive(self, episode: int) -> None:
-        await LedgerArchive(self.folder, self.queues, self.planned().__getitem__).put_away(episode)
+        await LedgerArchive(self.folder, self.queues, self.planned().__getitem__, print).put_away(
+            episode
+        )
 
 
 @pytest.mark.parametrize("outside", [False, True])

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from services.full_disk import when_there_is_room
 from services.learner.jobs.settings import OnlinePlace
 from services.learner.model.frozen import FrozenPolicy
 from services.learner.model.packing import PrefixGroup
 from services.learner.model.policy import Policy
 from services.learner.online.ports import Publisher, WeightVersion
 from services.learner.online.published import record_published
-from services.learner.train.full_disk import when_there_is_room
 from services.weights.manifest import Array, Tensors
 from services.weights.snapshot import to_array, to_tensor
 
@@ -69,7 +69,7 @@ class Outgoing:
         )
         if digest:
             record = partial(record_published, Path(place.folder), version, digest)
-            when_there_is_room(record, self._tell)
+            when_there_is_room(record, "the learner's", self._tell)
         return fraction
 
     def look(self) -> None:

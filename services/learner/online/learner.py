@@ -30,6 +30,7 @@ import torch
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
 from services.data.chat import load_tokenizer
+from services.full_disk import when_there_is_room
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace, ReplayDPOSettings
 from services.learner.losses.objectives import DirectPreference
 from services.learner.model.load import load_frozen, load_policy
@@ -62,7 +63,6 @@ from services.learner.train.checkpoint import (
 from services.learner.train.checkpoint_thread import CheckpointThread
 from services.learner.train.distributed import Worker
 from services.learner.train.encoding import sampled_pairs
-from services.learner.train.full_disk import when_there_is_room
 from services.learner.train.loop import Report, StepReporter, train_phase
 from services.learner.train.offline import keep_model, prepared, reference_delta
 from services.telemetry.record.events import Note
@@ -180,7 +180,7 @@ class _Learner:
         self.metrics = self._episode(episode, pairs, genuine.dropped)
         self.version = episode
         if self._worker.is_main:
-            when_there_is_room(partial(self._write, episode, pairs), self._warn)
+            when_there_is_room(partial(self._write, episode, pairs), "the learner's", self._warn)
 
     def outcome_of(self, episode: int) -> Trained:
         """What became of the prompts of an episode that the checkpoint holds."""
@@ -230,7 +230,7 @@ class _Learner:
         """Write the model folder; the main worker alone does it."""
         if self._worker.is_main:
             export = partial(self._policy.export, self._tokenizer, Path(self._place.out))
-            when_there_is_room(export, self._warn)
+            when_there_is_room(export, "the learner's", self._warn)
         self._worker.barrier()
 
     def _write(self, episode: int, pairs: list[PreferencePair]) -> None:

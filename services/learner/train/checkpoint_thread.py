@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from services.full_disk import when_there_is_room
 from services.learner.train.checkpoint import save_checkpoint
-from services.learner.train.full_disk import when_there_is_room
 
 
 class CheckpointThread:
@@ -27,7 +27,7 @@ class CheckpointThread:
         """Begin to write, as `save_checkpoint` does, once the one before is written."""
         self.wait()
         save = partial(save_checkpoint, self._folder, number, tensors, state)
-        self._writing = self._thread.submit(when_there_is_room, save, self._tell)
+        self._writing = self._thread.submit(when_there_is_room, save, "the learner's", self._tell)
 
     @property
     def written(self) -> bool:

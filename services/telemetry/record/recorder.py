@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self, cast
 
 from pydantic import ValidationError
 
+from services.full_disk import is_full
 from services.telemetry.format import redact
 from services.telemetry.record.doubts import NOT_FINITE, Doubt, doubts
 from services.telemetry.record.events import (
@@ -46,7 +47,8 @@ class Recorder:
     `state` first, without the listeners. A last line torn by a crash is cut off; lines that
     are no events, or those of an older version, are skipped and said so in one note. Numbers that
     are not finite are left out of the record. Of these, and of what else is doubtful in the numbers
-    (record/doubts.py), a warning is recorded once.
+    (record/doubts.py), a warning is recorded once. What a full disk has no room for is written when
+    it has.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class Recorder:
         self._listeners = list(listeners)
         self._started: list[Listener] = []
         self._clock = clock
-        self._file: IO[str] | None = None
+        self._file: BinaryIO | None = None
+        self._unwritten = b""
+        """What a full disk has no room for yet."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -79,7 +83,7 @@ class Recorder:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _cut_torn_line(self.path)
         unread = self._replay()
-        self._file = self.path.open("a", encoding="utf-8", buffering=1)
+        self._file = cast(BinaryIO, self.path.open("ab", buffering=0))
         for listener in self._listeners:
             listener.start()
             self._started.append(listener)
@@ -104,22 +108,37 @@ class Recorder:
         while self._started:
             self._started.pop().stop()
         if self._file is not None:
+            self._write(self._file)
             self._file.close()
             self._file = None
 
-    def _warn_once(self, doubt: Doubt, file: IO[str]) -> None:
+    def _warn_once(self, doubt: Doubt, file: BinaryIO) -> None:
         """A warning, once a stage; a run that goes on does not tell it again."""
         if all((note.stage, note.doubt) != (doubt.stage, doubt.kind) for note in self.state.notes):
             text, kind = doubt.text, doubt.kind
             self._take(Note(stage=doubt.stage, text=text, level="warning", doubt=kind), file)
 
-    def _take(self, event: Event, file: IO[str]) -> None:
+    def _take(self, event: Event, file: BinaryIO) -> None:
         now = round(self._clock(), 3)
         line = {"time": now, **event.model_dump(mode="json")}
-        file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        waited = bool(self._unwritten)
+        self._unwritten += f"{json.dumps(line, ensure_ascii=False, allow_nan=False)}\n".encode()
+        self._write(file)
         apply(self.state, event, now)
         for listener in self._started:
             listener.handle(event, self.state)
+        if self._unwritten and not waited:
+            text = f"the disk of {self.path.name} is full: what happens is written when it has room"
+            self._take(Note(text=text, level="warning"), file)
+
+    def _write(self, file: BinaryIO) -> None:
+        """A system without room may take a part of it."""
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[file.write(self._unwritten) :]
+        except OSError as error:
+            if not is_full(error):
+                raise
 
     def _replay(self) -> list[int]:
         """Take in the events of the attempts before; returns the lines that are none."""
