@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import uuid
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from orchestrator.artifacts.store import linked, read_artifact
 from orchestrator.jobs.online_dpo import OnlineDPO
@@ -55,9 +57,15 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
         lease = await _lease(job, context, name, url)
         stack.push_async_callback(lease.end)
         budget = Budget(job.restarts, context.stage, context.warn)
-        services = await start_services(
-            job, context, name, url, lease.epoch, published, stack, budget
-        )
+
+        def own() -> dict[str, Coroutine[Any, Any, Any]]:
+            return {
+                "the lease on the run": lease.keep(),
+                "redis": redis.keep_up(context.warn),
+            }
+
+        starting = start_services(job, context, name, url, lease.epoch, published, stack, budget)
+        services = await supervise(starting, own())
         archive = LedgerArchive(context.scratch, services.queues, planned, context.warn)
         ports = _ports(job, context, ids, services, archive)
 
@@ -66,13 +74,8 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
             await supervise(run_episodes(ports, job.episodes), parts)
             await _drained(services.learner, ports, job.episodes)
 
-        own = {
-            "the lease on the run": lease.keep(),
-            "the run's keys": services.queues.keep(),
-            "redis": redis.keep_up(context.warn),
-        }
         try:
-            await supervise(whole(), own)
+            await supervise(whole(), own() | {"the run's keys": services.queues.keep()})
         finally:
             await _tell_dead_letters(services, context)
         metrics = services.learner.result()

@@ -123,8 +123,9 @@ async def start_services(
 
     if job.engine.num_gpus:
         await context.run.engines.release()
+    start_engines = partial(_engines_up, context.run.engines, job)
     starting = asyncio.ensure_future(
-        timed("engines", partial(context.run.engines.for_architecture, job.policy, job.engine))
+        timed("engines", partial(restarted, "the start of the engines", start_engines, budget))
     )
     stack.push_async_callback(_stop_engines, starting, context.run.engines, job.engine.workers)
     payloads = PayloadFolder(context.scratch / PAYLOADS)
@@ -203,7 +204,10 @@ async def start_services(
     launch = partial(
         starters.reward, job.reward, run=name, timeout_s=_START_S, called_off=called_off
     )
-    launching = asyncio.ensure_future(timed("reward", partial(asyncio.to_thread, launch)))
+    launched = partial(
+        restarted, "the start of the reward", partial(asyncio.to_thread, launch), budget
+    )
+    launching = asyncio.ensure_future(timed("reward", launched))
     stack.push_async_callback(_stop_reward, launching, called_off)
     admin = AdminServer()
     address = await admin.start(job.admin, store, scaling)
@@ -211,16 +215,25 @@ async def start_services(
     admin_command = command_for(address)
     context.run.report(AdminListening(stage=context.stage, command=admin_command))
     say(f"admin API at {address}; to pause: {admin_command} pause")
-    handles, reward = await together(starting, asyncio.shield(launching))
+    (handles, fingerprint), reward = await together(starting, asyncio.shield(launching))
     for handle in handles:
         engines.add(engine_in(handle))
-    fingerprint = await handles[0].tokenizer_fingerprint(job.policy)
     slots: list[EngineSlot | PairSlot] = [*engines.slots, *pairing.slots]
     await together(*(_started(slot) for slot in slots))
     took["pairing"] = time.monotonic() - began
     parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in took.items())
     say(f"services up after: {parts}")
     return Services(queues, store, engines, newest, pairing, reward, version_store, learner)
+
+
+async def _engines_up(pool: EnginePool, job: OnlineDPO) -> tuple[list[RolloutHandle], str]:
+    """Engines, and the fingerprint of the policy's tokenizer. Can be begun again when one dies."""
+    engines = await pool.for_architecture(job.policy, job.engine)
+    try:
+        return engines, await engines[0].tokenizer_fingerprint(job.policy)
+    except WorkerDiedError:
+        pool.remove(engines[0])
+        raise
 
 
 async def _started(slot: EngineSlot | PairSlot) -> None:
@@ -278,14 +291,14 @@ def kill_all(pairing: Fleet[PairSlot]) -> None:
 
 
 async def _stop_engines(
-    starting: "asyncio.Future[list[RolloutHandle]]", pool: EnginePool, configured: int
+    starting: "asyncio.Future[tuple[list[RolloutHandle], str]]", pool: EnginePool, configured: int
 ) -> None:
     """Those that are up live on for the next stage, as many as it counts on."""
     starting.cancel()
     await asyncio.wait({starting})
     up = not starting.cancelled() and starting.exception() is None
     pool.trim(configured)
-    for engine in list(starting.result()) if up else ():
+    for engine in list(starting.result()[0]) if up else ():
         try:
             await engine.stop()
         except WorkerError:  # it has ended already

@@ -28,11 +28,11 @@ _CONSEQUENCES = (WorkerError, UnreachableError)
 
 
 async def supervise(
-    main: Awaitable[None],
+    main: Awaitable[T],
     parts: Mapping[str, Awaitable[Any]],
     patience_s: float = _CONSEQUENCE_S,
-) -> None:
-    """Run `main` to its end while every part works; a part that ends first is a failure.
+) -> T:
+    """What `main` returns, run while every part works; a part that ends first is a failure.
 
     Raises what `main` raised, or what the part raised as one of ours. When a process dies, whoever
     needs it fails too, maybe sooner: such a failure waits `patience_s` for the death, which is
@@ -48,6 +48,7 @@ async def supervise(
         error = _failure(tasks, work)
         if error is not None:
             raise await _death_behind(error, tasks, work, patience_s)
+        return work.result()
     finally:
         for task in tasks:
             task.cancel()
@@ -101,7 +102,7 @@ async def together(*all_: Awaitable[Any]) -> Sequence[Any]:
 Tasks = Mapping["asyncio.Future[Any]", str]
 
 
-def _failure(tasks: Tasks, work: "asyncio.Future[None]") -> BaseException | None:
+def _failure(tasks: Tasks, work: "asyncio.Future[Any]") -> BaseException | None:
     """What a part failed with, else what `work` failed with, deaths before all others.
 
     A part goes before `work`: what `work` says of a part that failed is only a consequence.
@@ -114,7 +115,7 @@ def _failure(tasks: Tasks, work: "asyncio.Future[None]") -> BaseException | None
 
 
 def _error_of(
-    task: "asyncio.Future[Any]", name: str, work: "asyncio.Future[None]"
+    task: "asyncio.Future[Any]", name: str, work: "asyncio.Future[Any]"
 ) -> BaseException | None:
     if not task.done():
         return None
@@ -131,7 +132,7 @@ def _error_of(
 
 
 async def _death_behind(
-    error: BaseException, tasks: Tasks, work: "asyncio.Future[None]", patience_s: float
+    error: BaseException, tasks: Tasks, work: "asyncio.Future[Any]", patience_s: float
 ) -> BaseException:
     """The death of a part that `error` is the consequence of, if one shows soon; else `error`."""
     deadline = asyncio.get_running_loop().time() + patience_s

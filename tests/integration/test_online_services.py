@@ -167,7 +167,7 @@ class Engine(RolloutHandle):
         self.alive = Alive(self._world)
 
     async def tokenizer_fingerprint(self, policy: str) -> str:
-        return "a tokenizer's"
+        return f"a tokenizer's, of one that was {await self.alive.answer()}"
 
     async def start(self, connect: Any, consumer: str) -> None:
         self._world.start(self.worker_id)
