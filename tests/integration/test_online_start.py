@@ -1,16 +1,21 @@
 """A part that dies while a run starts is started again, and the run stays its orchestrator's."""
 
 import asyncio
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.online import run as online_run
 from orchestrator.online.services import Services
 from orchestrator.stages.context import RunContext, StageContext
 from services.errors import ResourceError, StateError
+from services.queues.queues import RunQueues
 from services.queues.run_lease import RunLease
 from services.rollout.actor import RolloutHandle
 from tests.integration.test_online_services import DEATH, World, budget_of, started
@@ -47,13 +52,16 @@ async def test_an_engine_that_dies_before_all_is_up_is_started_again(
     assert world.history.count("rollout-0 ends") == 2
 
 
-async def test_a_run_is_held_while_its_services_start(
-    redis_url: str, run_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def running(
+    folder: Path,
+    run_name: str,
+    start: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    **queues: Any,
 ) -> None:
-    """Loading a model may take longer than the lease lasts."""
-    context = StageContext(
-        RunContext(run_name, tmp_path, print, sink=None), "online", 0, tmp_path, tmp_path, "trunk"
-    )
+    """`run_online` of a job whose services start so."""
+    shared = RunContext(run_name, folder, print, sink=None)
+    context = StageContext(shared, "online", 0, folder, folder, "trunk")
     job = OnlineDPO.model_validate(
         {
             "job": "online_dpo",
@@ -61,9 +69,17 @@ async def test_a_run_is_held_while_its_services_start(
             "prompts": {"path": "prompts.jsonl"},
             "reward": {"parts": [{"kind": "checker"}]},
             "episodes": {"count": 1, "prompts": 4},
-            "queues": {"url": redis_url, "lease_s": 1.0},
+            "queues": queues,
         }
     )
+    monkeypatch.setattr(online_run, "start_services", start)
+    await online_run.run_online(job, context)
+
+
+async def test_a_run_is_held_while_its_services_start(
+    redis_url: str, run_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading a model may take longer than the lease lasts."""
 
     async def start(job: OnlineDPO, context: StageContext, name: str, *_: Any) -> Services:
         await asyncio.sleep(3.0)
@@ -71,6 +87,24 @@ async def test_a_run_is_held_while_its_services_start(
             await RunLease.take(redis_url, name, 1.0, 5.0)
         raise ResourceError("it was held")
 
-    monkeypatch.setattr(online_run, "start_services", start)
     with pytest.raises(ResourceError, match="it was held"):
-        await online_run.run_online(job, context)
+        await running(tmp_path, run_name, start, monkeypatch, url=redis_url, lease_s=1.0)
+
+
+async def test_an_embedded_redis_that_dies_while_services_start_is_started_again(
+    run_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+
+    async def start(
+        job: OnlineDPO, context: StageContext, name: str, url: str, *_: Any
+    ) -> Services:
+        async with Redis.from_url(url) as redis:
+            os.kill((await redis.info("server"))["process_id"], signal.SIGKILL)
+        queues = await RunQueues.open(url, name, job.queues, joining=True)
+        assert await queues.credits_in_use() == 0
+        await queues.close()
+        raise ResourceError("it was there again")
+
+    with pytest.raises(ResourceError, match="it was there again"):
+        await running(tmp_path, run_name, start, monkeypatch)
