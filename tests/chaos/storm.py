@@ -97,7 +97,7 @@ def main() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    episodes = 4 + 9 * options.kills // 4  # so many that the run does not end before the storm
+    episodes = 4 + 4 * options.kills  # so many that the run does not end before the storm
     job = config(folder, options.seed, episodes, port)
     began = time.monotonic()
     network = Network(folder / "storm" / "redis")
