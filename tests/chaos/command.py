@@ -32,16 +32,16 @@ class Command:
         self, words: Sequence[str], log: Path, environment: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         """`words`: for Python; `environment`: beside this process's own."""
-        self._file = log.open("a")
-        self._log, self._begins = log, log.stat().st_size
-        self.process = subprocess.Popen(
-            [sys.executable, *words],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdout=self._file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with log.open("a") as file:
+            self._log, self._begins = log, log.stat().st_size
+            self.process = subprocess.Popen(
+                [sys.executable, *words],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def processes(self, part: str) -> list[psutil.Process]:
         """Those of a part that live."""
