@@ -65,7 +65,7 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
             }
 
         starting = start_services(job, context, name, url, lease.epoch, published, stack, budget)
-        services = await supervise(starting, own())
+        services = await supervise(starting, own(), patience_s=0.0)
         archive = LedgerArchive(context.scratch, services.queues, planned, context.warn)
         ports = _ports(job, context, ids, services, archive)
 
