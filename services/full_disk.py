@@ -46,12 +46,7 @@ def when_there_is_room(
     `whose` disk it is, such as "the learner's". `tell` hears once of a disk that is full. Raises
     ResourceError after `patience_s` of that.
     """
-    try:
-        return Retrying(**_tries(whose, tell, patience_s, again_s))(write)
-    except Exception as error:
-        if not is_full(error):
-            raise
-        raise _spent(whose, patience_s, error) from error
+    return Retrying(**_tries(whose, tell, patience_s, again_s))(write)
 
 
 async def awaited_room(
@@ -62,12 +57,7 @@ async def awaited_room(
     again_s: float = AGAIN_S,
 ) -> T:
     """As `when_there_is_room`, for what others must not wait for."""
-    try:
-        return await AsyncRetrying(**_tries(whose, tell, patience_s, again_s))(write)
-    except Exception as error:
-        if not is_full(error):
-            raise
-        raise _spent(whose, patience_s, error) from error
+    return await AsyncRetrying(**_tries(whose, tell, patience_s, again_s))(write)
 
 
 def _tries(
@@ -78,17 +68,17 @@ def _tries(
         if state.attempt_number == 1:
             tell(f"{whose} disk is full ({error}); it waits for room")
 
+    def spent(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        raise ResourceError(
+            f"no room on {whose} disk for {patience_s:g} s ({error}); free some, then the same"
+            " command goes on"
+        ) from error
+
     return {
         "retry": retry_if_exception(is_full),
         "stop": stop_after_delay(patience_s),
         "wait": wait_fixed(again_s),
         "before_sleep": said,
-        "reraise": True,
+        "retry_error_callback": spent,
     }
-
-
-def _spent(whose: str, patience_s: float, error: Exception) -> ResourceError:
-    return ResourceError(
-        f"no room on {whose} disk for {patience_s:g} s ({error}); free some, then the same command"
-        " goes on"
-    )

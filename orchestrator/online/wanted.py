@@ -3,10 +3,11 @@
 Only while the config says what it said then: a count that is changed there is the newer word.
 """
 
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from services.learner.train.durable import replaced_file
 
 WANTED = "workers.json"
 """In the scratch folder of a run."""
@@ -34,9 +35,8 @@ class WantedFile:
     def keep(self, kind: str, configured: int, wanted: int) -> None:
         """Write it, all or nothing. Raises OSError."""
         every = self._read() | {kind: _Asked(configured=configured, wanted=wanted)}
-        fresh = self._path.with_suffix(".new")
-        fresh.write_bytes(_FILE.dump_json(every))
-        os.replace(fresh, self._path)
+        with replaced_file(self._path) as file:
+            file.write(_FILE.dump_json(every))
 
     def _read(self) -> dict[str, _Asked]:
         try:

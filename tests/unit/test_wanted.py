@@ -66,7 +66,7 @@ def test_a_count_that_is_changed_in_the_config_is_the_newer_word(tmp_path: Path)
 
 def test_what_cannot_be_kept_is_told(tmp_path: Path) -> None:
     run = Run(tmp_path, rollout=1, pairing=2)
-    (tmp_path / "workers.new").mkdir()  # a folder where the file would be written
+    (tmp_path / "workers.partial").mkdir()  # a folder where the file would be written
     note = run.scale(ROLLOUT, 3)
     assert note.startswith("the same command given again begins with the config's count (")
     assert run.wanted == [3, 2]
