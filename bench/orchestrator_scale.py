@@ -114,17 +114,18 @@ class Fakes:
         """None."""
         return ""
 
-    async def put_away(self, episode: int) -> None:
+    async def put_away(self, episode: int) -> bool:
         """The real one, but for episodes of another run; it ends the window."""
         if episode <= self.case.published:
-            return
-        await self.archive.put_away(episode)
+            return True
+        over = await self.archive.put_away(episode)
         done = episode - self.case.published
         self.ends.append(time.perf_counter())
         if done in (warm(self.case), self.case.count):
             self.marks.append(await asyncio.to_thread(self._mark))
         if done == self.case.count:
             raise WindowOverError
+        return over
 
     def report(self, event: Event) -> None:
         """To nobody, but checked."""
@@ -170,7 +171,7 @@ async def run(case: Case, url: str, folder: Path) -> dict[str, float]:
     queues = await RunQueues.open(url, _RUN, SETTINGS)
     store = await EpisodeStore.open(url, _RUN, 5.0)
     await store.create(case.planned, case.prompts, case.published)
-    archive = LedgerArchive(folder, queues, lambda number: planned_ids(number, case.prompts))
+    archive = LedgerArchive(folder, queues, lambda number: planned_ids(number, case.prompts), print)
     given = payloads(_SAMPLES, _TOKENS)
     fakes = Fakes(case, queues, store, archive, given, case.published, url)
     with contextlib.suppress(WindowOverError):

@@ -134,6 +134,8 @@ async def _episode(
         ids = [pair.id for pair in await queues.pairs(1)]
         await queues.commit_trained(1, 1, ids, {})
         await used("trained", server)
+        for to in (State.PUBLISHING, State.COMPLETED):
+            await store.move(1, to)
         await queues.forget(1)
         await used("archived", server)
         peak = int((await server.info("memory"))["used_memory_peak"])

@@ -17,11 +17,13 @@
 
 Episodes are durable: each coroutine looks at an episode's state and goes on from there, so the
 loop of a restarted run is the same loop. What the loop touches is in online/ports.py; how an
-episode moves while an admin may pause it, in online/transitions.py.
+episode moves while an admin may pause it, in online/transitions.py; how it ends, in
+online/closing.py.
 """
 
 import asyncio
 
+from orchestrator.online.closing import close, put_away
 from orchestrator.online.ports import LoopPorts, Milestones, Weights
 from orchestrator.online.transitions import (
     POLL_S,
@@ -35,7 +37,7 @@ from orchestrator.online.transitions import (
     until_committed,
 )
 from pairloop.admin.v1.admin_pb2 import Episode
-from services.errors import LedgerError, first_of
+from services.errors import first_of
 from services.queues.settings import EpisodeSettings
 from services.states import SAMPLED, State, state_of
 from services.telemetry.record.events import EpisodeFinished
@@ -83,40 +85,9 @@ async def _publish_start(
     last = await until_committed(ports, version, settings.timeout_s)
     if state_of(last) != State.COMPLETED:
         return version
-    await ports.archive(version)  # it may have been cut off in between
+    if not await put_away(ports, version):  # it may have been cut off in between
+        await close(ports, settings, version)
     return version + 1
-
-
-async def close(ports: LoopPorts, settings: EpisodeSettings, number: int) -> None:
-    """Complete an episode that a checkpoint holds, and any before it whose end Redis lost.
-
-    The learner commits those anew. StallError when it does not within `settings.timeout_s`.
-    """
-    while (first := await _first_open(ports, number)) <= number:
-        episode = await until_committed(ports, first, settings.timeout_s)
-        step = SAMPLED[SAMPLED.index(state_of(episode)) + 1]
-        moved = await try_move(ports.episodes, first, step)
-        if moved is None:
-            await ports.changed(POLL_S)
-        elif step == State.COMPLETED:
-            ports.report(episode_event(moved, settings.count, ports.stage))
-            await _archive(ports, first)
-
-
-async def _archive(ports: LoopPorts, number: int) -> None:
-    """Put its ledger away, unless Redis falls back behind the episode's end meanwhile."""
-    try:
-        await ports.archive(number)
-    except LedgerError:
-        if state_of(await ports.episodes.get(number)) == State.COMPLETED:
-            raise
-
-
-async def _first_open(ports: LoopPorts, number: int) -> int:
-    """The first episode after the last COMPLETED one: they are completed in order."""
-    while number and state_of(await ports.episodes.get(number)) != State.COMPLETED:
-        number -= 1
-    return number + 1
 
 
 async def _is(ports: LoopPorts, number: int, state: State, settings: EpisodeSettings) -> bool:

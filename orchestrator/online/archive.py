@@ -33,8 +33,8 @@ class Ledgers(Protocol):
     async def dead_letters(self) -> list[DeadLetter]:
         """Every item that kept failing, of episodes that were not forgotten."""
 
-    async def forget(self, episode: int) -> None:
-        """Let go of an episode's ledger, dead letters and payloads."""
+    async def forget(self, episode: int) -> bool:
+        """Let go of an episode's ledger, dead letters and payloads; False if it is not over."""
 
 
 class LedgerArchive:
@@ -51,14 +51,15 @@ class LedgerArchive:
         self._scratch, self._folder = folder, folder / "ledger"
         self._queues, self._planned, self._tell = queues, planned, tell
 
-    async def put_away(self, episode: int) -> None:
+    async def put_away(self, episode: int) -> bool:
         """Audit an episode that is over, write its file and forget it; once is enough.
 
-        Raises LedgerError when prompts are missing or doubled: nothing is forgotten then.
+        False where Redis fell back meanwhile to before its end. Raises LedgerError when prompts
+        are missing or doubled: nothing is forgotten then.
         """
         events = await self._queues.ledger(episode)
         if not events and self._path(episode).is_file():
-            return
+            return True
         problems = ledger_audit(events, {episode: self._planned(episode)})
         if problems:
             raise LedgerError(
@@ -68,7 +69,7 @@ class LedgerArchive:
         letters = await self._queues.dead_letters()
         await self._written(partial(self._write, episode, events))
         await self._written(partial(keep_dead_letters, self._scratch, episode, letters))
-        await self._queues.forget(episode)
+        return await self._queues.forget(episode)
 
     async def write_start(self) -> None:
         """The same for what is not of an episode: the publication of the first weights."""

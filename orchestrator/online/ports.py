@@ -52,8 +52,9 @@ class LoopPorts:
     """Of an episode's rewards and pairs."""
     failures: Callable[[int], Awaitable[str]]
     """Why prompts of an episode went to the dead letters, the most frequent cause first."""
-    archive: Callable[[int], Awaitable[None]]
-    """Audit the ledger of an episode that is over, and move it out of Redis."""
+    archive: Callable[[int], Awaitable[bool]]
+    """Audit the ledger of an episode that is over, and move it out of Redis. False where that fell
+    back meanwhile to before the episode's end."""
     report: Callable[[Event], None]
     changed: Callable[[float], Awaitable[None]] = asyncio.sleep
     """Between two looks at an episode: until it may have changed, at most so many seconds. What

@@ -10,8 +10,9 @@ from typing import Any
 
 from orchestrator.artifacts.store import linked, read_artifact
 from orchestrator.jobs.online_dpo import OnlineDPO
-from orchestrator.loop import close, run_episodes
+from orchestrator.loop import run_episodes
 from orchestrator.online.archive import LedgerArchive, require_training
+from orchestrator.online.closing import drain
 from orchestrator.online.dead_letters import DEAD_LETTERS, join_dead_letters
 from orchestrator.online.engine_fleet import publish as publish_to
 from orchestrator.online.engine_fleet import render
@@ -25,16 +26,14 @@ from orchestrator.stages.context import StageContext
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.causes import causes
 from services.data.rows import read_prompts
-from services.errors import ReplacedError, StallError, UnreachableError
+from services.errors import ReplacedError, UnreachableError
 from services.learner.online.pair_record import join_pairs
 from services.learner.online.rollouts import ROLLOUTS
 from services.pairs.stats import merge
 from services.queues.address import redis_of_run
 from services.queues.ledger_file import LEDGER
 from services.queues.run_lease import RunLease
-from services.queues.settings import EpisodeSettings
 
-_LOOK_S = 1.0
 _KEPT_S = 86_400
 """How long Redis keeps a finished run; the ledger is in the artifact."""
 
@@ -72,7 +71,7 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
         async def whole() -> None:
             parts = watched(services, job.sync.timeout_s, budget)
             await supervise(run_episodes(ports, job.episodes), parts)
-            await _drained(services.learner, ports, job.episodes)
+            await drain(services.learner, ports, job.episodes)
 
         try:
             await supervise(whole(), own() | {"the run's keys": services.queues.keep()})
@@ -151,9 +150,10 @@ def _ports(
         letters = await services.queues.dead_letters()
         return causes([(x.prompt_id, x.error) for x in letters if x.episode == episode])
 
-    async def put_away(episode: int) -> None:
-        if episode > _published(context):  # the others are in the artifact that this goes on from
-            await archive.put_away(episode)
+    async def put_away(episode: int) -> bool:
+        if episode <= _published(context):  # it is in the artifact that this goes on from
+            return True
+        return await archive.put_away(episode)
 
     return LoopPorts(
         stage=context.stage,
@@ -168,21 +168,6 @@ def _ports(
         report=context.run.report,
         changed=services.store.changed,
     )
-
-
-async def _drained(
-    learner: "asyncio.Future[dict[str, float]]", ports: LoopPorts, settings: EpisodeSettings
-) -> None:
-    """Until the learner ended: it does when it has seen its last episode closed."""
-    until = ports.clock() + settings.timeout_s
-    while not (await asyncio.wait({learner}, timeout=_LOOK_S))[0]:
-        if ports.clock() > until:
-            raise StallError(
-                f"the learner did not end within {settings.timeout_s:.0f} s of its last version;"
-                " see its log, or raise episodes.timeout_s"
-            )
-        await close(ports, settings, settings.count)
-    await learner
 
 
 async def _tell_dead_letters(services: Services, context: StageContext) -> None:

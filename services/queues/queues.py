@@ -258,13 +258,16 @@ class RunQueues:
         """Every event of an episode, in order; none once it was forgotten."""
         return await read_ledger(self._client, self._keys.ledger(episode), episode)
 
-    async def forget(self, episode: int) -> None:
+    async def forget(self, episode: int) -> bool:
         """An episode is over, its ledger and dead letters are elsewhere: keep its state and
-        counters alone."""
+        counters alone. False, and all is kept, where Redis fell back to before its end."""
         keys = self._keys
+        own = [keys.episode(episode), keys.dead]
         whole = [keys.ledger(episode), keys.steps(episode), keys.pairs(episode)]
-        await self._client.script("forget", [keys.dead, *whole], [episode])
+        if not await self._client.script("forget", [*own, *whole], [episode]):
+            return False
         await self._payloads.forget(episode)
+        return True
 
     async def expire(self, seconds: int | None) -> None:
         """Let Redis forget the run, episodes included, after so many seconds; None: never."""

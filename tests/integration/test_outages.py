@@ -144,7 +144,7 @@ async def test_a_primary_that_was_demoted_is_waited_for_whatever_the_command(
         await admin.replicaof("127.0.0.1", 1)
         waiting = [
             asyncio.create_task(call)
-            for call in (queues.forget(1), queues.expire(60), store.move(2, State.SAMPLING))
+            for call in (queues.published(1, 1), queues.expire(60), store.move(2, State.SAMPLING))
         ]
         await asyncio.sleep(AWAY_S)
         assert not any(task.done() for task in waiting)

@@ -92,7 +92,9 @@ async def whole_run(url: str, run: str) -> None:
         assert await queues.published(1, 1)
         assert len(await queues.dead_letters()) == 1
         assert await queues.credits_in_use() == 0
-        await queues.forget(1)
+        for to in (State.PUBLISHING, State.COMPLETED):
+            await store.move(1, to)
+        assert await queues.forget(1)
         await queues.expire(None)
         await queues.expire(60)
 

@@ -118,10 +118,11 @@ class World:
         numbers = range(EPISODES.count + 1)
         return [event for number in numbers for event in await self.queues.ledger(number)]
 
-    async def archive(self, episode: int) -> None:
+    async def archive(self, episode: int) -> bool:
         """What a finished episode left proves itself; it stays, for the tests to look at."""
         plan = {episode: self.planned()[episode]}
         assert ledger_audit(await self.queues.ledger(episode), plan) == []
+        return True
 
     async def changed(self, seconds: float) -> None:
         """Between two looks of the loop at an episode."""

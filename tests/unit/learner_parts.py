@@ -17,6 +17,7 @@ from services.learner.model.export import export_model
 from services.learner.model.load import new_model
 from services.learner.model.shape import ModelShape
 from services.learner.online.ports import WeightVersion
+from services.queues.ledger import LedgerEvent
 from services.queues.settings import QueueSettings
 from services.weights.manifest import Shared, changed_in
 
@@ -69,6 +70,9 @@ class FakeQueues:
     async def look(self, episode: int) -> tuple[str, dict[str, int]]:
         state = await self.episode_state(episode)
         return state, {"paired": len(self.kept.get(episode, []))}
+
+    async def ledger(self, episode: int) -> list[LedgerEvent]:
+        return []
 
     async def changed(self, seconds: float) -> None:
         await asyncio.sleep(0.01)

@@ -111,8 +111,9 @@ class Ledgers:
     async def dead_letters(self) -> list[DeadLetter]:
         return []
 
-    async def forget(self, episode: int) -> None:
+    async def forget(self, episode: int) -> bool:
         self.forgotten.append(episode)
+        return True
 
 
 async def test_redis_forgets_a_ledger_once_there_was_room_for_it(

@@ -115,9 +115,10 @@ class World:
             self._note(f"trained {number}")
         self.uncommitted.clear()
 
-    async def archive(self, number: int) -> None:
+    async def archive(self, number: int) -> bool:
         assert state_of(self.episodes[number]) == State.COMPLETED
         self.archived.append(number)
+        return True
 
     async def failures(self, number: int) -> str:
         return "2 x WorkerError: no such reward"

@@ -23,6 +23,7 @@ from services.learner.settings import OnDARESettings, ScheduleSettings, TrainSet
 from services.learner.train.batches import plan_batches
 from services.learner.train.distributed import Worker
 from services.learner.train.encoding import sampled_pairs
+from services.queues.ledger import LedgerEvent
 from services.telemetry.record.events import Event, Note, TrainProgress
 from tests.unit import learner_parts as parts
 
@@ -310,6 +311,26 @@ def test_a_waiting_learner_stalls_after_its_deadline(tmp_path: Path) -> None:
         online_learner(
             settings, place, lambda _: None, source.open, parts.FakeBoard(source.history)
         )
+
+
+def test_the_learner_lives_until_the_last_ledger_is_put_away(tmp_path: Path) -> None:
+    """Redis may lose the last commit until then, and only the learner can make that good."""
+
+    class PutAway(parts.FakeQueues):
+        looks = 0
+
+        async def ledger(self, episode: int) -> list[LedgerEvent]:
+            self.looks += 1
+            if self.looks == 2:
+                self.states[episode] = "TRAINING"  # fell back
+            return [] if self.looks > 3 else [LedgerEvent("1-0", "trained", "a", episode, "3")]
+
+    source = PutAway(queues().kept)
+    online_learner(
+        *setting(tmp_path, "a"), lambda _: None, source.open, parts.FakeBoard(source.history)
+    )
+    assert source.history[-3:] == ["trained 3", "trained 3", "closed"]
+    assert source.looks == 4
 
 
 def test_an_episode_trained_without_a_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.loop import close, to_training
+from orchestrator.loop import to_training
 from orchestrator.online.transitions import ChangeWatch, episode_event, to_publishing, try_move
 from pairloop.admin.v1.admin_pb2 import Change, Episode
 from services.errors import StallError, StateError
@@ -61,15 +61,6 @@ async def test_what_redis_lost_of_a_sampled_episode_is_sampled_before_it_is_trai
     world.move = whole  # type: ignore[method-assign]
     episode = await to_training(world.ports(), EpisodeSettings(count=1, prompts=3), 1)
     assert (state_of(episode), episode.paired) == (State.TRAINING, 3)
-
-
-async def test_episodes_that_fell_back_are_closed_step_by_step_and_in_order() -> None:
-    world = World(count=3, prompts=1)
-    for number, state in ((1, State.COMPLETED), (2, State.TRAINING), (3, State.PUBLISHING)):
-        world.episodes[number].state = message_state(state)
-    await close(world.ports(), SETTINGS, 3)
-    assert world.history == ["PUBLISHING 2", "COMPLETED 2", "COMPLETED 3"]
-    assert world.archived == [2, 3]
 
 
 async def test_what_fell_back_behind_its_training_waits_for_the_learners_commit() -> None:

@@ -13,7 +13,7 @@ from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.online.ports import Connect, Queues, Trained
 from services.learner.train.distributed import Worker
 from services.ray_errors import GO_ON
-from services.states import HELD, OVER, State
+from services.states import ABORTED, HELD, State
 
 T = TypeVar("T")
 _LOOK_S = 0.25
@@ -114,17 +114,18 @@ class EpisodeQueues:
                 )
 
     def wait_for_completion(self, episode: int, meanwhile: Work) -> None:
-        """Return once the episode's weights are attested everywhere, or the run was ended.
+        """Return once the episode's weights are attested everywhere and its ledger is put away, or
+        the run was ended.
 
         `meanwhile` is called again and again.
-        Until then the workers must live: the arrays they handed out are theirs. Raises StallError
-        after `timeout_s` without a change.
+        Until then the workers must live: the arrays they handed out are theirs, and what Redis
+        loses is made good. Raises StallError after `timeout_s` without a change.
         """
         deadline = _Deadline(self._timeout_s)
         while self._worker.is_main:
             self._recommit()
             state = self._state(episode)
-            if state in OVER:
+            if state in ABORTED or (state == State.COMPLETED and self._put_away(episode)):
                 break
             if deadline.passed(state, paused=state in HELD):
                 raise StallError(
@@ -205,6 +206,9 @@ class EpisodeQueues:
             episode -= 1
         for episode in reversed(lost):
             self.commit_trained(self._outcome_of(episode))
+
+    def _put_away(self, episode: int) -> bool:
+        return not self._call(self._queues.ledger(episode))
 
     def _state(self, episode: int) -> str:
         return self._call(self._queues.episode_state(episode))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pairloop.data.v1.pair_pb2 import PreferencePair
+from services.queues.ledger import LedgerEvent
 from services.queues.settings import QueueSettings
 from services.weights.manifest import Array, Shared, Tensors
 
@@ -38,6 +39,9 @@ class Queues(Protocol):
 
     async def dropped(self, episode: int) -> dict[str, str]:
         """Of the prompts that gave no pair: why, by id."""
+
+    async def ledger(self, episode: int) -> list[LedgerEvent]:
+        """What happened to its prompts; nothing once that was put away."""
 
     async def commit_trained(
         self, episode: int, version: int, trained: Sequence[str], dropped: Mapping[str, str]

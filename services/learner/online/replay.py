@@ -23,6 +23,7 @@ from services.learner.online.learner import online_learner
 from services.learner.online.ports import WeightVersion
 from services.learner.online.rollouts import read_rollouts, rollouts_in
 from services.learner.train.loop import Report
+from services.queues.ledger import LedgerEvent
 from services.queues.settings import QueueSettings
 from services.states import State
 from services.telemetry.record.events import EpisodeFinished
@@ -91,6 +92,10 @@ class RecordedQueues:
     async def dropped(self, episode: int) -> dict[str, str]:
         """Not recorded."""
         return {}
+
+    async def ledger(self, episode: int) -> list[LedgerEvent]:
+        """It is where the rollouts came from."""
+        return []
 
     async def commit_trained(
         self, episode: int, version: int, trained: Sequence[str], dropped: Mapping[str, str]
