@@ -51,6 +51,11 @@ class Server:
         """How much is in its file."""
         return self._file.stat().st_size
 
+    async def holds(self, text: bytes) -> None:
+        """Until its file has this: what Redis answered may not be written yet."""
+        while text not in self._file.read_bytes():
+            await asyncio.sleep(0.01)
+
     def fall_back(self, size: int) -> None:
         """Die, and come back with the first `size` bytes alone."""
         os.kill(self.redis.pid, signal.SIGKILL)
@@ -130,6 +135,7 @@ async def test_no_prompt_is_lost_or_trained_twice_when_redis_loses_its_last_writ
     queues = await RunQueues.open(url, run, QUEUES, 0, payloads)
     store = await EpisodeStore.open(url, run, 5.0, 0, PATIENCE)
     await store.create(EPISODES.count, EPISODES.prompts)
+    await server.holds(b"layout")  # the last that is written of that
     world = Falling(queues, store, run, [FakeEngine(worker_id="rollout-0", steps=30)])
     world.learner, world.folder = Learner(url, run, payloads), tmp_path
     learning = asyncio.create_task(asyncio.to_thread(world.learner.work))
