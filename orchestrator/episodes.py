@@ -157,6 +157,13 @@ class EpisodeStore:
 
         return await self._change(f"resume:{number}", number, change, choose)
 
+    async def cancel(self, number: int, change: Change) -> Episode:
+        """End an episode that is not sampled yet; idempotent by `change.request_id`.
+
+        Raises StateError, UnknownEpisodeError.
+        """
+        return await self.move(number, State.CANCELLED, change)
+
     async def dead_letters(self, number: int) -> Sequence[DeadLetter]:
         """The prompts of an episode that kept failing, oldest first; 0: of all.
 

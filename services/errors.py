@@ -10,7 +10,8 @@ PairloopError
 ├── ResourceError        not enough memory for what was asked
 │   └── OutOfMemoryError     a process was killed for lack of memory
 ├── StateError           an episode cannot make this move from its state
-│   └── UnknownEpisodeError  the run has no episode of that number
+│   ├── UnknownEpisodeError  the run has no episode of that number
+│   └── UnknownRunError      there is no run of that name
 ├── LedgerError          plan, ledger and checkpoint contradict each other
 ├── StallError           a wait passed its deadline
 ├── WeightsError         weights were refused: unknown base, broken checksum
@@ -83,6 +84,10 @@ class StateError(PairloopError):
 
 class UnknownEpisodeError(StateError):
     """The run has no episode of that number."""
+
+
+class UnknownRunError(StateError):
+    """There is no run of that name, or more than one."""
 
 
 class LedgerError(PairloopError):

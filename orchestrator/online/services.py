@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import SecretStr
 
 from orchestrator.artifacts.store import CHECKPOINTS, LEARNER
+from orchestrator.control.runs import RedisRuns
 from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.jobs.training import part_of
@@ -209,9 +210,14 @@ async def start_services(
     )
     launching = asyncio.ensure_future(timed("reward", launched))
     stack.push_async_callback(_stop_reward, launching, called_off)
+    own = context.run.own
+    own.episodes = name
+    runs = await RedisRuns.open(url, job.queues.connect_timeout_s, own, scaling)
+    stack.push_async_callback(runs.close)
     admin = AdminServer()
-    address = await admin.start(job.admin, store, scaling)
+    address = await admin.start(job.admin, runs)
     stack.push_async_callback(admin.stop)
+    own.address = address
     admin_command = command_for(address)
     context.run.report(AdminListening(stage=context.stage, command=admin_command))
     say(f"admin API at {address}; to pause: {admin_command} pause")

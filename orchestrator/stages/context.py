@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pairloop.admin.v1.admin_pb2 import Run
 from services.telemetry.record.events import Event, Note
 from services.telemetry.record.state import RunState
 
@@ -22,6 +23,8 @@ class RunContext:
     """Record an event, from this process."""
     state: RunState = field(default_factory=RunState)
     """What was recorded so far, in earlier attempts too."""
+    own: Run = field(default_factory=Run)
+    """What the run says of itself to others; filled in as it goes on."""
     sink: Any = None
     """The EventSink actor, for events from other processes."""
     engines: "EnginePool" = field(default=None)  # type: ignore[assignment]

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from orchestrator.checks.memory import MemoryWatch, kernel_kills, memory_limit
 from orchestrator.checks.memory_check import check_memory
 from orchestrator.checks.memory_plan import object_store_bytes
 from orchestrator.config.reading import to_yaml
+from orchestrator.control.registration import listed, own_run
 from orchestrator.interrupts import interrupts
 from orchestrator.jobs.job import Job
 from orchestrator.jobs.online_dpo import OnlineDPO
@@ -79,7 +80,8 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
                 for text in tight:
                     recorder(Note(text=text, level="warning"))
                 renew(planned)
-                _carry_out(planned, job, RunContext(name, folder, recorder, recorder.state))
+                own = own_run(name, job.job, folder)
+                _carry_out(planned, job, RunContext(name, folder, recorder, recorder.state, own))
         except Waiting:
             write_final_table(recorder.state, sys.stdout)
             raise
@@ -145,7 +147,7 @@ async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
 
     limits = [job.restarts for job in jobs if isinstance(job, OnlineDPO)]
     budget = Budget(limits[0] if limits else RestartSettings(), "", warn)
-    async with EnginePool(job.seed) as engines:
+    async with listed(shared.own, _redis_of(jobs), warn), EnginePool(job.seed) as engines:
         # Nobody waits for the sink, so its death has no consequence that might be seen first.
         await supervise(
             _stages(planned, replace(shared, sink=sink.actor, engines=engines)),
@@ -158,9 +160,17 @@ async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
     await drain(0.2)
 
 
+def _redis_of(jobs: Iterable[Job]) -> str | None:
+    """Where the run is listed: the Redis that its stages use, unless that begins and ends with
+    one of them."""
+    urls = (settings.configured_url for job in jobs if (settings := job.redis()) is not None)
+    return next((url for url in urls if url), os.environ.get("REDIS_URL"))
+
+
 async def _stages(planned: list[PlannedStage], shared: RunContext) -> None:
     made: dict[str, Path] = {}
     for index, stage in enumerate(planned, start=1):
+        shared.own.stage, shared.own.address = stage.key, ""
         before = stood_before(stage)
         made[stage.key] = await run_stage(stage, made, index, len(planned), shared)
         if text := came_out_otherwise(stage, planned, before, made[stage.key]):

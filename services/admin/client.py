@@ -104,12 +104,7 @@ def _listens(address: str) -> bool:
 
 
 def _call(stub: AdminServiceStub, options: argparse.Namespace) -> None:
-    number = options.episode
-    change = {
-        "reason": options.reason,
-        "request_id": uuid.uuid4().hex,
-        "actor": getpass.getuser(),
-    }
+    number, change = options.episode, _change(options)
     if options.command == "workers":
         look_or_scale(stub, options.counts, change, _ANSWER_S)
     elif options.command == "pause":
@@ -128,10 +123,18 @@ def _call(stub: AdminServiceStub, options: argparse.Namespace) -> None:
             _show(episode)
 
 
+def _change(options: argparse.Namespace) -> dict[str, str]:
+    return {
+        "reason": options.reason,
+        "request_id": uuid.uuid4().hex,
+        "actor": getpass.getuser(),
+    }
+
+
 def _lost(stub: AdminServiceStub, options: argparse.Namespace) -> None:
     """Show the dead letters, or have them tried again."""
     if options.command == "replay":
-        again = messages.ReplayDeadLettersRequest(number=options.episode)
+        again = messages.ReplayDeadLettersRequest(number=options.episode, **_change(options))
         count = stub.ReplayDeadLetters(again, timeout=_ANSWER_S).replayed
         sys.stdout.write(f"{count} dead letters are tried again\n")
         return

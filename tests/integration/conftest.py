@@ -2,18 +2,23 @@
 uses, and an admin API on a run of two episodes and one engine.
 """
 
+import asyncio
+import contextlib
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestrator.control.runs import RedisRuns
 from orchestrator.episodes import EpisodeStore
 from pairloop.admin.v1 import admin_pb2 as messages
+from services.admin.ports import Runs
 from services.admin.server import AdminServer
 from services.admin.settings import AdminSettings
-from services.errors import StateError
+from services.errors import StateError, UnreachableError
 from services.queues.embedded import EmbeddedRedis
 from tests.integration.redis_servers import Servers
 
@@ -79,11 +84,48 @@ def workers() -> FakeWorkers:
     return FakeWorkers()
 
 
+FREE = AdminSettings(port=0)
+
+
+@contextlib.asynccontextmanager
+async def admin_of(
+    url: str, run: str, settings: AdminSettings = FREE, workers: Any = None
+) -> AsyncIterator[tuple[AdminServer, str]]:
+    """The admin API in the process of a run, with its address."""
+    own = messages.Run(id=run, name=run, episodes=run, state=messages.RUN_STATE_RUNNING)
+    runs = await RedisRuns.open(url, 5.0, own, workers or FakeWorkers())
+    try:
+        async with serving(runs, settings) as server:
+            yield server
+    finally:
+        await runs.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    runs: Runs, settings: AdminSettings = FREE
+) -> AsyncIterator[tuple[AdminServer, str]]:
+    """The admin API of some runs, with its address."""
+    server = AdminServer()
+    try:
+        yield server, await server.start(settings, runs)
+    finally:
+        await server.stop(grace_s=0.5)
+
+
+class SilentRuns(RedisRuns):
+    """Their Redis does not answer: each question takes so long, then fails."""
+
+    seconds = 0.0
+
+    async def find(self, run: str) -> messages.Run:
+        await asyncio.sleep(self.seconds)
+        raise UnreachableError("Redis at redis://x:1 does not answer")
+
+
 @pytest.fixture
 async def server(
-    store: EpisodeStore, workers: FakeWorkers
+    redis_url: str, store: EpisodeStore, workers: FakeWorkers
 ) -> AsyncIterator[tuple[AdminServer, str]]:
-    server = AdminServer()
-    address = await server.start(AdminSettings(port=0), store, workers)
-    yield server, address
-    await server.stop()
+    async with admin_of(redis_url, store.run, workers=workers) as server:
+        yield server

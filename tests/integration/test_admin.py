@@ -16,12 +16,11 @@ from services.admin.settings import AdminSettings
 from services.errors import UnreachableError
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
-from tests.integration.conftest import FakeWorkers
+from tests.integration.conftest import FakeWorkers, SilentRuns, admin_of, serving
 from tests.integration.redis_rows import all_sampled
 from tests.integration.test_queues import prompts
 from tests.integration.test_queues_episodes import finish_all
 
-FREE = AdminSettings(port=0)
 NAME = "pairloop.admin.v1.AdminService"
 
 
@@ -128,6 +127,7 @@ async def test_workers_are_shown_and_scaled(admin: AdminServiceStub, workers: Fa
 
 async def test_another_run_is_not_found(admin: AdminServiceStub, store: EpisodeStore) -> None:
     other = "not-" + store.run
+    known = ", ".join(run.id for run in (await admin.ListRuns(messages.ListRunsRequest())).runs)
     watch = admin.WatchEpisodes(messages.WatchEpisodesRequest(run=other), timeout=10)
     for call in (
         admin.GetEpisode(messages.GetEpisodeRequest(run=other), timeout=10),
@@ -136,12 +136,14 @@ async def test_another_run_is_not_found(admin: AdminServiceStub, store: EpisodeS
             messages.PauseEpisodeRequest(run=other, reason="r", request_id="a"), timeout=10
         ),
         admin.ListDeadLetters(messages.ListDeadLettersRequest(run=other), timeout=10),
-        admin.ReplayDeadLetters(messages.ReplayDeadLettersRequest(run=other), timeout=10),
+        admin.ReplayDeadLetters(
+            messages.ReplayDeadLettersRequest(run=other, reason="r", request_id="a"), timeout=10
+        ),
         anext(aiter(watch)),
     ):
         assert await refused(call) == (
             grpc.StatusCode.NOT_FOUND,
-            f"no run {other} here: this server belongs to {store.run}",
+            f"there is no run {other}; name one of {known}",
         )
 
 
@@ -205,29 +207,21 @@ async def test_health_and_reflection(channel: grpc.aio.Channel) -> None:
     assert {NAME, "grpc.health.v1.Health"} <= names
 
 
-async def test_a_taken_port_names_the_key(
-    server: tuple[AdminServer, str], store: EpisodeStore
-) -> None:
+async def test_a_taken_port_names_the_key(server: tuple[AdminServer, str], redis_url: str) -> None:
     port = int(server[1].rsplit(":", 1)[1])
     with pytest.raises(UnreachableError, match=rf"127\.0\.0\.1:{port}.*admin\.port") as caught:
-        await AdminServer().start(AdminSettings(port=port), store, FakeWorkers())
+        async with admin_of(redis_url, "another", AdminSettings(port=port)):
+            pass
     assert "\n" not in str(caught.value)
 
 
-async def test_a_silent_store_is_unavailable(redis_url: str, run_name: str) -> None:
-    class Silent(EpisodeStore):
-        async def list(self) -> list[messages.Episode]:
-            raise UnreachableError("Redis at redis://x:1 does not answer")
-
-    store = await Silent.open(redis_url, run_name, 5.0)
-    server = AdminServer()
-    address = await server.start(FREE, store, FakeWorkers())
-    async with grpc.aio.insecure_channel(address) as channel:
+async def test_a_silent_redis_is_unavailable(redis_url: str) -> None:
+    runs = await SilentRuns.open(redis_url, 5.0)
+    async with serving(runs) as (_, address), grpc.aio.insecure_channel(address) as channel:
         stub = AdminServiceStub(channel)  # type: ignore[no-untyped-call]
         code, text = await refused(stub.ListEpisodes(messages.ListEpisodesRequest(), timeout=10))
     assert (code, text) == (
         grpc.StatusCode.UNAVAILABLE,
         "Redis at redis://x:1 does not answer",
     )
-    await server.stop()
-    await store.close()
+    await runs.close()

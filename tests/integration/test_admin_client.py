@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.episodes import EpisodeStore, State
-from pairloop.admin.v1 import admin_pb2 as messages
 from services.admin.client import main
 from services.admin.command import command_for
 from services.admin.server import AdminServer
-from services.admin.settings import AdminSettings
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
-from tests.integration.conftest import FakeWorkers
+from tests.integration.conftest import FakeWorkers, SilentRuns, serving
 from tests.integration.redis_rows import all_sampled
 from tests.integration.test_queues import prompts
 
@@ -228,38 +226,30 @@ async def test_a_watch_ends_well_when_the_run_stops(
 
 
 async def test_a_run_that_says_nothing_is_one_line(
-    redis_url: str, run_name: str, capsys: pytest.CaptureFixture[str]
+    redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Silent(EpisodeStore):
-        async def list(self) -> list[messages.Episode]:
-            await asyncio.sleep(3600)
-            return []
-
-    store = await Silent.open(redis_url, run_name, 5.0)
-    server = AdminServer()
-    address = await server.start(AdminSettings(port=0), store, FakeWorkers())
-    assert await call(address, "watch", watch_s=0.2) == 1
+    runs = await SilentRuns.open(redis_url, 5.0)
+    runs.seconds = 3600.0
+    async with serving(runs) as (_, address):
+        assert await call(address, "watch", watch_s=0.2) == 1
     assert capsys.readouterr().err == (
         f"pairloop: the run at {address} does not answer; look whether it still works, then try"
         " again\n"
     )
-    await server.stop(grace_s=0.0)
-    await store.close()
+    await runs.close()
 
 
 SERVER = """
 import asyncio
 from orchestrator.episodes import EpisodeStore
-from services.admin.server import AdminServer
-from services.admin.settings import AdminSettings
-from tests.integration.conftest import FakeWorkers
+from tests.integration.conftest import admin_of
 
 async def main():
     store = await EpisodeStore.open(URL, RUN, 5.0)
     await store.create(2, 4)
-    server = AdminServer()
-    print(await server.start(AdminSettings(port=0), store, FakeWorkers()), flush=True)
-    await asyncio.sleep(600)
+    async with admin_of(URL, RUN) as (_, address):
+        print(address, flush=True)
+        await asyncio.sleep(600)
 
 asyncio.run(main())
 """

@@ -26,7 +26,10 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Look at a run's episodes, pause and resume them; look at its workers, have more or fewer.
+    """Look at runs and their episodes, pause and resume them; look at workers, have more or fewer.
+    Where a request names a run it is its id, or its name where only one has it; empty: the one run
+    that the server belongs to or knows. A change is the same however often it is sent with one
+    request_id; another change with that id is refused.
     """
 
     def __init__(self, channel):
@@ -35,6 +38,16 @@ class AdminServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.ListRuns = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/ListRuns',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListRunsResponse.FromString,
+                _registered_method=True)
+        self.GetRun = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/GetRun',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetRunRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetRunResponse.FromString,
+                _registered_method=True)
         self.GetEpisode = channel.unary_unary(
                 '/pairloop.admin.v1.AdminService/GetEpisode',
                 request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetEpisodeRequest.SerializeToString,
@@ -54,6 +67,11 @@ class AdminServiceStub:
                 '/pairloop.admin.v1.AdminService/ResumeEpisode',
                 request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ResumeEpisodeRequest.SerializeToString,
                 response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ResumeEpisodeResponse.FromString,
+                _registered_method=True)
+        self.CancelEpisode = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/CancelEpisode',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.CancelEpisodeRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.CancelEpisodeResponse.FromString,
                 _registered_method=True)
         self.WatchEpisodes = channel.unary_stream(
                 '/pairloop.admin.v1.AdminService/WatchEpisodes',
@@ -83,8 +101,24 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Look at a run's episodes, pause and resume them; look at its workers, have more or fewer.
+    """Look at runs and their episodes, pause and resume them; look at workers, have more or fewer.
+    Where a request names a run it is its id, or its name where only one has it; empty: the one run
+    that the server belongs to or knows. A change is the same however often it is sent with one
+    request_id; another change with that id is refused.
     """
+
+    def ListRuns(self, request, context):
+        """The latest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRun(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def GetEpisode(self, request, context):
         """Missing associated documentation comment in .proto file."""
@@ -108,6 +142,14 @@ class AdminServiceServicer:
 
     def ResumeEpisode(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelEpisode(self, request, context):
+        """The run ends with it: an episode's weights come from the one before. FAILED_PRECONDITION once
+        the episode is sampled.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -154,6 +196,16 @@ class AdminServiceServicer:
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'ListRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuns,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListRunsRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'GetRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRun,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetRunRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetRunResponse.SerializeToString,
+            ),
             'GetEpisode': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEpisode,
                     request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetEpisodeRequest.FromString,
@@ -173,6 +225,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ResumeEpisode,
                     request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ResumeEpisodeRequest.FromString,
                     response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ResumeEpisodeResponse.SerializeToString,
+            ),
+            'CancelEpisode': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelEpisode,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.CancelEpisodeRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.CancelEpisodeResponse.SerializeToString,
             ),
             'WatchEpisodes': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchEpisodes,
@@ -208,8 +265,65 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Look at a run's episodes, pause and resume them; look at its workers, have more or fewer.
+    """Look at runs and their episodes, pause and resume them; look at workers, have more or fewer.
+    Where a request names a run it is its id, or its name where only one has it; empty: the one run
+    that the server belongs to or knows. A change is the same however often it is sent with one
+    request_id; another change with that id is refused.
     """
+
+    @staticmethod
+    def ListRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/ListRuns',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.ListRunsRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.ListRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/GetRun',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.GetRunRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.GetRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def GetEpisode(request,
@@ -309,6 +423,33 @@ class AdminService:
             '/pairloop.admin.v1.AdminService/ResumeEpisode',
             pairloop_dot_admin_dot_v1_dot_admin__pb2.ResumeEpisodeRequest.SerializeToString,
             pairloop_dot_admin_dot_v1_dot_admin__pb2.ResumeEpisodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelEpisode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/CancelEpisode',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.CancelEpisodeRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.CancelEpisodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

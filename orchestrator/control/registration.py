@@ -1,0 +1,88 @@
+"""What a run says of itself in Redis: as long as it goes on, and once more as it ends."""
+
+import asyncio
+import contextlib
+import getpass
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import NoReturn
+
+from pairloop.admin.v1 import admin_pb2 as messages
+from services.errors import UnreachableError, Waiting, one_line
+from services.queues.registry import BEAT_S, Registry
+
+_ANSWER_S = 5.0
+_ID = ".id"
+"""In the run's folder: another attempt at a run, from another machine too, is the same run."""
+
+
+def own_run(name: str, job: str, folder: Path) -> messages.Run:
+    """This attempt at a run. Whoever knows more of it fills it in: stage, address, episodes."""
+    run = messages.Run(
+        id=f"{name}-{_id_of(folder)}",
+        name=name,
+        job=job,
+        state=messages.RUN_STATE_RUNNING,
+        folder=str(folder.resolve()),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        user=getpass.getuser(),
+    )
+    run.started.GetCurrentTime()
+    return run
+
+
+async def keep(run: messages.Run, url: str, warn: Callable[[str], None]) -> NoReturn:
+    """Say so every few seconds; `warn` is told once when Redis does not answer."""
+    registry: Registry | None = None
+    warned = False
+    try:
+        while True:
+            try:
+                registry = registry or await Registry.open(url, _ANSWER_S)
+                await registry.say(run)
+            except UnreachableError as error:
+                if not warned:
+                    warn(f"this run is not listed among those of its Redis: {error}")
+                warned = True
+            await asyncio.sleep(BEAT_S)
+    finally:
+        if registry is not None:
+            with contextlib.suppress(UnreachableError, TimeoutError):
+                await asyncio.wait_for(registry.say(run), _ANSWER_S)
+            await registry.close()
+
+
+@contextlib.asynccontextmanager
+async def listed(
+    run: messages.Run, url: str | None, warn: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """While this lasts, and then as what it ended. Without an address nobody hears it."""
+    keeping = asyncio.ensure_future(keep(run, url, warn)) if url else None
+    try:
+        yield
+        run.state = messages.RUN_STATE_COMPLETED
+    except Waiting:
+        run.state = messages.RUN_STATE_WAITING
+        raise
+    except Exception as error:
+        run.state, run.error = messages.RUN_STATE_FAILED, one_line(error, 300)
+        raise
+    except BaseException:
+        run.state = messages.RUN_STATE_STOPPED
+        raise
+    finally:
+        run.address = ""
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.wait({keeping})
+
+
+def _id_of(folder: Path) -> str:
+    path = folder / _ID
+    if not path.is_file() or not path.read_text(encoding="utf-8"):
+        path.write_text(uuid.uuid4().hex[:6], encoding="utf-8")
+    return path.read_text(encoding="utf-8")

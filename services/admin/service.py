@@ -1,0 +1,123 @@
+"""The methods of pairloop.admin.v1.AdminService: one line of work each, on the ports."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from pairloop.admin.v1 import admin_pb2 as messages
+from pairloop.admin.v1 import admin_pb2_grpc
+from services.admin.answers import Context, change, refusals, violated
+from services.admin.ports import Episodes, Runs
+from services.admin.watch import changes
+
+
+class AdminService(admin_pb2_grpc.AdminServiceServicer):
+    """Stateless; `ended` is set when its server stops."""
+
+    def __init__(self, runs: Runs, ended: asyncio.Event) -> None:
+        self._runs, self._ended = runs, ended
+
+    async def ListRuns(
+        self, request: messages.ListRunsRequest, context: Context
+    ) -> messages.ListRunsResponse:
+        async with refusals(context):
+            return messages.ListRunsResponse(runs=await self._runs.list())
+
+    async def GetRun(
+        self, request: messages.GetRunRequest, context: Context
+    ) -> messages.GetRunResponse:
+        async with refusals(context):
+            return messages.GetRunResponse(run=await self._runs.find(request.run))
+
+    async def GetEpisode(
+        self, request: messages.GetEpisodeRequest, context: Context
+    ) -> messages.GetEpisodeResponse:
+        async with refusals(context):
+            episode = await (await self._episodes(request.run)).get(request.number)
+            return messages.GetEpisodeResponse(episode=episode)
+
+    async def ListEpisodes(
+        self, request: messages.ListEpisodesRequest, context: Context
+    ) -> messages.ListEpisodesResponse:
+        async with refusals(context):
+            episodes = await (await self._episodes(request.run)).list()
+            return messages.ListEpisodesResponse(episodes=episodes)
+
+    async def PauseEpisode(
+        self, request: messages.PauseEpisodeRequest, context: Context
+    ) -> messages.PauseEpisodeResponse:
+        what = _episode(request.number)
+        async with change(self._runs, request, context, "PauseEpisode", what) as (run, asked):
+            episode = await (await self._runs.episodes(run)).pause(request.number, asked)
+        return messages.PauseEpisodeResponse(episode=episode)
+
+    async def ResumeEpisode(
+        self, request: messages.ResumeEpisodeRequest, context: Context
+    ) -> messages.ResumeEpisodeResponse:
+        what = _episode(request.number)
+        async with change(self._runs, request, context, "ResumeEpisode", what) as (run, asked):
+            episode = await (await self._runs.episodes(run)).resume(request.number, asked)
+        return messages.ResumeEpisodeResponse(episode=episode)
+
+    async def CancelEpisode(
+        self, request: messages.CancelEpisodeRequest, context: Context
+    ) -> messages.CancelEpisodeResponse:
+        if not request.number:
+            await violated(context, {"number": "is missing: name the episode to cancel"})
+        what = _episode(request.number)
+        async with change(self._runs, request, context, "CancelEpisode", what) as (run, asked):
+            episode = await (await self._runs.episodes(run)).cancel(request.number, asked)
+        return messages.CancelEpisodeResponse(episode=episode)
+
+    async def WatchEpisodes(
+        self, request: messages.WatchEpisodesRequest, context: Context
+    ) -> AsyncIterator[messages.WatchEpisodesResponse]:
+        async with refusals(context):
+            episodes = await self._episodes(request.run)
+            async for episode in changes(episodes, self._ended, request.number):
+                yield messages.WatchEpisodesResponse(episode=episode)
+
+    async def ListDeadLetters(
+        self, request: messages.ListDeadLettersRequest, context: Context
+    ) -> messages.ListDeadLettersResponse:
+        async with refusals(context):
+            letters = await (await self._episodes(request.run)).dead_letters(request.number)
+            return messages.ListDeadLettersResponse(letters=letters)
+
+    async def ReplayDeadLetters(
+        self, request: messages.ReplayDeadLettersRequest, context: Context
+    ) -> messages.ReplayDeadLettersResponse:
+        what = _episode(request.number)
+        async with change(self._runs, request, context, "ReplayDeadLetters", what) as (run, _):
+            replayed = await (await self._runs.episodes(run)).replay(request.number)
+        return messages.ReplayDeadLettersResponse(replayed=replayed)
+
+    async def ListWorkers(
+        self, request: messages.ListWorkersRequest, context: Context
+    ) -> messages.ListWorkersResponse:
+        async with refusals(context):
+            workers = self._runs.workers(await self._runs.find(request.run))
+            return messages.ListWorkersResponse(workers=workers.list())
+
+    async def ScaleWorkers(
+        self, request: messages.ScaleWorkersRequest, context: Context
+    ) -> messages.ScaleWorkersResponse:
+        wrong = {
+            name: f"is missing: {what}"
+            for name, what in (("kind", "rollout or pairing"), ("count", "1 or more"))
+            if not getattr(request, name)
+        }
+        if wrong:
+            await violated(context, wrong)
+        what = f"{messages.WorkerKind.Name(request.kind)}={request.count}"
+        async with change(self._runs, request, context, "ScaleWorkers", what) as (run, asked):
+            workers = self._runs.workers(run)
+            note = workers.scale(request.kind, request.count, asked)
+            every = workers.list()
+        return messages.ScaleWorkersResponse(workers=every, note=note)
+
+    async def _episodes(self, run: str) -> Episodes:
+        return await self._runs.episodes(await self._runs.find(run))
+
+
+def _episode(number: int) -> str:
+    return f"episode {number}" if number else "the current episode"
