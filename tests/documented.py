@@ -11,20 +11,20 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/tutorial.md")
 
 RUN = ".venv/bin/python orchestrator/run.py configs/online_dpo.yaml"
-ADMIN = ".venv/bin/python -m services.admin.client"
+ADMIN = ".venv/bin/pairloop"
 
 DRY_RUN = f"{RUN} policy=... base=... prompts.path=prompts.jsonl --dry-run"
 MISTAKE = f"{RUN} prompts.path=prompts.jsonl"
 ONLINE = f"{RUN} policy=/path/to/sft base=/path/to/base prompts.path=prompts.jsonl"
 FIRST = f"{RUN} policy=... base=... prompts.path=prompts.jsonl name=first"
 LOOKS = (
-    f'{ADMIN} pause --reason "looking at the pairs"',
-    f"{ADMIN} resume",
-    f'{ADMIN} pause --reason "a look at the pairs"',
-    f"{ADMIN} list",
+    f'{ADMIN} episodes pause --reason "looking at the pairs"',
+    f"{ADMIN} episodes resume",
+    f'{ADMIN} episodes pause --reason "a look at the pairs"',
+    f"{ADMIN} episodes list",
 )
 """While a run is on, in this order; then `resume` again."""
-WATCH = f"{ADMIN} watch"
+WATCH = f"{ADMIN} episodes watch"
 WORKERS = f"{ADMIN} workers"
 REPLAY = (
     ".venv/bin/python orchestrator/run.py configs/replay_dpo.yaml"
@@ -89,7 +89,7 @@ def unmarked(page: str) -> list[str]:
 def looks_like_one(text: str) -> bool:
     """Whether the first word is a program's, by its name or its path."""
     first = text.strip().split(" ")[0]
-    return first in _FIRST_WORDS or first.endswith(("bin/python", "bin/pytest"))
+    return first in _FIRST_WORDS or first.endswith(("bin/python", "bin/pytest", "pairloop"))
 
 
 def block(page: str, language: str, containing: str) -> str:

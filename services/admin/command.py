@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def command_for(address: str, executable: str = sys.executable) -> str:
-    """Without its verb; for the folder the run was started in, by the same interpreter."""
-    here, python = Path.cwd(), Path(executable)
-    shown = python.relative_to(here) if python.is_relative_to(here) else python
-    return shlex.join([str(shown), "-m", "services.admin.client", "--address", address])
+    """Of its episodes, without its verb; for the folder the run was started in."""
+    here, command = Path.cwd(), Path(executable).with_name("pairloop")
+    shown = command.relative_to(here) if command.is_relative_to(here) else command
+    return shlex.join([str(shown), "--address", address, "episodes"])

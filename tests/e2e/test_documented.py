@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from services.states import State
 from tests.documented import (
     DRY_RUN,
     FIRST,
@@ -300,7 +301,7 @@ def test_the_online_run_of_the_pages_paused_looked_at_and_resumed(place: Path) -
         printed += line
     address = ("--address", f"127.0.0.1:{port}")
     hint = printed.splitlines()[-1].split("to pause: ")[1]
-    assert hint == f".venv/bin/python -m services.admin.client {shlex.join(address)} pause"
+    assert hint == f".venv/bin/pairloop {shlex.join(address)} episodes pause"
 
     watching = subprocess.Popen(
         words(WATCH, *address), cwd=place, stdout=subprocess.PIPE, text=True
@@ -309,13 +310,15 @@ def test_the_online_run_of_the_pages_paused_looked_at_and_resumed(place: Path) -
     for command in (*LOOKS, "resume"):
         done = run(place, command if command in LOOKS else LOOKS[1], *address)
         assert (done.returncode, done.stderr) == (0, ""), command
-        states.append(done.stdout.split()[2])
+        said = done.stdout.split()
+        states.append(next(word for word in said if word in State.__members__))
     held = {"PAUSED", "PAUSING"}
     assert [state in held for state in states] == [True, False, True, True, False]
     shown = ""
     while "rollout-0" not in shown and online.poll() is None:  # its engine starts
         shown = run(place, WORKERS, *address).stdout
-    assert [line.split()[0] for line in shown.splitlines()] == ["rollout-0", "pairs-0"], shown
+    names = [line.split()[0] for line in shown.splitlines()]
+    assert names == ["worker", "rollout-0", "pairs-0"], shown
     rest, _ = online.communicate(timeout=300)
     assert online.returncode == 0, printed + rest
     foreign = re.compile(

@@ -5,14 +5,9 @@ import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from orchestrator.checks.addresses import check_addresses
 from orchestrator.config.ray import RaySettings
@@ -24,6 +19,7 @@ from services.queues.client import look
 from services.queues.queues import RunQueues
 from services.queues.run_lease import RunLease
 from services.queues.settings import QueueSettings
+from tests.integration.certificates import certificate
 from tests.integration.redis_servers import Process, Servers
 from tests.integration.test_queues import pair_of, prompts, rollout_of
 from tests.unit.test_nodes import online
@@ -189,37 +185,6 @@ async def test_a_sentinel_or_several_servers_are_no_server(servers: Servers) -> 
     sentinel = servers.start(f"sentinel monitor main 127.0.0.1 {one.port} 1", sentinel=True)
     with pytest.raises(ConfigError, match=r"a Sentinel answers at .*; write redis\+sentinel://"):
         await look(f"redis://{sentinel.address}", 5.0)
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """Of 127.0.0.1, signed by itself: certificate and key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "redis of a test")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "redis.crt", folder / "redis.key"
-    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return paths
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import ray
 
+from orchestrator.cli.main import main
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.loop import run_episodes
 from orchestrator.online.healing import Budget
@@ -28,7 +29,6 @@ from orchestrator.stages.context import RunContext, StageContext
 from orchestrator.stages.engines import EnginePool
 from pairloop.admin.v1 import admin_pb2 as admin
 from pairloop.data.v1.weights_pb2 import Canary
-from services.admin.client import main
 from services.errors import WorkerDiedError
 from services.queues.ledger import LedgerEvent, ledger_audit
 from services.queues.queues import RunQueues
@@ -252,7 +252,7 @@ async def test_engines_and_pairing_workers_join_and_leave_and_every_prompt_is_tr
             assert not [name for name in consumers if name.endswith(("-1.1", "-2.1"))]
 
         await run.until(lambda: run.services.newest.version == version + 2)
-        await run.client("pause", "--reason", "a look", "--episode", str(version + 4))
+        await run.client("episodes", "pause", "--reason", "a look", str(version + 4))
         await run.let(version + 3)
         await run.until(lambda: run.services.newest.version == version + 3)
         await run.client("workers", "scale", "rollout=2")
@@ -260,7 +260,7 @@ async def test_engines_and_pairing_workers_join_and_leave_and_every_prompt_is_tr
         assert run.engines() == [("rollout-0", version + 3), ("rollout-3", version + 3)]
         held = await run.services.store.get(version + 4)
         assert (held.state, held.dispatched) == (admin.EPISODE_STATE_PAUSED, 0)
-        await run.client("resume")
+        await run.client("episodes", "resume")
         await run.let(EPISODES)
         await asyncio.wait_for(run.playing, 120)
         states = {episode.state for episode in await run.services.store.list()}
