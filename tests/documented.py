@@ -26,6 +26,7 @@ LOOKS = (
 """While a run is on, in this order; then `resume` again."""
 WATCH = f"{ADMIN} episodes watch"
 WORKERS = f"{ADMIN} workers"
+VERIFY = f"{ADMIN} ledger verify runs/my-online-dpo"
 REPLAY = (
     ".venv/bin/python orchestrator/run.py configs/replay_dpo.yaml"
     " rollouts=runs/first/online_dpo dpo.beta=0.3"
@@ -35,7 +36,7 @@ ONE_PAGE_REPLAY = f"{ONE_PAGE} --replay runs/first/online_dpo"
 STOP_RAY = "make stop-ray"
 
 TESTED = (
-    *(DRY_RUN, MISTAKE, ONLINE, FIRST, *LOOKS, WATCH, WORKERS, STOP_RAY),
+    *(DRY_RUN, MISTAKE, ONLINE, FIRST, *LOOKS, WATCH, WORKERS, VERIFY, STOP_RAY),
     *(REPLAY, ONE_PAGE, ONE_PAGE_REPLAY),
 )
 """By tests/e2e/test_documented.py, small and with what is said in place of `...`."""
@@ -45,6 +46,7 @@ NOT_TESTED = {
     "make test": "runs this test",
     "make chaos": "takes minutes; tests/e2e/test_chaos.py is its short form",
     "pip install -e": "needs GPUs",
+    "pairloop serve": "goes on until it is ended; tests/integration/test_control.py starts it",
     "ray job submit": "needs a cluster",
     "ray job stop": "needs a cluster",
     "kubectl port-forward": "needs a cluster",

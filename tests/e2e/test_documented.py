@@ -28,6 +28,7 @@ from tests.documented import (
     ONLINE,
     REPLAY,
     STOP_RAY,
+    VERIFY,
     WATCH,
     WORKERS,
     block,
@@ -329,6 +330,9 @@ def test_the_online_run_of_the_pages_paused_looked_at_and_resumed(place: Path) -
     assert watching.returncode == 0
     assert watched.splitlines()[-1] == "all episodes are over"
     assert "(a look at the pairs)" in watched
+
+    proof = run(place, VERIFY)
+    assert (proof.returncode, proof.stdout.split()[-1]) == (0, "clean"), proof.stdout
 
     again = run(place, FIRST, *small)
     assert again.returncode == 0, again.stderr
