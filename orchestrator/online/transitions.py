@@ -127,6 +127,12 @@ class ChangeWatch:
 
 def raise_if_aborted(episode: Episode, stage: str) -> None:
     """StateError for an episode that will not go on."""
+    if state_of(episode) == State.CANCELLED:
+        change = episode.last_change
+        who = f" by {change.actor}: {change.reason}" if change.actor else ""
+        raise StateError(
+            f"episode {episode.number} was cancelled{who}; begin the stage anew: --fresh {stage}"
+        )
     if state_of(episode) in ABORTED:
         cause = f": {episode.error}" if episode.error else ""
         raise StateError(

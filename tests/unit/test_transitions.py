@@ -71,16 +71,28 @@ async def test_what_fell_back_behind_its_training_waits_for_the_learners_commit(
         await to_publishing(Moved(State.SAMPLING, {}).ports(), 1, 3.0)
 
 
-@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
-async def test_an_aborted_episode_says_why_and_what_to_do(state: State) -> None:
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (State.FAILED, "is FAILED: every prompt was lost; .* --fresh online"),
+        (
+            State.CANCELLED,
+            "was cancelled by ada: bad prompts; begin the stage anew: --fresh online",
+        ),
+    ],
+)
+async def test_an_aborted_episode_says_why_and_what_to_do(state: State, said: str) -> None:
     world = Moved(State.SAMPLING, {0: state})
-    world.episodes[1].error = "every prompt was lost to an error"
-    with pytest.raises(
-        StateError, match=rf"episode 1 is {state}: every prompt .*; .* --fresh online"
+    if state == State.FAILED:
+        world.episodes[1].error = "every prompt was lost"
+    else:
+        world.episodes[1].last_change.CopyFrom(Change(actor="ada", reason="bad prompts"))
+    for move in (
+        to_training(world.ports(), SETTINGS, 1),
+        to_publishing(world.ports(), 1, 3.0),
     ):
-        await to_training(world.ports(), SETTINGS, 1)
-    with pytest.raises(StateError, match="every prompt was lost"):
-        await to_publishing(world.ports(), 1, 3.0)
+        with pytest.raises(StateError, match=f"^episode 1 {said}"):
+            await move
 
 
 async def test_a_move_that_a_pause_overtook_is_tried_again_and_no_other() -> None:
