@@ -1,12 +1,11 @@
 """The admin server of all runs of a Redis, as a process of its own."""
 
 import asyncio
-import ipaddress
 import signal
 import sys
 
 from orchestrator.control.runs import RedisRuns
-from services.admin.access import Access
+from services.access.tokens import Access, is_loopback
 from services.admin.server import AdminServer
 from services.admin.settings import AdminSettings
 from services.queues.endpoint import endpoint_of
@@ -42,7 +41,7 @@ async def _serve(settings: AdminSettings, url: str) -> None:
 
 def doubts(settings: AdminSettings) -> list[str]:
     """What is legal in these settings, and lets strangers in or listen."""
-    if _is_loopback(settings.host):
+    if is_loopback(settings.host):
         return []
     found = []
     if not Access.configured(settings.tokens).asked:
@@ -56,10 +55,3 @@ def doubts(settings: AdminSettings) -> list[str]:
             " network reads tokens; set tls_cert and tls_key, or let a proxy do it"
         )
     return found
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
 from orchestrator.artifacts.store import LEARNER
+from orchestrator.checks.access import check_access
 from orchestrator.checks.sampling import (
     check_sampled_policy,
     check_sampling,
@@ -71,7 +72,9 @@ class OnlineDPO(OnlineDPOSettings, PolicyJob):
         return lineage.alignment(self)
 
     def check(self, lineage: Lineage) -> None:
-        """Models of one shape and tokenizer, an engine that holds them, prompts that score."""
+        """Who may call, models of one shape and tokenizer, an engine that holds them, prompts that
+        score."""
+        check_access(self.admin, self.reward)
         check_alignment(self.policy, self.parents(lineage))
         check_sampled_policy(
             self.policy, self.engine, self.sampling, self.reward, self.prompts, lineage

@@ -140,7 +140,7 @@ async def start_services(
     async def connect_pairing(worker: PairHandle, consumer: str) -> None:
         await worker.start(
             connect,
-            partial(GrpcScorer, reward.address, job.reward, fingerprint),
+            partial(GrpcScorer, reward.address, job.reward, fingerprint, reward.token),
             job.pairs,
             max_staleness=job.episodes.max_staleness,
             stage=context.stage,

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from pairloop.admin.v1 import admin_pb2 as messages
-from services.admin.guard import caller
+from services.access.guard import caller
 from services.admin.ports import AuditEntry, Runs
 from services.errors import (
     PairloopError,

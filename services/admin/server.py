@@ -8,8 +8,8 @@ from grpc_reflection.v1alpha import reflection
 
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1 import admin_pb2_grpc
-from services.admin.access import Access
-from services.admin.guard import Guard
+from services.access.guard import Guard
+from services.access.tokens import Access
 from services.admin.ports import Runs
 from services.admin.service import AdminService
 from services.admin.settings import AdminSettings
@@ -17,6 +17,7 @@ from services.admin.tls import credentials
 from services.errors import UnreachableError
 
 _SERVICE = messages.DESCRIPTOR.services_by_name["AdminService"].full_name
+_READS = ("Get", "List", "Watch")
 _OPTIONS = [
     # Without it two servers could listen on one port, and each get half of the calls.
     ("grpc.so_reuseport", 0),
@@ -38,7 +39,7 @@ class AdminServer:
         """Listen; returns "host:port". Raises UnreachableError when the port is taken, ConfigError
         when a file of tokens or of TLS is wrong."""
         access, tls = Access.configured(settings.tokens), credentials(settings)
-        server = grpc.aio.server(options=_OPTIONS, interceptors=[Guard(access)])
+        server = grpc.aio.server(options=_OPTIONS, interceptors=[Guard(access, _READS)])
         admin_pb2_grpc.add_AdminServiceServicer_to_server(  # type: ignore[no-untyped-call]
             AdminService(runs, self._ended), server
         )

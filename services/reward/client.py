@@ -47,10 +47,13 @@ class GrpcScorer:
     would read differently.
     """
 
-    def __init__(self, address: str, settings: RewardSettings, tokenizer_fingerprint: str) -> None:
+    def __init__(
+        self, address: str, settings: RewardSettings, tokenizer_fingerprint: str, token: str = ""
+    ) -> None:
         self._address = address
         self._settings = settings
         self._fingerprint = tokenizer_fingerprint
+        self._metadata = [("authorization", f"Bearer {token}")] if token else None
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._stub = RewardServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -64,7 +67,9 @@ class GrpcScorer:
             prompt=prompt, samples=samples, tokenizer_fingerprint=self._fingerprint
         )
         response = await self._call(
-            lambda: self._stub.Score(request, timeout=self._settings.timeout_s)
+            lambda: self._stub.Score(
+                request, timeout=self._settings.timeout_s, metadata=self._metadata
+            )
         )
         if len(response.scores) != len(samples):
             raise WorkerError(
@@ -76,7 +81,9 @@ class GrpcScorer:
     async def describe(self) -> str:
         """What scores, e.g. "1.0*model(runs/demo/reward_model) + 2.0*checker"."""
         response: DescribeResponse = await self._call(
-            lambda: self._stub.Describe(DescribeRequest(), timeout=self._settings.timeout_s)
+            lambda: self._stub.Describe(
+                DescribeRequest(), timeout=self._settings.timeout_s, metadata=self._metadata
+            )
         )
         return response.description
 

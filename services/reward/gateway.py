@@ -20,6 +20,8 @@ from pairloop.reward.v1.reward_pb2 import (
     ScoreRequest,
     ScoreResponse,
 )
+from services.access.guard import Guard
+from services.access.tokens import Access, Identity, Role, is_loopback
 from services.errors import PairloopError, StallError, UnreachableError, one_line
 from services.ray_errors import unwrapped
 from services.restarting import RESTARTED, birth
@@ -31,6 +33,7 @@ SERVICE = reward_pb2.DESCRIPTOR.services_by_name["RewardService"].full_name
 NAME = "the reward gateway"
 _CHARACTERS = 1000
 """Of a failure that goes over the network."""
+_READS = ("Score", "Describe")
 EVERYWHERE = ("0.0.0.0", "::", "[::]")  # noqa: S104 - only compared with
 
 
@@ -73,8 +76,12 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
 class Gateway:
     """The gRPC server; an actor by `create`, used as it is in tests."""
 
-    def __init__(self, settings: RewardSettings) -> None:
+    def __init__(self, settings: RewardSettings, token: str = "") -> None:
+        """`token`: the run's own, that lets in where one is asked for."""
         self._settings = settings
+        self._access = Access.configured(settings.tokens)
+        if token and (self._access.asked or not is_loopback(settings.host)):
+            self._access = self._access.beside(token, Identity("the run", Role.WRITE))
         self._server: grpc.aio.Server | None = None
         self._address = ""
         self._born = birth()
@@ -90,7 +97,10 @@ class Gateway:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)  # else the handle talks of routing
         async with asyncio.timeout(self._settings.timeout_s):
             described = await handle.describe.remote()
-        server = grpc.aio.server(options=[("grpc.so_reuseport", 0), *MESSAGE_OPTIONS])
+        server = grpc.aio.server(
+            options=[("grpc.so_reuseport", 0), *MESSAGE_OPTIONS],
+            interceptors=[Guard(self._access, _READS)],
+        )
         servicer = RewardServicer(
             handle, DescribeResponse.FromString(described), self._settings.timeout_s
         )
@@ -130,9 +140,9 @@ class Gateway:
         return int(bound)
 
 
-def create(settings: RewardSettings) -> Any:
+def create(settings: RewardSettings, token: str = "") -> Any:
     """The gateway as an actor, coming up; `connect` waits for it."""
-    return ray.remote(**RESTARTED, max_concurrency=1000)(Gateway).remote(settings)
+    return ray.remote(**RESTARTED, max_concurrency=1000)(Gateway).remote(settings, token)
 
 
 def connect(actor: Any, handle: Any, timeout_s: float) -> str:

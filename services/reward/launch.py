@@ -1,5 +1,6 @@
 """Starts the whole reward service: Serve replicas, then the gateway before them."""
 
+import secrets
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -14,16 +15,18 @@ from services.reward.settings import ModelReward, RewardSettings
 
 
 class RunningReward(RestartingHandle):
-    """A reward service that answers at `address` until `stop`.
+    """A reward service that answers at `address` until `stop`, to whoever has `token`.
 
     Serve itself looks after the replicas.
     """
 
     name = gateway.NAME
 
-    def __init__(self, application: str, actor: Any, replicas: Any, address: str) -> None:
+    def __init__(
+        self, application: str, actor: Any, replicas: Any, address: str, token: str
+    ) -> None:
         super().__init__(actor)
-        self.address = address
+        self.address, self.token = address, token
         self._application, self._replicas = application, replicas
 
     async def revive(self) -> None:
@@ -62,7 +65,8 @@ def launch(
     for part in settings.parts:
         if isinstance(part, ModelReward):
             find_model(part.path, folder)  # before anything starts: the usual mistake is quick
-    actor = gateway.create(settings)  # comes up while the replicas load
+    token = secrets.token_hex(32)
+    actor = gateway.create(settings, token)  # comes up while the replicas load
     try:
         handle = serve_app.start(
             settings, name=name, folder=folder, timeout_s=timeout_s, called_off=called_off
@@ -72,4 +76,4 @@ def launch(
         ray.kill(actor)
         serve_app.stop(name)
         raise
-    return RunningReward(name, actor, handle, address)
+    return RunningReward(name, actor, handle, address, token)

@@ -104,6 +104,9 @@ class RewardSettings(Settings):
     """Where the gRPC gateway listens."""
     port: Operational[int] = Field(0, ge=0, le=65535)
     """0 takes a free one."""
+    tokens: Operational[str | None] = None
+    """As admin.tokens. The run itself always has one of its own; others are asked for theirs where
+    there are some, and wherever `host` is no loopback address."""
 
     @model_validator(mode="after")
     def _names_are_their_own(self) -> "RewardSettings":

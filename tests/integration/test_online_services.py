@@ -144,7 +144,7 @@ class Store(VersionStoreHandle):
 
 class Reward(RunningReward):
     def __init__(self, world: World) -> None:
-        super().__init__("reward-of-a-test", None, None, "127.0.0.1:1")
+        super().__init__("reward-of-a-test", None, None, "127.0.0.1:1", token="")
         self._world = world
         self.alive = Alive(self._world)
 

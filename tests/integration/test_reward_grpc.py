@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -74,10 +75,10 @@ async def serve() -> AsyncIterator[Serve]:
     """Starts a gateway before a handle, and a scorer that talks to it."""
     running: list[Any] = []
 
-    async def start(handle: Handle, **changes: Any) -> tuple[GrpcScorer, str]:
-        gateway = Gateway(settings(**changes))
+    async def start(handle: Handle, token: str = "", **changes: Any) -> tuple[GrpcScorer, str]:
+        gateway = Gateway(settings(**changes), token)
         address = await gateway.start(handle)
-        scorer = GrpcScorer(address, settings(**changes), "abc")
+        scorer = GrpcScorer(address, settings(**changes), "abc", token)
         running.extend([scorer.close, gateway.stop])
         return scorer, address
 
@@ -134,6 +135,32 @@ async def test_the_last_try_names_the_address(serve: Serve) -> None:
         await scorer.score(PROMPT, SAMPLES)
     assert len(handle.requests) >= 2
     assert "\n" not in str(e.value)
+
+
+OWN, JUDGES = "a-token-of-the-run", "a-token-of-the-judge"
+
+
+async def test_where_tokens_are_asked_for_the_run_has_its_own_and_others_need_theirs(
+    serve: Serve, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"judge read {JUDGES}\n")
+    open_, closed = settings(), settings(tokens=str(tokens))
+    everywhere = settings(host="0.0.0.0")  # noqa: S104 - what is tested
+    for asked in (open_, closed, everywhere):
+        own, address = await serve(Handle(GOOD), OWN, host=asked.host, tokens=asked.tokens)
+        assert len(await own.score(PROMPT, SAMPLES)) == 2
+        for token, enters in (
+            ("", asked is open_),
+            (JUDGES, asked is not everywhere),
+        ):
+            other = GrpcScorer(address, asked, "abc", token)
+            if enters:
+                assert len(await other.score(PROMPT, SAMPLES)) == 2
+            else:
+                with pytest.raises(WorkerError, match="a token is needed that this server knows"):
+                    await other.score(PROMPT, SAMPLES)
+            await other.close()
 
 
 async def test_nobody_listens() -> None:

@@ -65,7 +65,7 @@ class Scores:
 
 class Reward(RunningReward):
     def __init__(self, address: str) -> None:
-        super().__init__("reward-of-a-test", None, None, address)
+        super().__init__("reward-of-a-test", None, None, address, token="")
 
     async def ping(self) -> str:
         return "the only one"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.admin.access import TOKENS, Access, Identity, Role
+from services.access.tokens import TOKENS, Access, Identity, Role
 from services.admin.settings import AdminSettings
 from services.admin.tls import credentials
 from services.errors import ConfigError

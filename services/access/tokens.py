@@ -13,6 +13,7 @@ this takes tells nothing.
 
 import hashlib
 import hmac
+import ipaddress
 import os
 import re
 from collections.abc import Iterable
@@ -55,7 +56,7 @@ NOBODY_ASKED = Identity("", Role.WRITE)
 
 
 class Access:
-    """The tokens that a server takes."""
+    """The tokens that a server takes; only their digests are kept."""
 
     def __init__(self, owners: Iterable[tuple[bytes, Identity]]) -> None:
         """Pairs of a token's SHA-256 and its owner; none: everybody is let in."""
@@ -79,6 +80,10 @@ class Access:
                               " setting out")  # fmt: skip
         return cls(owners)
 
+    def beside(self, token: str, identity: Identity) -> Self:
+        """The same, and one token more."""
+        return type(self)([*self._owners, (hashlib.sha256(token.encode()).digest(), identity)])
+
     @property
     def asked(self) -> bool:
         """Whether a token is needed."""
@@ -97,6 +102,14 @@ class Access:
             if hmac.compare_digest(digest, given):
                 found = identity
         return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _parsed(text: str, where: str) -> list[tuple[bytes, Identity]]:

@@ -10,10 +10,9 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health
 
-from services.admin.access import NOBODY_ASKED, Access, Identity, Role
+from services.access.tokens import NOBODY_ASKED, Access, Identity, Role
 
-_READS = ("Get", "List", "Watch", "ServerReflection")
-"""How the names of methods begin that change nothing. What is not known to read, writes."""
+_REFLECTION = "ServerReflection"
 _caller: ContextVar[Identity] = ContextVar("caller", default=NOBODY_ASKED)
 _Handler = Any
 """A grpc.RpcMethodHandler, which no type can be made of while it runs."""
@@ -27,8 +26,9 @@ def caller() -> Identity:
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no generic when it runs
     """One server's."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    def __init__(self, access: Access, reads: tuple[str, ...]) -> None:
+        """`reads`: how the names of methods begin that change nothing; every other one writes."""
+        self._access, self._reads = access, (*reads, _REFLECTION)
 
     async def intercept_service(
         self,
@@ -43,7 +43,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no generic
             return handler
         given = [value for key, value in details.invocation_metadata if key == "authorization"]
         owner = self._access.owner(str(given[0])) if len(given) == 1 else None
-        needed = Role.READ if method.startswith(_READS) else Role.WRITE
+        needed = Role.READ if method.startswith(self._reads) else Role.WRITE
         if owner is None:
             return _refusing(
                 handler,

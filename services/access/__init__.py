@@ -1,0 +1,1 @@
+"""Who may call a gRPC server of ours."""
