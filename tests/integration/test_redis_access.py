@@ -12,11 +12,13 @@ import pytest
 from orchestrator.checks.addresses import check_addresses
 from orchestrator.config.ray import RaySettings
 from orchestrator.episodes import EpisodeStore, State
+from pairloop.admin.v1.admin_pb2 import Run
 from pairloop.data.v1.pair_pb2 import DropReason
 from services.errors import ConfigError, PairloopError, UnreachableError
 from services.queues.address import redis_of_run
 from services.queues.client import look
 from services.queues.queues import RunQueues
+from services.queues.registry import Registry
 from services.queues.run_lease import RunLease
 from services.queues.settings import QueueSettings
 from tests.integration.certificates import certificate
@@ -63,6 +65,12 @@ async def whole_run(url: str, run: str) -> None:
         stack.push_async_callback(lease.end)
         with pytest.raises(HeldError):
             await RunLease.take(url, run, 5.0, 5.0, held)
+        registry = await Registry.open(url, 5.0)
+        stack.push_async_callback(registry.close)
+        await registry.say(Run(id=run))
+        assert run in [each.id for each in await registry.runs()]
+        await registry.audit({"run": run})
+        assert (await registry.audited())[-1][1] == {"run": run}
         store = await EpisodeStore.open(url, run, 5.0, lease.epoch)
         stack.push_async_callback(store.close)
         await store.create(1, 4)
