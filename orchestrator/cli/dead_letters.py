@@ -35,8 +35,8 @@ def list_(to: Connection, episode: int | None) -> None:
 def retry(to: Connection, episode: int | None, reason: str) -> None:
     """Try them again, while their episode is sampled."""
     with to.stub() as stub:
-        request = messages.ReplayDeadLettersRequest(number=episode, **to.change(reason))
-        count = stub.ReplayDeadLetters(request, timeout=ANSWER_S).replayed
+        request = messages.RetryDeadLettersRequest(number=episode, **to.change(reason))
+        count = stub.RetryDeadLetters(request, timeout=ANSWER_S).retried
     click.echo(f"{count} dead letters are tried again")
 
 

@@ -9,8 +9,8 @@ import click
     "--port", type=click.IntRange(0, 65535), default=50051, show_default=True, help="0: a free one."
 )
 @click.option(
-    "--redis", "url", metavar="URL", envvar="REDIS_URL", required=True,
-    help="As queues.url; a password is better in REDIS_URL, where it is looked for else.",
+    "--redis", "url", metavar="URL", envvar="REDIS_URL", required=True, show_envvar=True,
+    help="As queues.url; a password is better in the environment.",
 )  # fmt: skip
 @click.option(
     "--tokens", metavar="FILE", envvar="PAIRLOOP_TOKENS_FILE",

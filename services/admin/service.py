@@ -83,13 +83,13 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             letters = await (await self._episodes(request.run)).dead_letters(request.number)
             return messages.ListDeadLettersResponse(letters=letters)
 
-    async def ReplayDeadLetters(
-        self, request: messages.ReplayDeadLettersRequest, context: Context
-    ) -> messages.ReplayDeadLettersResponse:
+    async def RetryDeadLetters(
+        self, request: messages.RetryDeadLettersRequest, context: Context
+    ) -> messages.RetryDeadLettersResponse:
         what = _episode(request.number)
-        async with change(self._runs, request, context, "ReplayDeadLetters", what) as (run, _):
-            replayed = await (await self._runs.episodes(run)).replay(request.number)
-        return messages.ReplayDeadLettersResponse(replayed=replayed)
+        async with change(self._runs, request, context, "RetryDeadLetters", what) as (run, _):
+            retried = await (await self._runs.episodes(run)).replay(request.number)
+        return messages.RetryDeadLettersResponse(retried=retried)
 
     async def ListWorkers(
         self, request: messages.ListWorkersRequest, context: Context

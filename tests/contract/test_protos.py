@@ -92,7 +92,8 @@ def test_every_enum_starts_at_unspecified() -> None:
         enum.name: enum for file in FILES for enum in file.DESCRIPTOR.enum_types_by_name.values()
     }
     assert sorted(enums) == [
-        *("DropReason", "EpisodeState", "FinishReason", "WeightKind", "WorkerKind", "WorkerState")
+        *("DropReason", "EpisodeState", "FinishReason", "RunState"),
+        *("WeightKind", "WorkerKind", "WorkerState"),
     ]
     for enum in enums.values():
         assert enum.values_by_number[0].name.endswith("_UNSPECIFIED")
@@ -140,13 +141,16 @@ def test_services_and_their_methods() -> None:
     }
     assert methods == {
         "pairloop.admin.v1.AdminService": [
+            "CancelEpisode",
             "GetEpisode",
+            "GetRun",
             "ListDeadLetters",
             "ListEpisodes",
+            "ListRuns",
             "ListWorkers",
             "PauseEpisode",
-            "ReplayDeadLetters",
             "ResumeEpisode",
+            "RetryDeadLetters",
             "ScaleWorkers",
             "WatchEpisodes",
         ],

@@ -136,8 +136,8 @@ async def test_another_run_is_not_found(admin: AdminServiceStub, store: EpisodeS
             messages.PauseEpisodeRequest(run=other, reason="r", request_id="a"), timeout=10
         ),
         admin.ListDeadLetters(messages.ListDeadLettersRequest(run=other), timeout=10),
-        admin.ReplayDeadLetters(
-            messages.ReplayDeadLettersRequest(run=other, reason="r", request_id="a"), timeout=10
+        admin.RetryDeadLetters(
+            messages.RetryDeadLettersRequest(run=other, reason="r", request_id="a"), timeout=10
         ),
         anext(aiter(watch)),
     ):

@@ -301,7 +301,7 @@ class ListDeadLettersResponse(_message.Message):
     letters: _containers.RepeatedCompositeFieldContainer[DeadLetter]
     def __init__(self, letters: _Optional[_Iterable[_Union[DeadLetter, _Mapping]]] = ...) -> None: ...
 
-class ReplayDeadLettersRequest(_message.Message):
+class RetryDeadLettersRequest(_message.Message):
     __slots__ = ("run", "number", "reason", "request_id", "actor")
     RUN_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -315,11 +315,11 @@ class ReplayDeadLettersRequest(_message.Message):
     actor: str
     def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
 
-class ReplayDeadLettersResponse(_message.Message):
-    __slots__ = ("replayed",)
-    REPLAYED_FIELD_NUMBER: _ClassVar[int]
-    replayed: int
-    def __init__(self, replayed: _Optional[int] = ...) -> None: ...
+class RetryDeadLettersResponse(_message.Message):
+    __slots__ = ("retried",)
+    RETRIED_FIELD_NUMBER: _ClassVar[int]
+    retried: int
+    def __init__(self, retried: _Optional[int] = ...) -> None: ...
 
 class Worker(_message.Message):
     __slots__ = ("name", "kind", "state", "weight_version", "restarts")

@@ -83,10 +83,10 @@ class AdminServiceStub:
                 request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListDeadLettersRequest.SerializeToString,
                 response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListDeadLettersResponse.FromString,
                 _registered_method=True)
-        self.ReplayDeadLetters = channel.unary_unary(
-                '/pairloop.admin.v1.AdminService/ReplayDeadLetters',
-                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ReplayDeadLettersRequest.SerializeToString,
-                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ReplayDeadLettersResponse.FromString,
+        self.RetryDeadLetters = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/RetryDeadLetters',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.RetryDeadLettersRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.RetryDeadLettersResponse.FromString,
                 _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/pairloop.admin.v1.AdminService/ListWorkers',
@@ -169,7 +169,7 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ReplayDeadLetters(self, request, context):
+    def RetryDeadLetters(self, request, context):
         """Try them again. A second call finds none. FAILED_PRECONDITION when the episode is not sampled,
         or is so no more.
         """
@@ -241,10 +241,10 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListDeadLettersRequest.FromString,
                     response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListDeadLettersResponse.SerializeToString,
             ),
-            'ReplayDeadLetters': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReplayDeadLetters,
-                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ReplayDeadLettersRequest.FromString,
-                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ReplayDeadLettersResponse.SerializeToString,
+            'RetryDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryDeadLetters,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.RetryDeadLettersRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.RetryDeadLettersResponse.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -515,7 +515,7 @@ class AdminService:
             _registered_method=True)
 
     @staticmethod
-    def ReplayDeadLetters(request,
+    def RetryDeadLetters(request,
             target,
             options=(),
             channel_credentials=None,
@@ -528,9 +528,9 @@ class AdminService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/pairloop.admin.v1.AdminService/ReplayDeadLetters',
-            pairloop_dot_admin_dot_v1_dot_admin__pb2.ReplayDeadLettersRequest.SerializeToString,
-            pairloop_dot_admin_dot_v1_dot_admin__pb2.ReplayDeadLettersResponse.FromString,
+            '/pairloop.admin.v1.AdminService/RetryDeadLetters',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.RetryDeadLettersRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.RetryDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,
