@@ -95,7 +95,7 @@ class Run:
     @property
     def address(self) -> str:
         (found,) = (e.command for e in self.events if isinstance(e, AdminListening))
-        return found.rpartition(" ")[2]
+        return found.split()[found.split().index("--address") + 1]
 
     async def let(self, version: int) -> None:
         """The learner may publish this version."""
