@@ -1,7 +1,6 @@
 """The admin API that a command asks: where it is, as whom, and what its refusals say."""
 
 import contextlib
-import getpass
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import click
 import grpc
 
+from orchestrator.control.registration import user_name
 from pairloop.admin.v1.admin_pb2_grpc import AdminServiceStub
 
 P = ParamSpec("P")
@@ -66,7 +66,7 @@ class Connection:
             "run": self.run_name,
             "reason": reason,
             "request_id": uuid.uuid4().hex,
-            "actor": getpass.getuser(),
+            "actor": user_name(),
         }
 
     def _channel(self) -> grpc.Channel:

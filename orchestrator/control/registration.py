@@ -29,10 +29,18 @@ def own_run(name: str, job: str, folder: Path) -> messages.Run:
         folder=str(folder.resolve()),
         host=socket.gethostname(),
         pid=os.getpid(),
-        user=getpass.getuser(),
+        user=user_name(),
     )
     run.started.GetCurrentTime()
     return run
+
+
+def user_name() -> str:
+    """Of this process; in a container it may have a number alone."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 async def keep(run: messages.Run, url: str, warn: Callable[[str], None]) -> NoReturn:
@@ -42,7 +50,9 @@ async def keep(run: messages.Run, url: str, warn: Callable[[str], None]) -> NoRe
     try:
         while True:
             try:
-                registry = registry or await Registry.open(url, _ANSWER_S)
+                if registry is None:
+                    registry = await Registry.open(url, _ANSWER_S)
+                    await registry.forget_old()
                 await registry.say(run)
             except UnreachableError as error:
                 if not warned:

@@ -41,9 +41,13 @@ class Registry:
 
     async def say(self, run: Run) -> None:
         """What a run says of itself from now on; it is heard of as this comes in."""
-        old = [each.id for each, left in await self._all() if left <= 0 and each.id != run.id]
         text = json_format.MessageToJson(run, indent=None)
-        await self._client.script("register", _KEYS, [run.id, text, *old])
+        await self._client.script("register", _KEYS, [run.id, text])
+
+    async def forget_old(self) -> None:
+        """Those that said nothing for a month."""
+        old = [run.id for run, left in await self._all() if left <= 0]
+        await self._client.script("unregister", _KEYS, old)
 
     async def audit(self, fields: Mapping[str, str]) -> None:
         """Add an entry to the audit stream; the oldest go at last."""

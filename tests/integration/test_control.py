@@ -134,6 +134,7 @@ async def test_a_run_that_is_not_heard_of_is_lost_and_one_of_long_ago_forgotten(
         "old": messages.RUN_STATE_LOST,
         "done": messages.RUN_STATE_COMPLETED,
     }
+    await registry.forget_old()
     await registry.say(said(tmp_path / "new", "new"))
     assert {run.name for run in await registry.runs()} == {"quiet", "done", "new"}
 
