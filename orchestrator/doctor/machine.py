@@ -44,7 +44,7 @@ def check_gpus(subject: Subject) -> Iterator[Finding]:
     needed = {} if subject.cluster else {k: gpus_needed(job) for k, job in subject.stages.items()}
     stage = max(needed, key=lambda key: needed[key], default="")
     most = needed.get(stage, 0.0)
-    text = "none: everything runs on the CPU"
+    text = "none"
     if found:
         kinds = dict.fromkeys(f"{each.name}, {size(each.memory)}" for each in found)
         text = f"{len(found)} ({'; '.join(kinds)}), driver {found[0].driver}"
@@ -63,7 +63,7 @@ def check_gpus(subject: Subject) -> Iterator[Finding]:
         unused = "this config uses none" if subject.job else ""
         yield Finding("gpus", "ok", f"{text}; {unused}" if unused else text)
     else:
-        yield Finding("gpus", "ok", text)
+        yield Finding("gpus", "ok", text if found else f"{text}: everything runs on the CPU")
 
 
 def check_shared_memory(subject: Subject) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from orchestrator.doctor.finding import Finding, problem_of, told
 from orchestrator.doctor.subject import Subject
 from orchestrator.stages.outlook import room_for
 from services.errors import PairloopError
+from services.hub import is_hub_name
 from services.telemetry.format import size
 
 
@@ -50,6 +51,7 @@ def check_plan(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "memory plan", "ok", f"{size(most.host)}{there} at the fullest moment, in {most.key}"
         )
-    for name in dict.fromkeys(plan.unknown for plan in plans if plan.unknown):
+    # Of what is no hub name the inputs are told of already.
+    for name in dict.fromkeys(plan.unknown for plan in plans if is_hub_name(plan.unknown)):
         text = f"not known before {name} is fetched"
         yield Finding("memory plan", "warning", text, "run with --dry-run once it is there")

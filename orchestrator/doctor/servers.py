@@ -50,7 +50,10 @@ def check_cluster(subject: Subject) -> Iterator[Finding]:
     except PairloopError as error:
         yield problem_of("ray", error, "change ray.address or RAY_ADDRESS")
         return
-    yield Finding("ray", "ok", f"answers at {subject.cluster}")
+    if subject.cluster == "auto":
+        yield Finding("ray", "ok", "auto: a run looks for one on this machine")
+    else:
+        yield Finding("ray", "ok", f"answers at {subject.cluster}")
 
 
 def answered(servers: Sequence[Server], *, embedded: bool = False) -> Iterator[Finding]:
