@@ -13,7 +13,6 @@ from pydantic.fields import FieldInfo
 
 from orchestrator.config.keys import sections
 from orchestrator.jobs.job import Job
-from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.jobs.registry import JOBS, job_class
 from services.settings import EXTENDABLE, Settings, is_operational
 
@@ -52,13 +51,13 @@ def config_page() -> str:
     parts += [
         f"\n## {_POLICY}\n\nThey may be measured before and after.\n",
         _TABLE,
-        *_rows(PolicyJob, Job.model_fields),
+        *_rows(_base(jobs["sft"]), Job.model_fields),
     ]
     parts += ["\n## Jobs\n"]
     for name, job in jobs.items():
-        above = PolicyJob if issubclass(job, PolicyJob) else Job
+        above = _base(job)
         also = f" Also the keys of {_link(_EVERY_JOB, _EVERY_JOB.lower())}"
-        if above is PolicyJob:
+        if above is not Job:
             also += f" and of {_link(_POLICY, _POLICY.lower())}"
         parts += [f"\n### {name}\n\n{_described(job)}{also}.\n", *_table(job, above.model_fields)]
     parts += ["\n## Blocks\n"]
@@ -93,6 +92,11 @@ def blocks() -> list[Block]:
 def title_of(block: Block) -> str:
     """What the page calls a block."""
     return block.__name__.removesuffix("Settings")
+
+
+def _base(job: type[Job]) -> type[Job]:
+    """Job, or what the jobs that make a policy share: nothing here imports a job by itself."""
+    return next(each for each in job.__mro__[1:] if issubclass(each, Job))
 
 
 def _used(jobs: Mapping[str, type[Job]]) -> dict[Block, dict[str, None]]:
