@@ -20,6 +20,7 @@ _HEAD = """\
 
 Made by `python -m orchestrator.jobs.table` from what each job in orchestrator/jobs/ declares; a
 test holds the page to it. A recipe chains jobs; `@name` is the artifact of an earlier stage.
+Each key's type and range are in [config.md](config.md).
 
 """
 _KEYS = """
