@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from orchestrator.config.ray import RaySettings
-from orchestrator.jobs.job import Job
+from orchestrator.jobs.job import Job, Listener
 from services.errors import ConfigError, UnreachableError
 
 _RAY_PORT = 6379
@@ -18,9 +18,7 @@ def check_addresses(ray: RaySettings, stages: Sequence[Job]) -> None:
 
     ConfigError for a Redis that would lose prompts.
     """
-    address = ray.address or os.environ.get("RAY_ADDRESS", "")
-    if address and address not in ("auto", "local"):
-        _ray_reachable(address if "//" in address else f"ray://{address}")
+    check_ray(ray)
     used = {
         queues.configured_url: queues.connect_timeout_s
         for stage in stages
@@ -35,11 +33,15 @@ def check_addresses(ray: RaySettings, stages: Sequence[Job]) -> None:
             asyncio.run(look(url, timeout_s))
     for stage in stages:
         for listener in stage.listeners():
-            _port_free(listener.host, listener.port, listener.key)
+            check_port(listener)
 
 
-def _ray_reachable(url: str) -> None:
-    parts = urlsplit(url)
+def check_ray(ray: RaySettings) -> None:
+    """UnreachableError when the cluster that is named does not answer; a local one is started."""
+    address = ray.address or os.environ.get("RAY_ADDRESS", "")
+    if not address or address in ("auto", "local"):
+        return
+    parts = urlsplit(address if "//" in address else f"ray://{address}")
     try:
         host, port = parts.hostname or "127.0.0.1", parts.port or _RAY_PORT
     except ValueError:
@@ -53,7 +55,9 @@ def _ray_reachable(url: str) -> None:
         ) from None
 
 
-def _port_free(host: str, port: int, key: str) -> None:
+def check_port(listener: Listener) -> None:
+    """UnreachableError when its port is taken."""
+    host, port, key = listener.host, listener.port, listener.key
     if port == 0:
         return
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

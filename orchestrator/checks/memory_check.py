@@ -1,13 +1,12 @@
 """The memory plan against what there is: what is refused, what is warned of, and the table."""
 
 import math
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from orchestrator.checks.gpus import gpus
 from orchestrator.checks.memory_plan import ORDER, StageMemory
-from services.errors import ResourceError
+from services.errors import ResourceError, UnreachableError
 from services.memory_plan import GIB, Part, ProcessMemory
 
 _TIGHT = 0.9
@@ -15,7 +14,6 @@ _TIGHT = 0.9
 _NAMED = 3
 _SMALL = 0.05 * GIB
 """"0.0" in the table: not named."""
-_ASK_S = 5.0
 
 Place = Callable[[str, str], str]
 """place(stage, key): where the run's config holds a key of the stage."""
@@ -31,16 +29,9 @@ class Room(NamedTuple):
 
 def gpu_memory() -> int | None:
     """Of this machine's smallest GPU, as its driver tells; None without one."""
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return None
-    ask = [command, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(  # noqa: S603 - of the path
-            ask, capture_output=True, text=True, timeout=_ASK_S, check=True
-        )
-        return min(int(line) for line in told.stdout.split()) * 2**20
-    except (OSError, ValueError, subprocess.SubprocessError):
+        return min((each.memory for each in gpus()), default=None)
+    except UnreachableError:
         return None
 
 

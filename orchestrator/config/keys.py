@@ -51,10 +51,10 @@ def _job_of(
 def _keys(settings: type[Settings], prefix: str) -> Iterator[str]:
     for name, field in settings.model_fields.items():
         yield prefix + name
-        for inner in _sections(field):
+        for inner in sections(field):
             yield from _keys(inner, f"{prefix}{name}.")
 
 
-def _sections(field: FieldInfo) -> Iterator[type[Settings]]:
+def sections(field: FieldInfo) -> Iterator[type[Settings]]:
     """Settings below a key; a recipe's stages are jobs with keys of their own."""
     return (each for each in settings_in(field.annotation) if not issubclass(each, Job))

@@ -18,7 +18,9 @@ class DemoData(Job):
 
     job: Literal["demo_data"] = "demo_data"
     corpus_megabytes: float = Field(4.0, gt=0.0)
+    """Pre-training text, in millions of characters."""
     demonstrations: int = Field(12_000, ge=1)
+    """Dialogues for SFT."""
     corrupted: float = Field(0.4, ge=0.0, le=1.0)
     """Share of demonstrations with a mistake in them, as real ones have."""
     prompts: int = Field(4_000, ge=1)

@@ -36,6 +36,7 @@ class EvaluationSettings(Settings):
     samples: int = Field(4, ge=1)
     """Answers a prompt at temperature 1; one more is greedy."""
     max_tokens: int = Field(64, ge=1)
+    """Longest answer, in tokens."""
 
     @model_validator(mode="after")
     def _measures_something(self) -> "EvaluationSettings":
@@ -51,6 +52,7 @@ class Evaluate(Job):
 
     job: Literal["evaluate"] = "evaluate"
     policy: ModelPath
+    """What is measured: folder, hub name or "@stage"."""
     evaluation: EvaluationSettings
     engine: EngineSettings = EngineSettings()
     preferences_from: Annotated[list[DataSource], Rows("prompts")] = []

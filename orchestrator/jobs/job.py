@@ -58,7 +58,10 @@ class Job(Settings):
     output: Operational[str] = "runs"
     """The run's folder is <output>/<name>."""
     seed: int = Field(0, ge=0, lt=2**32)
+    """Of all that is drawn: order of rows, new weights, samples, masks. A stage without one has its
+    recipe's."""
     ray: Operational[RaySettings] = RaySettings()
+    """Where it runs."""
 
     def expand(self) -> "Mapping[str, Job]":
         """The stages of a run of this job, by name, in order."""

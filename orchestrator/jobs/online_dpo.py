@@ -42,6 +42,7 @@ class OnlineDPO(OnlineDPOSettings, PolicyJob):
 
     job: Literal["online_dpo"] = "online_dpo"
     prompts: Annotated[DataSource, Rows("prompts")]
+    """What it answers; each episode takes the next ones."""
     reward: RewardSettings
     sampling: SamplingSettings = SamplingSettings()
     pairs: PairSettings = PairSettings()

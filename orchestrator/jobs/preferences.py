@@ -30,7 +30,9 @@ class Preferences(Job):
 
     job: Literal["preferences"] = "preferences"
     policy: ModelPath
+    """Whose answers are scored: folder, hub name or "@stage"."""
     prompts: Annotated[DataSource, Rows("prompts")]
+    """What it answers."""
     reward: RewardSettings
     sampling: SamplingSettings = SamplingSettings()
     pairs: PairSettings = PairSettings()

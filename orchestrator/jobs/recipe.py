@@ -19,6 +19,7 @@ class Recipe(Job):
 
     job: Literal["recipe"] = "recipe"
     stages: dict[str, SerializeAsAny[Stage]] = Field(min_length=1)
+    """Jobs by name, in order; each has the keys of its job."""
     evaluate: EvaluationSettings | None = None
     """Every stage that makes a policy is followed by one that evaluates it."""
     engine: EngineSettings = EngineSettings()

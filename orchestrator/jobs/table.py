@@ -8,17 +8,19 @@ from collections.abc import Iterable, Iterator
 
 from pydantic.fields import FieldInfo
 
+from orchestrator.config.keys import sections
 from orchestrator.jobs.job import Job
 from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.jobs.registry import JOBS, job_class
 from services.inputs import Function, Mark, Model, Rollouts, Rows, Tokenizer
-from services.settings import EXTENDABLE, Settings, is_operational, settings_in
+from services.settings import EXTENDABLE, Settings, is_operational
 
 _HEAD = """\
 # Jobs
 
 Made by `python -m orchestrator.jobs.table` from what each job in orchestrator/jobs/ declares; a
 test holds the page to it. A recipe chains jobs; `@name` is the artifact of an earlier stage.
+Each key's type and range are in [config.md](config.md).
 
 """
 _KEYS = """
@@ -95,7 +97,7 @@ def _marks(settings: type[Settings], prefix: str) -> Iterator[tuple[str, Mark]]:
 
 
 def _inside(field: FieldInfo, key: str) -> Iterator[tuple[str, Mark]]:
-    for inner in _sections(field):
+    for inner in sections(field):
         yield from _marks(inner, f"{key}.")
 
 
@@ -106,7 +108,7 @@ def _keys(settings: type[Settings], prefix: str, *, operational: bool) -> Iterat
         below = operational or is_operational(field)
         yield _key_row(prefix + name, field, below)
         seen: set[str] = set()
-        for inner in _sections(field):
+        for inner in sections(field):
             for row in _keys(inner, f"{prefix}{name}.", operational=below):
                 if row not in seen:
                     seen.add(row)
@@ -126,11 +128,6 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, Settings) or value is None or value == "":
         return ""
     return f"`{value}`"
-
-
-def _sections(field: FieldInfo) -> Iterator[type[Settings]]:
-    """Settings below a key; a recipe's stages are jobs with keys of their own."""
-    return (each for each in settings_in(field.annotation) if not issubclass(each, Job))
 
 
 if __name__ == "__main__":

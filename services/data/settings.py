@@ -22,7 +22,9 @@ class FilterSettings(Settings):
     """Heuristic filters of pre-training text; every drop is counted by reason."""
 
     min_chars: int = Field(80, ge=0)
+    """Shorter texts go."""
     max_chars: int = Field(200_000, ge=1)
+    """Longer texts go."""
     max_symbol_ratio: float = Field(0.4, gt=0.0, le=1.0)
     """Characters that are neither letters, digits nor spaces, over all."""
     max_line_repetition: float = Field(0.4, gt=0.0, le=1.0)

@@ -11,9 +11,13 @@ class AdamSettings(Settings):
     """Adam's moments and step, shared by every optimizer."""
 
     lr: float = Field(1e-5, gt=0.0)
+    """Learning rate at the peak of its schedule."""
     beta1: float = Field(0.9, ge=0.0, lt=1.0)
+    """Decay of the gradients' running mean."""
     beta2: float = Field(0.95, ge=0.0, lt=1.0)
+    """Decay of the running mean of their squares."""
     eps: float = Field(1e-8, gt=0.0)
+    """Added to the root of the second moment."""
     weight_decay: float = Field(0.0, ge=0.0)
     """Decoupled; norms and biases do not decay."""
     moments: Literal["float32", "int8"] = "float32"
@@ -67,7 +71,9 @@ class ScheduleSettings(Settings):
     """Learning rate over the steps."""
 
     kind: Literal["constant", "linear", "cosine"] = "cosine"
+    """What follows the warm-up."""
     warmup_steps: int = Field(0, ge=0)
+    """Steps in which it rises to its peak."""
     warmup_ratio: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of all steps, in place of warmup_steps."""
     min_ratio: float = Field(0.0, ge=0.0, le=1.0)
@@ -84,6 +90,7 @@ class TrainSettings(Settings):
     """One training phase, whatever its loss."""
 
     optimizer: OptimizerSettings = AdamWSettings()
+    """How a gradient becomes a step."""
     schedule: ScheduleSettings = ScheduleSettings()
     batch_size: int = Field(64, ge=1)
     """Examples (rows of texts, dialogues or pairs) a step at most, over all workers."""
@@ -93,6 +100,7 @@ class TrainSettings(Settings):
     epochs: float = Field(1.0, gt=0.0)
     """Passes over the data; ignored when max_steps is set."""
     max_steps: int | None = Field(None, ge=1)
+    """Steps in all, in place of epochs."""
     keep_every: Operational[int] = Field(0, ge=0)
     """Keep the model of every so many steps as a model folder, checkpoints/step-<number> of the
     artifact; 0: the last one alone. An online run keeps by episodes.keep_every."""
@@ -107,9 +115,12 @@ class TrainSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the forward and backward pass; weights and moments stay float32."""
     gradient_checkpointing: Operational[bool] = False
+    """Keep a layer's input alone and compute the rest anew in the backward pass: less memory, more
+    time."""
     workers: Operational[int] = Field(1, ge=1)
     """Ray Train workers (data parallel)."""
     num_cpus: Operational[float] = Field(1.0, ge=0.0)
+    """Ray CPUs one worker reserves."""
     num_gpus: Operational[float] = Field(0.0, ge=0.0)
     """GPUs a worker: 0 trains on the CPU over gloo."""
     threads: Operational[int] = Field(0, ge=0)
@@ -120,6 +131,7 @@ class DPOSettings(Settings):
     """Direct Preference Optimization (arXiv 2305.18290, Eq. 7)."""
 
     kind: Literal["sigmoid"] = "sigmoid"
+    """The loss: minus the log-sigmoid of the margin."""
     beta: float = Field(0.1, gt=0.0)
     """Strength of the pull to the reference."""
     label_smoothing: float = Field(0.0, ge=0.0, lt=0.5)

@@ -15,6 +15,7 @@ TAKEN_NAMES = ("mean", "max", "min")
 class _Part(Settings):
     kind: str
     weight: float = 1.0
+    """Of its score in the sum."""
     name: Operational[str] = ""
     """Of the metric reward_<name> and in the report; by default a function's name, else the
     kind."""
@@ -34,6 +35,7 @@ class ModelReward(_Part):
     path: RewardModelPath
     """Folder, hub name, or "@stage" inside a recipe."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of its weights and its forward pass."""
     max_length: int = Field(2048, ge=16)
     """Longest prompt and answer together, in tokens; longer is cut from the left."""
 
@@ -53,7 +55,9 @@ class LengthReward(_Part):
 
     kind: Literal["length"] = "length"
     target: int = Field(256, ge=1)
+    """Tokens that cost nothing."""
     scale: float = Field(256.0, gt=0.0)
+    """Tokens above the target that cost 1."""
 
 
 class MissingEosReward(_Part):
@@ -85,6 +89,7 @@ class RewardSettings(Settings):
     """What answers are worth, and the service that says so."""
 
     parts: list[RewardPart] = Field(min_length=1)
+    """What is summed, each by its weight."""
     replicas: Operational[int] = Field(1, ge=1)
     """Serve replicas."""
     max_batch_groups: Operational[int] = Field(16, ge=1)
@@ -97,7 +102,9 @@ class RewardSettings(Settings):
     """How long a Score call is made again and again while the service is UNAVAILABLE: its gateway
     or a replica is being started again, or all replicas are busy."""
     num_cpus: Operational[float] = Field(1.0, ge=0.0)
+    """Ray CPUs one replica reserves."""
     num_gpus: Operational[float] = Field(0.0, ge=0.0)
+    """Ray GPUs one replica reserves."""
     threads: Operational[int] = Field(0, ge=0)
     """Torch threads of one replica; 0: all cores."""
     host: Operational[str] = "127.0.0.1"

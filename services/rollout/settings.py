@@ -15,6 +15,7 @@ class SamplingSettings(Settings):
     temperature: float = Field(1.0, ge=0.0)
     """0 is greedy."""
     top_p: float = Field(1.0, gt=0.0, le=1.0)
+    """Drawn are the likeliest tokens that together have this probability; 1 switches it off."""
     top_k: int = Field(0, ge=0)
     """0 switches it off."""
     max_tokens: int = Field(256, ge=1)
@@ -27,6 +28,7 @@ class EngineSettings(Settings):
     workers: Operational[int] = Field(1, ge=1)
     """Engines, each in a Ray actor of its own; they share the prompt stream."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of weights, activations and KV cache."""
     max_model_len: int = Field(2048, ge=16)
     """Longest prompt and answer together, in tokens."""
     max_num_seqs: Operational[int] = Field(128, ge=1)

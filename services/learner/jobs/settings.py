@@ -44,6 +44,7 @@ class PretrainSettings(Settings):
     """A new model from texts."""
 
     texts: Annotated[DataSource, Rows("texts")]
+    """What it is trained on."""
     heldout: Annotated[DataSource | None, Rows("texts")] = None
     """For the held-out loss; without it a hundredth of the texts is set aside."""
     tokenizer: Annotated[TokenizerSettings | str, Tokenizer()] = TokenizerSettings()
@@ -90,6 +91,7 @@ class SFTSettings(Settings):
     policy: ModelPath
     """The base model: folder, hub name or "@stage"."""
     demonstrations: Annotated[DataSource, Rows("conversations")]
+    """Dialogues whose answers it learns."""
     train: TrainSettings = TrainSettings()
 
     @model_validator(mode="after")
@@ -102,7 +104,9 @@ class RewardModelSettings(Settings):
     """A scalar head on a policy, trained on pairs."""
 
     policy: ModelPath
+    """The model that gets the head: folder, hub name or "@stage"."""
     pairs: Annotated[DataSource, Rows("pairs")]
+    """What it learns to tell apart."""
     heldout: Annotated[DataSource | None, Rows("pairs")] = None
     """Gives heldout_accuracy, heldout_loss, heldout_margin, heldout_pairs."""
     train: TrainSettings = TrainSettings()
@@ -117,12 +121,15 @@ class OfflineDPOSettings(Settings):
     """DPO on a fixed preference set."""
 
     policy: ModelPath
+    """As training starts: folder, hub name or "@stage"."""
     reference: OptionalModelPath = None
     """Frozen; by default the policy as it was before any training on preferences, by lineage."""
     base: OptionalModelPath = None
     """For OMO: tau_r = reference - base; by default what the reference was fine-tuned from."""
     pairs: Annotated[DataSource, Rows("pairs")]
+    """What it is trained on."""
     heldout: Annotated[DataSource | None, Rows("pairs")] = None
+    """Measured after training, as heldout_<metric>."""
     dpo: DPOSettings = DPOSettings()
     train: TrainSettings = TrainSettings()
 
