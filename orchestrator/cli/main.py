@@ -7,10 +7,11 @@
     pairloop deadletters [list | retry]
     pairloop ledger verify FOLDER             prove that no prompt was lost or used twice
     pairloop serve                            the admin API alone, for all runs of a Redis
+    pairloop doctor [CONFIG]                  what this machine lacks, and what to do about it
 
-All but run, ledger and serve ask an admin API: a run's own, whose address it prints, or that of
-`pairloop serve`. Exit status: 0 done, 1 refused or nobody there, 2 wrong usage, 3 something does
-not answer, 130 interrupted. Completion: eval "$(_PAIRLOOP_COMPLETE=bash_source pairloop)".
+All but run, ledger, serve and doctor ask an admin API: a run's own, whose address it prints, or
+that of `pairloop serve`. Exit status: 0 done, 1 refused or nobody there, 2 wrong usage, 3 something
+does not answer, 130 interrupted. Completion: eval "$(_PAIRLOOP_COMPLETE=bash_source pairloop)".
 """
 
 import os
@@ -44,6 +45,15 @@ def pairloop() -> None:
 def run(words: tuple[str, ...]) -> None:
     """Run a job, as orchestrator/run.py does."""
     from orchestrator import run as command
+
+    raise SystemExit(command.main(list(words)))
+
+
+@pairloop.command(context_settings=_PASSED_ON)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def doctor(words: tuple[str, ...]) -> None:
+    """What this machine lacks to run a config, and what to do."""
+    from orchestrator.doctor import command
 
     raise SystemExit(command.main(list(words)))
 

@@ -1,6 +1,6 @@
 """The command: what this machine lacks to run Pairloop, and what to do about it.
 
-    python -m orchestrator.doctor [CONFIG [key=value ...]] [--json]
+    pairloop doctor [CONFIG [key=value ...]] [--json]
 
 Without CONFIG it looks at the machine; with one also at what that config needs. Nothing is
 changed: an embedded Redis is tried in a folder that is removed. Exit status: 0 nothing is wrong,
@@ -75,7 +75,7 @@ def status_of(findings: Sequence[Finding]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m orchestrator.doctor",
+        prog="pairloop doctor",
         description="What this machine lacks to run Pairloop, and what to do about it.",
     )
     parser.add_argument("config", nargs="?", metavar="CONFIG", help="what it needs too")

@@ -51,6 +51,7 @@ class QueueSettings(Settings):
     outage_s: Operational[float] = Field(300.0, ge=0.0)
     """How long a running run waits for a Redis that went away: a restart, a failover."""
     connect_timeout_s: Operational[float] = Field(5.0, gt=0.0)
+    """Seconds to connect and to hear what the server is."""
 
     @property
     def configured_url(self) -> str | None:
@@ -74,6 +75,7 @@ class EpisodeSettings(Settings):
     """The episodes of an online run."""
 
     count: Extendable[int] = Field(8, ge=1)
+    """Rounds of sampling, training and publishing."""
     prompts: int = Field(128, ge=1)
     """Prompts an episode."""
     max_staleness: int = Field(0, ge=0)

@@ -41,6 +41,7 @@ OPERATIONAL = {
         "keep_every",
         "checkpoint_minutes",
         "record",
+        "tokens",
     ),
     *("in_flight", "queues", "sync", "admin", "restarts", "measures"),
     # Of a job that is measured before and after; an online job's engine samples, and is identity.
