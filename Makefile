@@ -6,14 +6,15 @@ help:
 	@echo "make demo     set up and run the whole recipe in miniature (configs/demo.yaml)"
 	@echo "make test     set up and run every test, the ones on real vLLM, Ray and Redis too; coverage"
 	@echo "make fast     the tests that need no Ray and no vLLM"
-	@echo "make check    what CI checks beside the tests: lint, types, imports, generated code"
+	@echo "make check    what CI checks beside the tests: lint, types, imports, generated code, deploy/"
 	@echo "make chaos    KILLS=200 SEED=0: a run whose parts are killed, and what a checker finds"
 	@echo "make chaos-demo  KILLS=10 SEED=0: the same to the running demo, with vLLM"
 	@echo "make model    EXAMPLES=2000: queues and episodes against their models, other runs each time"
 	@echo "make mutants  single faults in the pure files and the queues: how many the tests find"
 	@echo "make format   let ruff format and fix"
 	@echo "make protos   generate code from protos/"
-	@echo "make lock     resolve pyproject.toml into requirements/cpu.lock"
+	@echo "make lock     resolve pyproject.toml into requirements/cpu.lock and gpu.lock"
+	@echo "make setup GPU=1  .venv for a machine with GPUs (Python 3.12); it stays so until GPU=0"
 	@echo "make stop-ray end the local Ray that ray.keep left under OUTPUT (runs)"
 	@echo "make bench-setup  TRL in an environment of its own, .venv-trl, for bench/*_vs_trl.py"
 	@echo "make clean    remove .venv, .venv-trl and caches (runs/ stays)"
@@ -37,6 +38,7 @@ check: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 	scripts/protos.sh --check
+	.venv/bin/python -m scripts.deploy_check
 
 chaos: setup
 	@.venv/bin/python -m tests.chaos.storm --kills $(or $(KILLS),200) --seed $(or $(SEED),0)
