@@ -1,4 +1,4 @@
-"""The commands of README.md and the tutorial, and which of them the tests run.
+"""The commands of README.md and the guides, and which of them the tests run.
 
 A command is a line of a fenced block marked sh, a line after "$ " in one marked console, and a
 span of code in the text that begins like one. Every one is in RUN or in NOT_RUN.
@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/tutorial.md")
+PAGES = ("README.md", "docs/tutorial.md", "docs/kubernetes.md", "deploy/README.md")
 
 RUN = ".venv/bin/python orchestrator/run.py configs/online_dpo.yaml"
 ADMIN = ".venv/bin/pairloop"
@@ -35,7 +35,22 @@ ONE_PAGE = ".venv/bin/python examples/online_dpo_one_page.py"
 ONE_PAGE_REPLAY = f"{ONE_PAGE} --replay runs/first/online_dpo"
 STOP_RAY = "make stop-ray"
 
+KUSTOMIZE = "kubectl kustomize deploy/kuberay/overlays/cpu-demo"
+RUN_YAML = (
+    ".venv/bin/python orchestrator/run.py deploy/kuberay/overlays/cpu-demo/run.yaml"
+    " output=/runs --dry-run"
+)
+DEPLOY_CHECK = ".venv/bin/python -m scripts.deploy_check"
+SECRETS = (
+    "printf 'REDIS_PASSWORD=%s\\nGRAFANA_PASSWORD=%s\\n'"
+    ' "$(openssl rand -hex 24)" "$(openssl rand -hex 12)" > .env',
+    "printf 'me write %s\\n' \"$(openssl rand -hex 24)\" > deploy/secrets/tokens",
+)
+DEPLOYMENT = (KUSTOMIZE, RUN_YAML, DEPLOY_CHECK, *SECRETS)
+"""By tests/unit/test_deploy.py."""
+
 TESTED = (
+    *DEPLOYMENT,
     *(DRY_RUN, MISTAKE, ONLINE, FIRST, *LOOKS, WATCH, WORKERS, VERIFY, STOP_RAY),
     *(REPLAY, ONE_PAGE, ONE_PAGE_REPLAY),
 )
@@ -51,6 +66,14 @@ NOT_TESTED = {
     "ray job submit": "needs a cluster",
     "ray job stop": "needs a cluster",
     "kubectl port-forward": "needs a cluster",
+    "kubectl apply": "needs a cluster",
+    "kubectl cordon": "needs a cluster",
+    "kubectl -n pairloop": "needs a cluster",
+    "make setup GPU=": "needs a machine with GPUs; tests/unit/test_deploy.py has its choices",
+    "docker": "needs docker with compose and buildx",
+    ".venv/bin/pairloop runs": "needs a cluster; tests/integration/test_control.py asks the same",
+    ".venv/bin/pairloop workers scale": "needs a cluster; tests/integration/test_scaling.py scales",
+    "make check": "is what CI runs",
 }
 """By how they begin; and why."""
 
