@@ -60,7 +60,6 @@ NOT_TESTED = {
     "make demo": "takes minutes; tests/e2e/tiny.yaml is the same recipe",
     "make test": "runs this test",
     "make chaos": "takes minutes; tests/e2e/test_chaos.py is its short form",
-    "pip install -e": "needs GPUs",
     "pairloop serve": "goes on until it is ended; tests/integration/test_control.py starts it",
     f"{ADMIN} doctor": "tests/integration/test_doctor.py looks at this machine",
     "ray job submit": "needs a cluster",
