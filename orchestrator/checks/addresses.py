@@ -13,10 +13,10 @@ from services.errors import ConfigError, UnreachableError
 _RAY_PORT = 6379
 
 
-def check_addresses(ray: RaySettings, stages: Sequence[Job]) -> None:
+def check_addresses(ray: RaySettings, stages: Sequence[Job], own: Sequence[Listener] = ()) -> None:
     """UnreachableError when Ray or Redis does not answer, or a port to listen on is taken.
 
-    ConfigError for a Redis that would lose prompts.
+    ConfigError for a Redis that would lose prompts. `own`: what the run itself listens on.
     """
     check_ray(ray)
     used = {
@@ -34,6 +34,13 @@ def check_addresses(ray: RaySettings, stages: Sequence[Job]) -> None:
     for stage in stages:
         for listener in stage.listeners():
             check_port(listener)
+            for mine in own:
+                if mine.port and mine.port == listener.port:
+                    raise ConfigError(
+                        f"{mine.key} and {listener.key} are both {mine.port}; set one to another"
+                    )
+    for mine in own:
+        check_port(mine)
 
 
 def check_ray(ray: RaySettings) -> None:

@@ -53,7 +53,7 @@ def check(job: Job, *, addresses: bool = True) -> None:
             raise type(error)(f"{key}: {error}" if len(stages) > 1 else str(error)) from None
         earlier.append(key)
     if addresses:
-        check_addresses(job.ray, list(stages.values()))
+        check_addresses(job.ray, list(stages.values()), job.own_listeners())
         if not (job.ray.address or os.environ.get("RAY_ADDRESS")):
             check_kv_cache([engine for stage in stages.values() for engine in stage.engines()])
         check_hub(stages, lineage)

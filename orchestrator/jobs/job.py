@@ -19,6 +19,7 @@ from services.learner.model.shape import ModelShape
 from services.queues.settings import QueueSettings
 from services.rollout.settings import EngineSettings
 from services.settings import Operational, Settings
+from services.telemetry.metrics.settings import MetricsSettings
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.lineage import Lineage, Parent
@@ -62,6 +63,8 @@ class Job(Settings):
     recipe's."""
     ray: Operational[RaySettings] = RaySettings()
     """Where it runs."""
+    metrics: Operational[MetricsSettings] = MetricsSettings()
+    """For Prometheus to scrape, the whole run long."""
 
     def expand(self) -> "Mapping[str, Job]":
         """The stages of a run of this job, by name, in order."""
@@ -89,6 +92,11 @@ class Job(Settings):
     def listeners(self) -> Sequence[Listener]:
         """The ports it takes."""
         return []
+
+    def own_listeners(self) -> Sequence[Listener]:
+        """The ports that its run takes, whatever the stage."""
+        host, port = self.metrics.host, self.metrics.port
+        return [] if port is None else [Listener(host, port, "metrics.port")]
 
     def redis(self) -> QueueSettings | None:
         """The queues it needs, if it does."""

@@ -30,6 +30,11 @@ class Recipe(Job):
         for key, stage in self.stages.items():
             if stage.name not in ("", key):
                 raise ValueError(f"stages.{key}.name: a stage is named by its key; remove it")
+            if stage.metrics.port is not None:
+                raise ValueError(
+                    f"stages.{key}.metrics: a run exports its metrics at one port; set `metrics` of"
+                    " the recipe, and remove this one"
+                )
             if isinstance(stage, Recipe):
                 raise ValueError(f"stages.{key}.job: a recipe inside a recipe; write its stages")
             if isinstance(stage, PolicyJob) and stage.evaluate is not None:

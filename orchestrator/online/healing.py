@@ -28,9 +28,11 @@ class Budget:
         warn: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        replaced: Callable[[str], None] = lambda name: None,
     ) -> None:
+        """`replaced` is told the name of each part that will be, `warn` why."""
         self._settings, self._stage, self._warn = settings, stage, warn
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._sleep, self._replaced = clock, sleep, replaced
         self._ends: dict[str, list[float]] = {}
 
     def silence_s(self) -> float:
@@ -65,6 +67,7 @@ class Budget:
             ) from error
         cause = str(error).removeprefix(f"{self._stage}: ").removesuffix(f"; {GO_ON}")
         self._warn(f"{cause}; it is replaced")
+        self._replaced(name)
         await self._sleep(self.backoff_s(len(recent)))
 
 

