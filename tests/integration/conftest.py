@@ -30,6 +30,10 @@ class FakeWorkers:
         self.count = 1
         self.changes: list[messages.Change] = []
 
+    @property
+    def kinds(self) -> tuple[messages.WorkerKind, ...]:
+        return (messages.WORKER_KIND_ROLLOUT,)
+
     def list(self) -> list[messages.Worker]:
         return [
             messages.Worker(

@@ -11,9 +11,6 @@ from prometheus_client.registry import Collector
 
 from services.errors import PairloopError
 
-_ANSWER_S = 2.0
-"""A scrape waits no longer for what is asked."""
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -46,7 +43,9 @@ class _Stage:
 class Asking(Collector):
     """A collector whose values are asked of the event loop that the stage runs on."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer_s: float = 2.0) -> None:
+        """A scrape waits `answer_s` seconds for what is asked, and no longer."""
+        self._answer_s = answer_s
         self._stages: dict[str, _Stage] = {}
 
     @asynccontextmanager
@@ -62,7 +61,9 @@ class Asking(Collector):
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """In the thread of the scrape. Without an answer: `pairloop_redis_up` 0, and no other."""
-        up = GaugeMetricFamily("pairloop_redis_up", "1: it answered in 2 s", labels=["stage"])
+        up = GaugeMetricFamily(
+            "pairloop_redis_up", "1: it answered the scrape in time", labels=["stage"]
+        )
         entries = _family("queue_entries", "Waiting or worked on", "queue")
         used = _family("credits_in_use", "Prompts dispatched and neither trained nor dropped")
         credits = _family("credits", "In use at most")
@@ -71,7 +72,7 @@ class Asking(Collector):
         memory = _family("redis_memory_bytes", "Of the server")
         most = _family("redis_max_memory_bytes", "Of the server; 0: no limit")
         for stage, how in list(self._stages.items()):
-            answer = _answer(how)
+            answer = _answer(how, self._answer_s)
             up.add_metric([stage], float(answer is not None))
             if answer is None:
                 continue
@@ -92,9 +93,9 @@ def _family(name: str, about: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"pairloop_{name}", about, labels=["stage", *labels])
 
 
-def _answer(stage: _Stage) -> Asked | None:
+def _answer(stage: _Stage, answer_s: float) -> Asked | None:
     async def ask() -> Asked:
-        async with asyncio.timeout(_ANSWER_S):
+        async with asyncio.timeout(answer_s):
             return await stage.question()
 
     asking = ask()
@@ -105,7 +106,7 @@ def _answer(stage: _Stage) -> Asked | None:
         return None
     stage.waiting.add(future)
     try:
-        return future.result(2 * _ANSWER_S)
+        return future.result(2 * answer_s)  # a loop that is busy does not even begin
     except (TimeoutError, concurrent.futures.CancelledError, PairloopError):
         future.cancel()
         return None

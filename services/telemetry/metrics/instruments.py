@@ -34,10 +34,7 @@ MEASURED = {
     "limit_fraction": ("train_limit_ratio", "Of what the device multiplies at most"),
 }
 """By the name that events have: what follows "pairloop_", and the meaning."""
-DROPS = tuple(
-    name.removeprefix("DROP_REASON_").lower()
-    for name in DropReason.keys()[1:]  # noqa: SIM118
-)
+DROPS = tuple(name.removeprefix("DROP_REASON_").lower() for name in DropReason.keys()[1:])
 """Every reason; what never happened is exported as 0, so that an alert can tell it from silence."""
 PARTS = (
     *("rollout", "pairs", "learner", "reward gateway", "weight version store", "event sink"),

@@ -44,14 +44,14 @@ class Tally:
     def take(self, event: Event, state: RunState) -> None:
         """Add one event."""
         to = self._to
+        if isinstance(event, RunStarted):
+            to.attempts.set(state.attempts)
+            self._take_as_counted(state)
         to.worked.inc(self._grown(state.worked, "worked"))
         to.held.inc(self._grown(state.paused, "paused"))
         to.paused.set(state.held())
         to.last_event.set(state.last_at)
         match event:
-            case RunStarted():
-                to.attempts.set(state.attempts)
-                self._take_as_counted(state)
             case StageStarted():
                 to.running.labels(event.stage, event.job).set(1)
                 to.stage_number.set(event.index)
