@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import urllib.parse
@@ -29,10 +30,12 @@ from services.queues.backlog import BacklogReader
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 from services.states import State
+from services.telemetry.metrics.asked import Asking
 from services.telemetry.metrics.exporter import Exporter
 from services.telemetry.record.events import Event
 from services.telemetry.record.recorder import Recorder, read_line
 from tests.integration.conftest import FakeWorkers
+from tests.integration.redis_servers import Servers
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = ROOT / "tests" / "recorded" / "online_run.jsonl"
@@ -131,6 +134,33 @@ async def test_what_waits_is_counted(redis_url: str, run_name: str) -> None:
     finally:
         for each in (backlog, store, queues):
             await each.close()
+
+
+async def test_a_redis_that_is_silent_is_down_until_it_answers(servers: Servers) -> None:
+    """What was cut off at the deadline spoils no later answer."""
+    server = servers.start("user watcher on nopass ~* +@all -info")
+    backlog = await BacklogReader.open(f"redis://watcher:x@{server.address}/0", "run", 5.0)
+    asking = Asking(answer_s=0.3)
+
+    async def scraped() -> dict[str, float]:
+        families = await asyncio.to_thread(lambda: list(asking.collect()))
+        return {each.name: each.value for family in families for each in family.samples}
+
+    try:
+        async with asking.of("online", partial(asked, backlog, FakeWorkers(), 8)):
+            server.process.send_signal(signal.SIGSTOP)
+            assert [await scraped() for _ in range(2)] == [{"pairloop_redis_up": 0}] * 2
+            server.process.send_signal(signal.SIGCONT)
+            async with asyncio.timeout(20):
+                while not (found := await scraped())["pairloop_redis_up"]:
+                    await asyncio.sleep(0.05)
+            assert found["pairloop_credits"] == 8
+            assert found["pairloop_queue_entries"] == 0
+            assert "pairloop_redis_memory_bytes" not in found  # its user may not ask
+            server.kill()
+            assert await scraped() == {"pairloop_redis_up": 0}
+    finally:
+        await backlog.close()
 
 
 async def test_every_metric_that_is_asked_for_is_exported(told: Told) -> None:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
 from services.errors import UnreachableError
 from services.telemetry.metrics.asked import Asking
@@ -24,6 +24,7 @@ class Exporter:
 
         `answers`: of a prompt, by online stage.
         """
+        disable_created_metrics()  # a series more for each counter, which nobody asks for
         self._host, self._port = host, port
         self._registry = CollectorRegistry()
         self.asking = Asking()
