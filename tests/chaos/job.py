@@ -63,6 +63,7 @@ def config(folder: Path, seed: int, episodes: int, port: int) -> Path:
         },
         "restarts": {"count": 100000, "backoff_s": 0, "silence_s": 30},
         "admin": {"port": port},
+        "metrics": {"port": 0},
     }  # fmt: skip
     path = folder / "chaos.yaml"
     path.write_text(json.dumps(job))

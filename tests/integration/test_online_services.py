@@ -40,6 +40,7 @@ from services.reward.launch import RunningReward
 from services.rollout.actor import RolloutHandle
 from services.rollout.settings import EngineSettings
 from services.states import State
+from services.telemetry.metrics.asked import Asking
 from services.telemetry.record.events import Event, Note
 from services.weights.version_store import Held, VersionStoreHandle
 from tests.unit import learner_parts
@@ -233,6 +234,7 @@ async def started(
     folder: Path,
     budget: Budget | None = None,
     say: Callable[[str], object] = str,
+    asking: Asking | None = None,
 ) -> Any:
     job = OnlineDPO.model_validate(
         {
@@ -251,12 +253,33 @@ async def started(
             if isinstance(event, Note):
                 say(event.text)
 
-        shared = RunContext(run, folder, report, sink=None, engines=engines)
+        shared = RunContext(run, folder, report, sink=None, engines=engines, asking=asking)
         context = StageContext(shared, "online", 0, folder / "out", folder / "scratch", "trunk")
         async with contextlib.AsyncExitStack() as stack:
             yield await start_services(
                 job, context, run, url, 1, 0, stack, budget or none_left(), world.starters()
             )
+
+
+async def test_who_scrapes_is_told_of_queues_and_workers(
+    redis_url: str, run_name: str, tmp_path: Path
+) -> None:
+    asking = Asking()
+
+    async def scraped() -> dict[tuple[str, ...], float]:
+        families = await asyncio.to_thread(lambda: list(asking.collect()))
+        samples = [each for family in families for each in family.samples]
+        return {(each.name, *each.labels.values()): each.value for each in samples}
+
+    async with started(World(), redis_url, run_name, tmp_path, asking=asking):
+        found = await scraped()
+    assert found["pairloop_redis_up", "online"] == 1
+    assert found["pairloop_workers", "online", "pairing", "working"] == 2
+    # It holds no version yet.
+    assert found["pairloop_workers", "online", "rollout", "starting"] == 1
+    assert found["pairloop_queue_entries", "online", "prompts"] == 0
+    assert found["pairloop_credits", "online"] == 512
+    assert await scraped() == {}
 
 
 async def test_what_a_failed_run_lost_is_in_flight_before_the_learner_looks(

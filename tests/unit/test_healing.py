@@ -23,13 +23,15 @@ class Time:
     def __init__(self) -> None:
         self.now = 0.0
         self.said: list[str] = []
+        self.replaced: list[str] = []
 
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
 
     def budget(self, **settings: float) -> Budget:
         asked = RestartSettings.model_validate(settings)
-        return Budget(asked, "online", self.said.append, lambda: self.now, self.sleep)
+        told = self.replaced.append
+        return Budget(asked, "online", self.said.append, lambda: self.now, self.sleep, told)
 
 
 DEATH = WorkerDiedError("online: rollout-0 died: killed; the same command goes on where it stood")
@@ -45,6 +47,7 @@ async def test_each_replacement_waits_twice_as_long_and_the_last_one_ends_the_ru
     with pytest.raises(WorkerError, match=r"rollout-0 was replaced 3 times .*: online: rollout-0"):
         await budget.spend("rollout-0", DEATH)
     assert time.said == ["rollout-0 died: killed; it is replaced"] * 4
+    assert time.replaced == ["rollout-0", "rollout-0", "rollout-0", "rollout-1"]
 
 
 async def test_an_end_of_long_ago_is_forgotten() -> None:
