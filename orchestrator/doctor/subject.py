@@ -54,9 +54,8 @@ class Subject:
         if not self.job:
             admin = AdminSettings()
             return [Listener(admin.host, admin.port, "admin.port")]
-        return list(
-            dict.fromkeys(each for stage in self.stages.values() for each in stage.listeners())
-        )
+        of_stages = (each for stage in self.stages.values() for each in stage.listeners())
+        return list(dict.fromkeys([*of_stages, *self.job.own_listeners()]))
 
     @property
     def samples(self) -> bool:

@@ -41,6 +41,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDED = ROOT / "tests" / "recorded" / "online_run.jsonl"
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "pairloop.json"
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
+RIGHTS = "+evalsha +script|load +get +ttl +expire +xinfo +hello"
+"""Of those that a run's user has (queues.url in docs/jobs.md): what watching takes."""
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "pairloop-prometheus"
 
 
@@ -138,7 +140,7 @@ async def test_what_waits_is_counted(redis_url: str, run_name: str) -> None:
 
 async def test_a_redis_that_is_silent_is_down_until_it_answers(servers: Servers) -> None:
     """What was cut off at the deadline spoils no later answer."""
-    server = servers.start("user watcher on nopass ~* +@all -info")
+    server = servers.start(f"user watcher on nopass ~pairloop:* {RIGHTS}")
     backlog = await BacklogReader.open(f"redis://watcher:x@{server.address}/0", "run", 5.0)
     asking = Asking(answer_s=0.3)
 

@@ -24,7 +24,8 @@ class Exporter:
 
         `answers`: of a prompt, by online stage.
         """
-        disable_created_metrics()  # a series more for each counter, which nobody asks for
+        # A series more for each counter, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._host, self._port = host, port
         self._registry = CollectorRegistry()
         self.asking = Asking()
