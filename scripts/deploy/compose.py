@@ -12,8 +12,6 @@ from scripts.deploy.documents import ROOT
 
 FILE = ROOT / "docker-compose.yml"
 GUIDE = ROOT / "deploy" / "README.md"
-LATER = ("./deploy/prometheus/", "./deploy/grafana/")
-"""Of what is to come: mounted once it is in the tree."""
 _VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)")
 _PORT = re.compile(r"^\| `(\d+)` \|", re.MULTILINE)
 _HOST = re.compile(r"(?:@|address=|http://)([a-z][\w-]*):(\d+)")
@@ -73,7 +71,7 @@ def _service(service: dict[str, Any], compose: dict[str, Any]) -> Iterator[str]:
     for mount in service.get("volumes", []):
         source = mount.split(":")[0]
         if source.startswith("."):
-            if not (ROOT / source).exists() and not source.startswith(LATER):
+            if not (ROOT / source).exists():
                 yield f"no {source}"
         elif source not in compose["volumes"]:
             yield f"no volume {source}"

@@ -296,10 +296,9 @@ def _run_of(overlay: str, folder: Path) -> tuple[dict[str, Any], Path]:
 
 
 def _words(job: dict[str, Any]) -> list[str]:
-    """Those over the config; of the exporter once jobs have it."""
+    """Those over the config."""
     _, _, words = commands.entry(job)
-    later = () if "metrics" in Job.model_fields else ("metrics.",)
-    return [word for word in words if not word.startswith(later)]
+    return list(words)
 
 
 def _run(words: list[str], **environment: str) -> "subprocess.CompletedProcess[str]":
