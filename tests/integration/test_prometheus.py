@@ -6,6 +6,7 @@ told to a real exporter once more; queues and workers are asked of a real Redis.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -200,11 +201,12 @@ def programs() -> Path:
         if not (shutil.which("apt-get") and shutil.which("dpkg")):
             pytest.skip("no prometheus here, and no apt to fetch it: install prometheus, promtool")
         CACHE.mkdir(parents=True, exist_ok=True)
-        got = subprocess.run(
-            ["apt-get", "download", "prometheus"], cwd=CACHE, capture_output=True, timeout=120
-        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                ["apt-get", "download", "prometheus"], cwd=CACHE, capture_output=True, timeout=120
+            )
         packages = list(CACHE.glob("prometheus_*.deb"))
-        if got.returncode or not packages:
+        if not packages:
             pytest.skip("apt-get download prometheus failed: apt-get update, or install prometheus")
         subprocess.run(["dpkg", "-x", packages[0], CACHE], check=True)
     return place
@@ -282,7 +284,11 @@ async def test_no_panel_is_empty_and_every_rule_is_evaluated(
         ]
         return [f"{title}: {query}" for title, query in wanted if not prometheus.ask(query)]
 
-    assert await asyncio.to_thread(empty) == []
+    for _ in range(60):  # a rate needs two scrapes
+        if not (lacking := await asyncio.to_thread(empty)):
+            break
+        await asyncio.sleep(0.5)
+    assert lacking == []
     (group,) = (await asyncio.to_thread(prometheus.get, "rules"))["groups"]
     assert {rule["health"] for rule in group["rules"]} <= {"ok", "unknown"}
     reward = await asyncio.to_thread(prometheus.ask, "pairloop_reward_mean")
