@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.online.fleet import Fleet
 from orchestrator.online.healing import Budget, reborn
-from orchestrator.online.services import Services, kill_all
+from orchestrator.online.parts import kill_all
+from orchestrator.online.services import Services
 from orchestrator.online.slots import EngineSlot, PairSlot
 
 if TYPE_CHECKING:

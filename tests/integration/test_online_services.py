@@ -15,7 +15,8 @@ from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.online.engine_fleet import publish
 from orchestrator.online.healing import Budget
-from orchestrator.online.services import Services, Starters, start_services
+from orchestrator.online.parts import Starters
+from orchestrator.online.services import Services, start_services
 from orchestrator.online.settings import RestartSettings
 from orchestrator.online.supervision import supervise
 from orchestrator.online.watched import watched

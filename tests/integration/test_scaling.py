@@ -20,8 +20,9 @@ from orchestrator.cli.main import main
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.loop import run_episodes
 from orchestrator.online.healing import Budget
+from orchestrator.online.parts import Starters
 from orchestrator.online.run import _ports
-from orchestrator.online.services import Services, Starters, start_services
+from orchestrator.online.services import Services, start_services
 from orchestrator.online.settings import RestartSettings
 from orchestrator.online.supervision import supervise
 from orchestrator.online.watched import watched
