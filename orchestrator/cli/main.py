@@ -3,7 +3,7 @@
     pairloop run [CONFIG] [key=value ...]     as python orchestrator/run.py
     pairloop runs                             what runs, or ran, on a Redis
     pairloop episodes list | show | pause | resume | cancel | watch
-    pairloop workers [scale rollout=3 pairing=2]
+    pairloop workers [scale rollout=3 pairing=2 | drain NAME]
     pairloop deadletters [list | retry]
     pairloop ledger verify FOLDER             prove that no prompt was lost or used twice
     pairloop serve                            the admin API alone, for all runs of a Redis

@@ -61,6 +61,18 @@ def scale(to: Connection, counts: tuple[tuple[messages.WorkerKind, int], ...], r
         click.echo(note, err=to.as_json)
 
 
+@workers.command()
+@click.argument("name")
+@reason
+@connected
+def drain(to: Connection, name: str, reason: str) -> None:
+    """Let one finish and leave, as before its machine goes; another takes its place."""
+    with to.stub() as stub:
+        request = messages.DrainWorkerRequest(name=name, **to.change(reason))
+        left = stub.DrainWorker(request, timeout=ANSWER_S).workers
+    show(left, _rows(left), to.as_json, "no workers")
+
+
 def _rows(found: Iterable[messages.Worker]) -> Iterator[dict[str, object]]:
     for worker in found:
         yield {

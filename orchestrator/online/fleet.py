@@ -24,7 +24,13 @@ from pairloop.admin.v1.admin_pb2 import (
     Worker,
     WorkerKind,
 )
-from services.errors import OutOfMemoryError, PairloopError, ResourceError, WorkerDiedError
+from services.errors import (
+    OutOfMemoryError,
+    PairloopError,
+    ResourceError,
+    StateError,
+    WorkerDiedError,
+)
 from services.telemetry.format import duration
 
 
@@ -139,6 +145,23 @@ class Fleet(Generic[S]):
         self._changed.set()
         return more
 
+    def drain(self, name: str) -> bool:
+        """Let this one leave, and another be opened in its stead; whether it is there.
+
+        Raises StateError for the only one that works: nobody would until the other does.
+        """
+        found = [member for member in self._members if member.name == name]
+        if not found or self._kept_by is None:
+            return False
+        if not found[0].leaving:
+            others = (m for m in self._members if m is not found[0] and not m.leaving)
+            if not any(member.slot and member.slot.works for member in others):
+                raise StateError(f"no other worker of its kind works beside {name}; scale up first")
+            self._dismiss(found[0], self._kept_by[0])
+            self._level()
+            self._changed.set()
+        return True
+
     def workers(self) -> list[Worker]:
         """Each, as it is now."""
         return [self._shown(member) for member in self._members]
@@ -176,12 +199,15 @@ class Fleet(Generic[S]):
             idle = (m for m in reversed(present) if not (m.slot and m.slot.works))
             member = next(idle, present[-1])
             present.remove(member)
-            member.leaving = True
-            member.task = asyncio.create_task(self._leave(member, member.task, queues))
+            self._dismiss(member, queues)
         while len(present) < self._wanted:
             present.append(self._open())
         for member in present:
             member.task = member.task or asyncio.create_task(self._live(member, work))
+
+    def _dismiss(self, member: _Member[S], queues: GiveBack) -> None:
+        member.leaving = True
+        member.task = asyncio.create_task(self._leave(member, member.task, queues))
 
     def _open(self, name: str = "", again: int = 0) -> _Member[S]:
         if not name:

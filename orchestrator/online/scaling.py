@@ -15,6 +15,7 @@ from services.errors import StateError
 
 _MOST = 1000
 """Of a kind: more is a slip of the finger."""
+_USED = "request id {} was used for another change: use a new one"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Scaling:
         self._kinds, self._say, self._file = kinds, say, file
         self._configured = {kind: scaled.fleet.wanted for kind, scaled in kinds.items()}
         self._answered: dict[str, tuple[WorkerKind, int, str]] = {}
+        self._drained: dict[str, str] = {}
         for kind, configured in self._configured.items():
             if (count := file.wanted(WorkerKind.Name(kind), configured)) != configured:
                 kinds[kind].fleet.scale(count)
@@ -59,9 +61,7 @@ class Scaling:
         """As services.admin.ports.Workers.scale."""
         if answer := self._answered.get(change.request_id):
             if answer[:2] != (kind, count):
-                raise StateError(
-                    f"request id {change.request_id} was used for another change: use a new one"
-                )
+                raise StateError(_USED.format(change.request_id))
             return answer[2]
         if (scaled := self._kinds.get(kind)) is None:
             raise StateError(f"this run has no workers of kind {kind}; ask for rollout or pairing")
@@ -82,3 +82,15 @@ class Scaling:
         waits = f"; {note}" if note else ""
         self._say(f"{count} {scaled.what} wanted, by {change.actor}: {change.reason}{waits}")
         return note
+
+    def drain(self, name: str, change: Change) -> None:
+        """As services.admin.ports.Workers.drain."""
+        if (before := self._drained.get(change.request_id)) == name:
+            return
+        if before is not None or change.request_id in self._answered:
+            raise StateError(_USED.format(change.request_id))
+        if not any(scaled.fleet.drain(name) for scaled in self._kinds.values()):
+            names = ", ".join(worker.name for worker in self.list())
+            raise StateError(f"there is no worker {name} that could leave; there are {names}")
+        self._drained[change.request_id] = name
+        self._say(f"{name} is to leave, by {change.actor}: {change.reason}")

@@ -109,3 +109,8 @@ class Workers(Protocol):
 
         Returns what there is to say of it, such as that the cluster has no room for them yet.
         """
+
+    def drain(self, name: str, change: Change) -> None:
+        """Let this one finish what it holds and leave; another takes its place. Names are never
+        used twice, so the same change again does nothing. Raises StateError when it is not there.
+        """

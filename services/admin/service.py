@@ -115,6 +115,17 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             every = workers.list()
         return messages.ScaleWorkersResponse(workers=every, note=note)
 
+    async def DrainWorker(
+        self, request: messages.DrainWorkerRequest, context: Context
+    ) -> messages.DrainWorkerResponse:
+        if not request.name:
+            await violated(context, {"name": "is missing: name the worker that is to leave"})
+        async with change(self._runs, request, context, "DrainWorker", request.name) as (run, by):
+            workers = self._runs.workers(run)
+            workers.drain(request.name, by)
+            every = workers.list()
+        return messages.DrainWorkerResponse(workers=every)
+
     async def _episodes(self, run: str) -> Episodes:
         return await self._runs.episodes(await self._runs.find(run))
 

@@ -142,6 +142,7 @@ def test_services_and_their_methods() -> None:
     assert methods == {
         "pairloop.admin.v1.AdminService": [
             "CancelEpisode",
+            "DrainWorker",
             "GetEpisode",
             "GetRun",
             "ListDeadLetters",

@@ -45,6 +45,11 @@ class FakeWorkers:
             for number in range(self.count)
         ]
 
+    def drain(self, name: str, change: messages.Change) -> None:
+        if name != "rollout-0":
+            raise StateError(f"there is no worker {name} that could leave; there are rollout-0")
+        self.changes.append(change)
+
     def scale(self, kind: messages.WorkerKind, count: int, change: messages.Change) -> str:
         if kind != messages.WORKER_KIND_ROLLOUT:
             raise StateError("no pairing worker is up yet; ask again")

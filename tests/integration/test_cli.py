@@ -108,6 +108,11 @@ async def test_workers_are_listed_and_scaled(
     assert [change.reason for change in workers.changes] == ["more GPUs"]
     assert await call(server[1], "workers", "scale", "pairing=2") == 1
     assert capsys.readouterr().err == "pairloop: no pairing worker is up yet; ask again\n"
+    assert await call(server[1], "workers", "drain", "rollout-0", "--reason", "spot") == 0
+    assert capsys.readouterr().out.split()[:2] == ["worker", "state"]
+    assert [change.reason for change in workers.changes] == ["more GPUs", "spot"]
+    assert await call(server[1], "workers", "drain", "rollout-9") == 1
+    assert capsys.readouterr().err.startswith("pairloop: there is no worker rollout-9 that could")
 
 
 @pytest.mark.parametrize(

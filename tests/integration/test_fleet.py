@@ -244,6 +244,30 @@ async def test_an_engine_that_drains_is_ended_when_it_has_finished(
         assert here.world.history[-2:] == ["rollout-1 drains", "rollout-1 ends"]
 
 
+async def test_one_that_is_drained_leaves_and_another_takes_its_place(
+    redis_url: str, run_name: str, tmp_path: Path
+) -> None:
+    async with going(redis_url, run_name, tmp_path) as here:
+        fleet = here.services.engines
+        kinds = {admin.WORKER_KIND_ROLLOUT: Scalable("rollout workers", fleet, lambda more: "")}
+        scaling = Scaling(kinds, here.said.append, WantedFile(tmp_path / WANTED))
+        first = admin.Change(request_id="1", actor="ada", reason="its machine goes")
+        with pytest.raises(StateError, match="no other worker of its kind works beside rollout-0"):
+            scaling.drain("rollout-0", first)
+        await scaled_to_two(here)
+        with pytest.raises(StateError, match=r"no worker rollout-7 .* rollout-0, rollout-1"):
+            scaling.drain("rollout-7", first)
+        scaling.drain("rollout-0", first)
+        assert here.said[-1] == "rollout-0 is to leave, by ada: its machine goes"
+        await here.happens("rollout-0 drains")
+        here.world.engines[0].drained.set()
+        await here.until(lambda: here.states() == {"rollout-1": WORKING, "rollout-2": WORKING})
+        scaling.drain("rollout-0", first)  # said again: it is done
+        with pytest.raises(StateError, match="request id 1 was used for another change"):
+            scaling.drain("rollout-1", first)
+        assert fleet.wanted == 2
+
+
 @pytest.mark.parametrize(
     ("part", "error"),
     [

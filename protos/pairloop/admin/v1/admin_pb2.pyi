@@ -363,6 +363,26 @@ class ScaleWorkersRequest(_message.Message):
     actor: str
     def __init__(self, run: _Optional[str] = ..., kind: _Optional[_Union[WorkerKind, str]] = ..., count: _Optional[int] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
 
+class DrainWorkerRequest(_message.Message):
+    __slots__ = ("run", "name", "reason", "request_id", "actor")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    name: str
+    reason: str
+    request_id: str
+    actor: str
+    def __init__(self, run: _Optional[str] = ..., name: _Optional[str] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class DrainWorkerResponse(_message.Message):
+    __slots__ = ("workers",)
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    workers: _containers.RepeatedCompositeFieldContainer[Worker]
+    def __init__(self, workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ...) -> None: ...
+
 class ScaleWorkersResponse(_message.Message):
     __slots__ = ("workers", "note")
     WORKERS_FIELD_NUMBER: _ClassVar[int]

@@ -98,6 +98,11 @@ class AdminServiceStub:
                 request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ScaleWorkersRequest.SerializeToString,
                 response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ScaleWorkersResponse.FromString,
                 _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/DrainWorker',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.DrainWorkerResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -193,6 +198,14 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainWorker(self, request, context):
+        """This one takes nothing more, finishes what it holds and leaves, as before its machine goes;
+        another takes its place, where there is room. FAILED_PRECONDITION when there is no such worker.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -255,6 +268,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ScaleWorkers,
                     request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ScaleWorkersRequest.FromString,
                     response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ScaleWorkersResponse.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.DrainWorkerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -585,6 +603,33 @@ class AdminService:
             '/pairloop.admin.v1.AdminService/ScaleWorkers',
             pairloop_dot_admin_dot_v1_dot_admin__pb2.ScaleWorkersRequest.SerializeToString,
             pairloop_dot_admin_dot_v1_dot_admin__pb2.ScaleWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/DrainWorker',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.DrainWorkerRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.DrainWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,
