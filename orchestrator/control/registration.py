@@ -5,11 +5,11 @@ import contextlib
 import getpass
 import os
 import socket
-import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NoReturn
 
+from orchestrator.artifacts.kept_id import kept_id
 from pairloop.admin.v1 import admin_pb2 as messages
 from services.errors import UnreachableError, Waiting, one_line
 from services.queues.registry import BEAT_S, Registry
@@ -22,7 +22,7 @@ _ID = ".id"
 def own_run(name: str, job: str, folder: Path) -> messages.Run:
     """This attempt at a run. Whoever knows more of it fills it in: stage, address, episodes."""
     run = messages.Run(
-        id=f"{name}-{_id_of(folder)}",
+        id=f"{name}-{kept_id(folder / _ID, 6)}",
         name=name,
         job=job,
         state=messages.RUN_STATE_RUNNING,
@@ -89,10 +89,3 @@ async def listed(
         if keeping is not None:
             keeping.cancel()
             await asyncio.wait({keeping})
-
-
-def _id_of(folder: Path) -> str:
-    path = folder / _ID
-    if not path.is_file() or not path.read_text(encoding="utf-8"):
-        path.write_text(uuid.uuid4().hex[:6], encoding="utf-8")
-    return path.read_text(encoding="utf-8")

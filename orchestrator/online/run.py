@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import uuid
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestrator.artifacts.kept_id import kept_id
 from orchestrator.artifacts.store import linked, read_artifact
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.loop import run_episodes
@@ -98,10 +98,7 @@ def _attempt(scratch: Path) -> str:
     Lies with the learner's checkpoints: a restart goes on with the same keys, and a stage that is
     made anew, its artifact removed, does not find the episodes of the last time completed.
     """
-    path = scratch / "attempt"
-    if not path.is_file() or not path.read_text(encoding="utf-8"):
-        path.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
-    return path.read_text(encoding="utf-8")
+    return kept_id(scratch / "attempt", 8)
 
 
 async def _lease(job: OnlineDPO, context: StageContext, name: str, url: str) -> RunLease:
