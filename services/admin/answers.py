@@ -41,6 +41,12 @@ class ChangeRequest(Protocol):
     actor: str
 
 
+class EpisodeRequest(ChangeRequest, Protocol):
+    """One that is about an episode."""
+
+    number: int
+
+
 @contextlib.asynccontextmanager
 async def refusals(context: Context) -> AsyncIterator[None]:
     """Our errors as gRPC's codes."""

@@ -1,11 +1,12 @@
 """The methods of pairloop.admin.v1.AdminService: one line of work each, on the ports."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1 import admin_pb2_grpc
-from services.admin.answers import Context, change, refusals, violated
+from services.admin.answers import Context, EpisodeRequest, change, refusals, violated
 from services.admin.ports import Episodes, Runs
 from services.admin.watch import changes
 
@@ -45,17 +46,15 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def PauseEpisode(
         self, request: messages.PauseEpisodeRequest, context: Context
     ) -> messages.PauseEpisodeResponse:
-        what = _episode(request.number)
-        async with change(self._runs, request, context, "PauseEpisode", what) as (run, asked):
-            episode = await (await self._runs.episodes(run)).pause(request.number, asked)
+        async with self._changing(request, context, "PauseEpisode") as (episodes, asked):
+            episode = await episodes.pause(request.number, asked)
         return messages.PauseEpisodeResponse(episode=episode)
 
     async def ResumeEpisode(
         self, request: messages.ResumeEpisodeRequest, context: Context
     ) -> messages.ResumeEpisodeResponse:
-        what = _episode(request.number)
-        async with change(self._runs, request, context, "ResumeEpisode", what) as (run, asked):
-            episode = await (await self._runs.episodes(run)).resume(request.number, asked)
+        async with self._changing(request, context, "ResumeEpisode") as (episodes, asked):
+            episode = await episodes.resume(request.number, asked)
         return messages.ResumeEpisodeResponse(episode=episode)
 
     async def CancelEpisode(
@@ -63,9 +62,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     ) -> messages.CancelEpisodeResponse:
         if not request.number:
             await violated(context, {"number": "is missing: name the episode to cancel"})
-        what = _episode(request.number)
-        async with change(self._runs, request, context, "CancelEpisode", what) as (run, asked):
-            episode = await (await self._runs.episodes(run)).cancel(request.number, asked)
+        async with self._changing(request, context, "CancelEpisode") as (episodes, asked):
+            episode = await episodes.cancel(request.number, asked)
         return messages.CancelEpisodeResponse(episode=episode)
 
     async def WatchEpisodes(
@@ -86,9 +84,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def RetryDeadLetters(
         self, request: messages.RetryDeadLettersRequest, context: Context
     ) -> messages.RetryDeadLettersResponse:
-        what = _episode(request.number)
-        async with change(self._runs, request, context, "RetryDeadLetters", what) as (run, _):
-            retried = await (await self._runs.episodes(run)).replay(request.number)
+        async with self._changing(request, context, "RetryDeadLetters") as (episodes, _):
+            retried = await episodes.replay(request.number)
         return messages.RetryDeadLettersResponse(retried=retried)
 
     async def ListWorkers(
@@ -126,9 +123,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             every = workers.list()
         return messages.DrainWorkerResponse(workers=every)
 
+    @contextlib.asynccontextmanager
+    async def _changing(
+        self, request: EpisodeRequest, context: Context, method: str
+    ) -> AsyncIterator[tuple[Episodes, messages.Change]]:
+        """The episodes of the run that is meant, and the change."""
+        what = f"episode {request.number}" if request.number else "the current episode"
+        async with change(self._runs, request, context, method, what) as (run, asked):
+            yield await self._runs.episodes(run), asked
+
     async def _episodes(self, run: str) -> Episodes:
         return await self._runs.episodes(await self._runs.find(run))
-
-
-def _episode(number: int) -> str:
-    return f"episode {number}" if number else "the current episode"
