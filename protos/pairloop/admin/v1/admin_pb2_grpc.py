@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Look at runs and their episodes, pause and resume them; look at workers, have more or fewer.
+    """Look at runs and their episodes, pause, resume and stop them; look at workers, have more or fewer.
     Where a request names a run it is its id, or its name where only one has it; empty: the one run
     that the server belongs to or knows. A change is the same however often it is sent with one
     request_id; another change with that id is refused.
@@ -47,6 +47,56 @@ class AdminServiceStub:
                 '/pairloop.admin.v1.AdminService/GetRun',
                 request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetRunRequest.SerializeToString,
                 response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetRunResponse.FromString,
+                _registered_method=True)
+        self.PauseRun = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/PauseRun',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.PauseRunRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.PauseRunResponse.FromString,
+                _registered_method=True)
+        self.ResumeRun = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/ResumeRun',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ResumeRunResponse.FromString,
+                _registered_method=True)
+        self.StopRun = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/StopRun',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.StopRunRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.StopRunResponse.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/pairloop.admin.v1.AdminService/Watch',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.WatchRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.WatchResponse.FromString,
+                _registered_method=True)
+        self.SetStaleness = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/SetStaleness',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.SetStalenessRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.SetStalenessResponse.FromString,
+                _registered_method=True)
+        self.ListPairs = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/ListPairs',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListPairsRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListPairsResponse.FromString,
+                _registered_method=True)
+        self.GetConfig = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/GetConfig',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetConfigRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetConfigResponse.FromString,
+                _registered_method=True)
+        self.GetCurves = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/GetCurves',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetCurvesRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetCurvesResponse.FromString,
+                _registered_method=True)
+        self.GetLedgerProof = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/GetLedgerProof',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetLedgerProofRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetLedgerProofResponse.FromString,
+                _registered_method=True)
+        self.ListAudit = channel.unary_unary(
+                '/pairloop.admin.v1.AdminService/ListAudit',
+                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListAuditResponse.FromString,
                 _registered_method=True)
         self.GetEpisode = channel.unary_unary(
                 '/pairloop.admin.v1.AdminService/GetEpisode',
@@ -106,7 +156,7 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Look at runs and their episodes, pause and resume them; look at workers, have more or fewer.
+    """Look at runs and their episodes, pause, resume and stop them; look at workers, have more or fewer.
     Where a request names a run it is its id, or its name where only one has it; empty: the one run
     that the server belongs to or knows. A change is the same however often it is sent with one
     request_id; another change with that id is refused.
@@ -121,6 +171,78 @@ class AdminServiceServicer:
 
     def GetRun(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseRun(self, request, context):
+        """Hold a run between two steps, whatever its stage; an online stage finishes the prompts in
+        flight. PAUSING until it is held. It outlives restarts: a run that is not there is held when
+        the same command goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRun(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopRun(self, request, context):
+        """As SIGTERM: it keeps what it has, ends, and the same command goes on. FAILED_PRECONDITION for a
+        run that is not there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """Every run as it is, or the one asked for, and its episodes, then every change.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetStaleness(self, request, context):
+        """How many versions older than the strictest a prompt may be sampled by, for prompts that are
+        dispatched from now on. FAILED_PRECONDITION where an episode could never be complete.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPairs(self, request, context):
+        """The pairs that were made, with every sample they were picked from. The config, curves and
+        ledger too lie in the run's folder: FAILED_PRECONDITION where the server does not see it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConfig(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCurves(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLedgerProof(self, request, context):
+        """That every prompt was trained or dropped, and none twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAudit(self, request, context):
+        """Who changed what and why, the latest first.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -219,6 +341,56 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetRunRequest.FromString,
                     response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetRunResponse.SerializeToString,
             ),
+            'PauseRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseRun,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.PauseRunRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.PauseRunResponse.SerializeToString,
+            ),
+            'ResumeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRun,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ResumeRunRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ResumeRunResponse.SerializeToString,
+            ),
+            'StopRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopRun,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.StopRunRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.StopRunResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.WatchRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.WatchResponse.SerializeToString,
+            ),
+            'SetStaleness': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetStaleness,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.SetStalenessRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.SetStalenessResponse.SerializeToString,
+            ),
+            'ListPairs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPairs,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListPairsRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListPairsResponse.SerializeToString,
+            ),
+            'GetConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConfig,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetConfigRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetConfigResponse.SerializeToString,
+            ),
+            'GetCurves': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCurves,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetCurvesRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetCurvesResponse.SerializeToString,
+            ),
+            'GetLedgerProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLedgerProof,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetLedgerProofRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetLedgerProofResponse.SerializeToString,
+            ),
+            'ListAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudit,
+                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListAuditRequest.FromString,
+                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListAuditResponse.SerializeToString,
+            ),
             'GetEpisode': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEpisode,
                     request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.GetEpisodeRequest.FromString,
@@ -283,7 +455,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Look at runs and their episodes, pause and resume them; look at workers, have more or fewer.
+    """Look at runs and their episodes, pause, resume and stop them; look at workers, have more or fewer.
     Where a request names a run it is its id, or its name where only one has it; empty: the one run
     that the server belongs to or knows. A change is the same however often it is sent with one
     request_id; another change with that id is refused.
@@ -333,6 +505,276 @@ class AdminService:
             '/pairloop.admin.v1.AdminService/GetRun',
             pairloop_dot_admin_dot_v1_dot_admin__pb2.GetRunRequest.SerializeToString,
             pairloop_dot_admin_dot_v1_dot_admin__pb2.GetRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/PauseRun',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.PauseRunRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.PauseRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/ResumeRun',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.ResumeRunRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.ResumeRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/StopRun',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.StopRunRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.StopRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/Watch',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.WatchRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetStaleness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/SetStaleness',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.SetStalenessRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.SetStalenessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPairs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/ListPairs',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.ListPairsRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.ListPairsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/GetConfig',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.GetConfigRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.GetConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCurves(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/GetCurves',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.GetCurvesRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.GetCurvesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLedgerProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/GetLedgerProof',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.GetLedgerProofRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.GetLedgerProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pairloop.admin.v1.AdminService/ListAudit',
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.ListAuditRequest.SerializeToString,
+            pairloop_dot_admin_dot_v1_dot_admin__pb2.ListAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,
