@@ -82,10 +82,10 @@ class EpisodeStore:
         """
         await self._records.changed(seconds)
 
-    async def list(self) -> list[Episode]:
-        """Every episode, in order."""
-        rows = await self._records.read()
-        return [self._episode(number, row) for number, row in enumerate(rows, start=1)]
+    async def list(self, first: int = 1, count: int | None = None) -> list[Episode]:
+        """Every episode, or so many from number `first`, in order."""
+        rows = await self._records.read(first, count)
+        return [self._episode(number, row) for number, row in enumerate(rows, start=first)]
 
     async def get(self, number: int) -> Episode:
         """One episode; 0 is the current one: the first that is not over, else the last.
@@ -295,8 +295,12 @@ class EpisodeStore:
             trained=int(row.get("trained", 0)),
         )
         for name, value in row.items():
-            if name.startswith("dropped:") and int(value):
-                episode.dropped[name.removeprefix("dropped:")] = int(value)
+            kind, _, of = name.partition(":")
+            if kind == "dropped" and int(value):
+                episode.dropped[of] = int(value)
+            elif kind == "version":
+                episode.versions.add(weight_version=int(of), pairs=int(value))
+        episode.versions.sort(key=lambda each: each.weight_version)
         if "request_id" in row:
             change = episode.last_change
             change.actor, change.reason = row["actor"], row["reason"]

@@ -16,7 +16,13 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import cast
 
-from pairloop.admin.v1.admin_pb2 import Episode, EpisodeState
+from pairloop.admin.v1.admin_pb2 import (
+    RUN_STATE_PAUSED,
+    RUN_STATE_PAUSING,
+    RUN_STATE_RUNNING,
+    Episode,
+    EpisodeState,
+)
 
 _PREFIX = "EPISODE_STATE_"
 
@@ -63,6 +69,10 @@ WORKING = (State.SAMPLING, *HELD, State.TRAINING, State.PUBLISHING)
 """Neither waiting for their turn nor over."""
 PAUSE: Mapping[State, State] = {State.PENDING: State.PAUSED, State.SAMPLING: State.PAUSING}
 """What pausing makes of a state; in every other state it is refused."""
+
+
+LIVE = (RUN_STATE_RUNNING, RUN_STATE_PAUSING, RUN_STATE_PAUSED)
+"""Of a run whose process is there."""
 
 
 def state_of(episode: Episode) -> State:

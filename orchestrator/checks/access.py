@@ -2,14 +2,17 @@
 
 from services.access.tokens import Access
 from services.admin.settings import AdminSettings
-from services.reward.settings import RewardSettings
 
 
-def check_access(admin: AdminSettings, reward: RewardSettings) -> None:
+def check_access(admin: AdminSettings) -> None:
     """Raises ConfigError, with file and line."""
-    for tokens in (admin.tokens, reward.tokens):
-        Access.configured(tokens)
+    check_tokens(admin.tokens)
     if admin.tls_cert is not None:
         from services.admin.tls import credentials  # gRPC takes a while
 
         credentials(admin)
+
+
+def check_tokens(file: str | None) -> None:
+    """Raises ConfigError, with file and line."""
+    Access.configured(file)

@@ -14,6 +14,7 @@ from orchestrator.artifacts.inputs import Input, inputs_of
 from orchestrator.artifacts.lineage import Lineage
 from orchestrator.artifacts.links import check_links
 from orchestrator.artifacts.store import FILE
+from orchestrator.checks.access import check_access
 from orchestrator.checks.addresses import check_addresses
 from orchestrator.checks.folders import meant, taken_for_hub
 from orchestrator.checks.hub import check_hub
@@ -31,6 +32,7 @@ def check(job: Job, *, addresses: bool = True) -> None:
 
     With `addresses`, also when a port is taken, or Redis, Ray or the hub does not answer.
     """
+    check_access(job.admin)
     stages = job.expand()
     lineage = Lineage(stages)
     earlier: list[str] = []

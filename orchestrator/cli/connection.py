@@ -18,7 +18,7 @@ from pairloop.admin.v1.admin_pb2_grpc import AdminServiceStub
 P = ParamSpec("P")
 R = TypeVar("R")
 ADDRESS = "127.0.0.1:50051"
-ANSWER_S = 10.0
+ANSWER_S = 15.0
 _CONNECT_S = 3.0
 """A refused connection is known at once; this is for a host that says nothing."""
 _REFUSED = (

@@ -1,7 +1,7 @@
 """pairloop episodes: look at them, pause, resume, cancel, watch."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -13,7 +13,7 @@ from pairloop.admin.v1 import admin_pb2 as messages
 from services.states import HELD, OVER, state_of
 
 _WATCH_S = 60.0
-"""One call of a watch. Each begins with the episodes as they are: one without any had no answer."""
+"""One call of a watch; the next one goes on from its position."""
 
 number = click.IntRange(min=1, max=2**32 - 1)
 number.name = "episode"
@@ -30,8 +30,7 @@ def episodes() -> None:
 def list_(to: Connection) -> None:
     """Every episode."""
     with to.stub() as stub:
-        asked = messages.ListEpisodesRequest(run=to.run_name)
-        found = stub.ListEpisodes(asked, timeout=ANSWER_S).episodes
+        found = _every(stub, to)
     show(found, _rows(found), to.as_json, "no episodes")
 
 
@@ -41,8 +40,7 @@ def list_(to: Connection) -> None:
 def show_(to: Connection, episode: int | None) -> None:
     """One episode, the current one unless given, with why it was last changed."""
     with to.stub() as stub:
-        asked = messages.GetEpisodeRequest(run=to.run_name, number=episode)
-        found = stub.GetEpisode(asked, timeout=ANSWER_S).episode
+        found = _one(stub, to, episode)
     _show(found, to)
 
 
@@ -81,26 +79,59 @@ _change(
 @connected
 def watch(to: Connection, episode: int | None, call_seconds: float) -> None:
     """Every change as it comes, of one episode if given, until all is over."""
-    shown: dict[int, messages.Episode] = {}
     with to.stub() as stub:
-        asked = messages.WatchEpisodesRequest(run=to.run_name, number=episode)
-        while True:
-            answered = False
+        found = _every(stub, to) if episode is None else [_one(stub, to, episode)]
+        shown = {each.number: each for each in found}
+        for each in found:
+            _show_line(each, to)
+        position = ""
+        while not _over(shown):
+            asked = messages.WatchRequest(run=to.run_name or _own(stub), position=position)
             try:
-                for response in stub.WatchEpisodes(asked, timeout=call_seconds):
-                    answered, now = True, response.episode
-                    if shown.get(now.number) != now:
+                for change in stub.Watch(asked, timeout=call_seconds):
+                    position, now = change.position, change.episode
+                    if now.number in shown and shown[now.number] != now:
                         shown[now.number] = now
                         _show_line(now, to)
+                    if _over(shown):
+                        break
+                else:
+                    break  # the server ends
             except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED or not answered:
+                if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED or not position:
                     raise
-            else:
-                break
     if not to.as_json:
         what = f"episode {episode} is" if episode else "all episodes are"
-        over = all(state_of(each) in OVER for each in shown.values())
-        click.echo(f"{what} over" if over else "the run has stopped")
+        click.echo(f"{what} over" if _over(shown) else "the run has stopped")
+
+
+def _over(shown: Mapping[int, messages.Episode]) -> bool:
+    return all(state_of(each) in OVER for each in shown.values())
+
+
+def _one(stub: Any, to: Connection, episode: int | None) -> messages.Episode:
+    asked = messages.GetEpisodeRequest(run=to.run_name, number=episode)
+    found: messages.Episode = stub.GetEpisode(asked, timeout=ANSWER_S).episode
+    return found
+
+
+def _every(stub: Any, to: Connection) -> list[messages.Episode]:
+    """Page by page."""
+    found: list[messages.Episode] = []
+    token = ""
+    while True:
+        asked = messages.ListEpisodesRequest(run=to.run_name, page_token=token)
+        answer = stub.ListEpisodes(asked, timeout=ANSWER_S)
+        found += answer.episodes
+        token = answer.next_page_token
+        if not token:
+            return found
+
+
+def _own(stub: Any) -> str:
+    """The run that is meant where none is named: a watch of none is one of all."""
+    run: messages.Run = stub.GetRun(messages.GetRunRequest(), timeout=ANSWER_S).run
+    return run.id
 
 
 def _show(episode: messages.Episode, to: Connection) -> None:

@@ -1,7 +1,7 @@
 """The `pairloop` command.
 
     pairloop run [CONFIG] [key=value ...]     as python orchestrator/run.py
-    pairloop runs                             what runs, or ran, on a Redis
+    pairloop runs [pause | resume | stop]     what runs, or ran, on a Redis
     pairloop episodes list | show | pause | resume | cancel | watch
     pairloop workers [scale rollout=3 pairing=2 | drain NAME]
     pairloop deadletters [list | retry]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import getpass
+import json
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -10,11 +11,17 @@ from pathlib import Path
 from typing import NoReturn
 
 from orchestrator.artifacts.kept_id import kept_id
+from orchestrator.control.live import LiveRun, read
 from pairloop.admin.v1 import admin_pb2 as messages
-from services.errors import UnreachableError, Waiting, one_line
+from services.errors import PairloopError, StateError, UnreachableError, Waiting, one_line
+from services.queues.mailbox import Mailbox
 from services.queues.registry import BEAT_S, Registry
 
 _ANSWER_S = 5.0
+_LOOK_S = 0.5
+"""Between two looks at what is asked of the run."""
+_KEPT = ("PauseRun", "ResumeRun")
+"""Asked of a run that is not there, these wait until the same command goes on."""
 _ID = ".id"
 """In the run's folder: another attempt at a run, from another machine too, is the same run."""
 
@@ -43,8 +50,9 @@ def user_name() -> str:
         return str(os.getuid())
 
 
-async def keep(run: messages.Run, url: str, warn: Callable[[str], None]) -> NoReturn:
-    """Say so every few seconds; `warn` is told once when Redis does not answer."""
+async def keep(live: LiveRun, url: str, warn: Callable[[str], None]) -> NoReturn:
+    """Say so every few seconds, and do what is asked of it; `warn` is told once when Redis does
+    not answer."""
     registry: Registry | None = None
     warned = False
     try:
@@ -53,25 +61,50 @@ async def keep(run: messages.Run, url: str, warn: Callable[[str], None]) -> NoRe
                 if registry is None:
                     registry = await Registry.open(url, _ANSWER_S)
                     await registry.forget_old()
-                await registry.say(run)
+                await registry.say(live.said())
+                await _answer_for(BEAT_S, registry.mailbox(), live)
             except UnreachableError as error:
                 if not warned:
                     warn(f"this run is not listed among those of its Redis: {error}")
                 warned = True
-            await asyncio.sleep(BEAT_S)
+                await asyncio.sleep(BEAT_S)
     finally:
         if registry is not None:
             with contextlib.suppress(UnreachableError, TimeoutError):
-                await asyncio.wait_for(registry.say(run), _ANSWER_S)
+                await asyncio.wait_for(registry.say(live.said()), _ANSWER_S)
             await registry.close()
+
+
+async def _answer_for(seconds: float, mailbox: Mailbox, live: LiveRun) -> None:
+    """What comes in these seconds, one after the other, and what was left before."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while loop.time() < until:
+        letter = await mailbox.first(live.own.id)
+        if letter is None:
+            await asyncio.sleep(_LOOK_S)
+            continue
+        try:
+            asked = read(letter.text)
+            if asked.method not in _KEPT and asked.change.time.ToMicroseconds() < _begun(live):
+                raise StateError("the run ended before it heard of this; ask again")
+            answer = {"note": await live.carry_out(asked)}
+        except PairloopError as error:
+            answer = {"error": str(error)}
+        await mailbox.answer(live.own.id, letter.request_id, json.dumps(answer))
+
+
+def _begun(live: LiveRun) -> int:
+    return live.own.started.ToMicroseconds()
 
 
 @contextlib.asynccontextmanager
 async def listed(
-    run: messages.Run, url: str | None, warn: Callable[[str], None]
+    live: LiveRun, url: str | None, warn: Callable[[str], None]
 ) -> AsyncIterator[None]:
     """While this lasts, and then as what it ended. Without an address nobody hears it."""
-    keeping = asyncio.ensure_future(keep(run, url, warn)) if url else None
+    run = live.own
+    keeping = asyncio.ensure_future(keep(live, url, warn)) if url else None
     try:
         yield
         run.state = messages.RUN_STATE_COMPLETED
@@ -85,7 +118,7 @@ async def listed(
         run.state = messages.RUN_STATE_STOPPED
         raise
     finally:
-        run.address = ""
+        run.address, live.workers = "", None
         if keeping is not None:
             keeping.cancel()
             await asyncio.wait({keeping})

@@ -1,20 +1,34 @@
-"""The runs of a Redis as an admin server shows them: services.admin.ports.Runs.
+"""The runs that an admin server answers for: services.admin.ports.Runs.
 
 It keeps nothing that Redis does not have, so that any number of servers may stand over one Redis,
-and they answer for runs whose process is dead. A run's workers alone are asked for in its process.
+and they answer for runs whose process is dead. The run whose process it is, it asks directly: that
+one may have no Redis, or one of its own.
 """
 
+import asyncio
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
+from orchestrator.control.live import LiveRun, read, written
 from orchestrator.episodes import EpisodeStore
-from pairloop.admin.v1.admin_pb2 import Run
-from services.admin.ports import AuditEntry, Workers
-from services.errors import StateError, UnknownRunError
+from pairloop.admin.v1.admin_pb2 import Run, Worker
+from services.admin.ports import Asked, AuditEntry
+from services.errors import StateError, UnknownRunError, UnreachableError
+from services.queues.mailbox import Letter
 from services.queues.registry import Registry
+from services.states import LIVE
 
 _NAMED = 8
 """Runs named in an error, at most."""
+_ANSWER_S = 10.0
+"""A run looks for what is asked of it twice a second; while it loads a model it does nothing."""
+_LOOK_S = 0.1
+_WAITING = ("PauseRun", "ResumeRun")
+"""These wait for a run that is not there."""
+AUDIT = "audit.jsonl"
+"""In the folder of a run without a Redis: what else the audit stream has."""
 
 
 class RedisRuns:
@@ -22,45 +36,41 @@ class RedisRuns:
 
     def __init__(
         self,
-        registry: Registry,
-        url: str,
+        registry: Registry | None,
+        url: str | None,
         timeout_s: float,
-        own: Run | None = None,
-        workers: Workers | None = None,
+        live: LiveRun | None = None,
     ) -> None:
-        """`own`: the run whose process this is, with its workers."""
+        """`live`: the run whose process this is; it alone is known without a registry."""
         self._registry, self._url, self._timeout_s = registry, url, timeout_s
-        self._own, self._workers = own, workers
-        self._stores: dict[str, EpisodeStore] = {}
+        self._live = live
+        self._stores: dict[tuple[str, str], EpisodeStore] = {}
 
     @classmethod
-    async def open(
-        cls,
-        url: str,
-        timeout_s: float,
-        own: Run | None = None,
-        workers: Workers | None = None,
-    ) -> Self:
+    async def open(cls, url: str | None, timeout_s: float, live: LiveRun | None = None) -> Self:
         """Connect. Raises UnreachableError."""
-        return cls(await Registry.open(url, timeout_s), url, timeout_s, own, workers)
+        registry = await Registry.open(url, timeout_s) if url else None
+        return cls(registry, url, timeout_s, live)
 
     async def close(self) -> None:
         """Close the connections."""
         for store in self._stores.values():
             await store.close()
-        await self._registry.close()
+        if self._registry is not None:
+            await self._registry.close()
 
     async def list(self) -> Sequence[Run]:
         """Every run, the latest first."""
-        others = await self._registry.runs()
-        if self._own is None:
+        others = await self._registry.runs() if self._registry is not None else []
+        if self._live is None:
             return others
-        return [self._own, *(each for each in others if each.id != self._own.id)]
+        own = self._live.said()
+        return [own, *(each for each in others if each.id != own.id)]
 
     async def find(self, run: str) -> Run:
         """By id, or by name where one alone has it; "": the own run, or the only one."""
-        if self._own is not None and run in ("", self._own.id, self._own.name):
-            return self._own
+        if self._live is not None and run in ("", self._live.own.id, self._live.own.name):
+            return self._live.said()
         runs = await self.list()
         found = [each for each in runs if each.id == run]
         found = found or [each for each in runs if run in ("", each.name)]
@@ -78,25 +88,70 @@ class RedisRuns:
 
     async def episodes(self, run: Run) -> EpisodeStore:
         """Raises StateError for a run that has none yet."""
-        if not run.episodes:
+        own = self._of_this_process(run)
+        url = own.url if own is not None and own.url else self._url
+        if not run.episodes or not url:
             raise StateError(f"run {run.id} has no episodes yet: its online stage has not begun")
-        store = self._stores.get(run.episodes)
+        key = url, run.episodes
+        store = self._stores.get(key)
         if store is None:
-            store = await EpisodeStore.open(self._url, run.episodes, self._timeout_s)
+            store = await EpisodeStore.open(url, run.episodes, self._timeout_s)
             # Another call may have opened one meanwhile.
-            kept = self._stores.setdefault(run.episodes, store)
+            kept = self._stores.setdefault(key, store)
             if kept is not store:
                 await store.close()
             store = kept
         return store
 
-    def workers(self, run: Run) -> Workers:
-        """Raises StateError for a run of another process."""
-        if self._workers is None or run is not self._own:
-            where = f"its own admin API, {run.address}" if run.address else "its own, once it runs"
-            raise StateError(f"the workers of run {run.id} are asked for at {where}")
-        return self._workers
+    async def workers(self, run: Run) -> Sequence[Worker]:
+        """Every worker, by kind; of another process as it said some seconds ago."""
+        return run.workers
+
+    async def carry_out(self, run: Run, asked: Asked) -> str:
+        """Let the run do it; what there is to say of it.
+
+        Raises StateError when it refuses, or is not there and it cannot wait until it is.
+        """
+        if (own := self._of_this_process(run)) is not None:
+            return await own.carry_out(asked)
+        there = run.state in LIVE
+        if not there and asked.method not in _WAITING:
+            raise StateError(f"run {run.id} is not there; the same command goes on with it")
+        if self._registry is None:
+            raise UnknownRunError(f"there is no run {run.id} here")
+        mailbox = self._registry.mailbox()
+        letter = Letter(asked.change.request_id, written(asked))
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (_ANSWER_S if there else 0.0)
+        while True:
+            reply = await mailbox.ask(run.id, letter)
+            if read(reply.text).what != asked.what:
+                raise StateError(
+                    f"request id {letter.request_id} was used for another change: use a new one"
+                )
+            if reply.answer:
+                answer = json.loads(reply.answer)
+                if "error" in answer:
+                    raise StateError(answer["error"])
+                return str(answer["note"])
+            if loop.time() >= until:
+                break
+            await asyncio.sleep(_LOOK_S)
+        if there:
+            raise UnreachableError(
+                f"run {run.id} has not answered for {_ANSWER_S:g} s; it does this as soon as it"
+                " hears of it: ask again with the same request id"
+            )
+        return f"run {run.id} is not there: it does so when the same command goes on"
 
     async def audit(self, entry: AuditEntry) -> None:
         """Keep what was changed, by whom and why."""
-        await self._registry.audit(entry.fields())
+        if self._registry is not None:
+            await self._registry.audit(entry.fields())
+        elif self._live is not None:
+            with (Path(self._live.own.folder) / AUDIT).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry.fields()) + "\n")
+
+    def _of_this_process(self, run: Run) -> LiveRun | None:
+        live = self._live
+        return live if live is not None and live.own.id == run.id else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from orchestrator.config.ray import RaySettings
+from services.admin.settings import AdminSettings
 from services.data.settings import DataSource
 from services.learner.model.shape import ModelShape
 from services.queues.settings import QueueSettings
@@ -65,6 +66,8 @@ class Job(Settings):
     """Where it runs."""
     metrics: Operational[MetricsSettings] = MetricsSettings()
     """For Prometheus to scrape, the whole run long."""
+    admin: Operational[AdminSettings] = AdminSettings()
+    """Where people and programs look at the run, pause and stop it, the whole run long."""
 
     def expand(self) -> "Mapping[str, Job]":
         """The stages of a run of this job, by name, in order."""
@@ -95,8 +98,12 @@ class Job(Settings):
 
     def own_listeners(self) -> Sequence[Listener]:
         """The ports that its run takes, whatever the stage."""
-        host, port = self.metrics.host, self.metrics.port
-        return [] if port is None else [Listener(host, port, "metrics.port")]
+        found = []
+        if "port" in self.admin.model_fields_set:  # where its default is taken it finds another
+            found.append(Listener(self.admin.host, self.admin.port, "admin.port"))
+        if self.metrics.port is not None:
+            found.append(Listener(self.metrics.host, self.metrics.port, "metrics.port"))
+        return found
 
     def redis(self) -> QueueSettings | None:
         """The queues it needs, if it does."""

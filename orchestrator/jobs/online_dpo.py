@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
 from orchestrator.artifacts.store import LEARNER
-from orchestrator.checks.access import check_access
+from orchestrator.checks.access import check_tokens
 from orchestrator.checks.sampling import (
     check_sampled_policy,
     check_sampling,
@@ -18,7 +18,6 @@ from orchestrator.checks.training import episode_warnings
 from orchestrator.jobs.job import Listener
 from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.online.settings import RestartSettings
-from services.admin.settings import AdminSettings
 from services.data.settings import DataSource
 from services.inputs import Rows
 from services.learner.jobs.settings import OnlineDPOSettings
@@ -49,7 +48,6 @@ class OnlineDPO(OnlineDPOSettings, PolicyJob):
     engine: EngineSettings = EngineSettings()
     """Samples, and answers the prompts of an evaluation."""
     sync: Operational[SyncSettings] = SyncSettings()
-    admin: Operational[AdminSettings] = AdminSettings()
     restarts: Operational[RestartSettings] = RestartSettings()
 
     @model_validator(mode="after")
@@ -75,7 +73,7 @@ class OnlineDPO(OnlineDPOSettings, PolicyJob):
     def check(self, lineage: Lineage) -> None:
         """Who may call, models of one shape and tokenizer, an engine that holds them, prompts that
         score."""
-        check_access(self.admin, self.reward)
+        check_tokens(self.reward.tokens)
         check_alignment(self.policy, self.parents(lineage))
         check_sampled_policy(
             self.policy, self.engine, self.sampling, self.reward, self.prompts, lineage
@@ -93,11 +91,8 @@ class OnlineDPO(OnlineDPOSettings, PolicyJob):
         return [self.engine]
 
     def listeners(self) -> Sequence[Listener]:
-        """The admin API's and the reward gateway's."""
-        return [
-            Listener(self.admin.host, self.admin.port, "admin.port"),
-            Listener(self.reward.host, self.reward.port, "reward.port", every_node=True),
-        ]
+        """The reward gateway's."""
+        return [Listener(self.reward.host, self.reward.port, "reward.port", every_node=True)]
 
     def redis(self) -> QueueSettings:
         """Every stream and every episode is there."""

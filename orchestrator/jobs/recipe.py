@@ -35,6 +35,11 @@ class Recipe(Job):
                     f"stages.{key}.metrics: a run exports its metrics at one port; set `metrics` of"
                     " the recipe, and remove this one"
                 )
+            if "admin" in stage.model_fields_set:
+                raise ValueError(
+                    f"stages.{key}.admin: a run has one admin API; set `admin` of the recipe, and"
+                    " remove this one"
+                )
             if isinstance(stage, Recipe):
                 raise ValueError(f"stages.{key}.job: a recipe inside a recipe; write its stages")
             if isinstance(stage, PolicyJob) and stage.evaluate is not None:

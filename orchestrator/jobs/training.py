@@ -36,6 +36,7 @@ async def train(
         out=str(context.out),
         kept=str(context.scratch / CHECKPOINTS),
         folder=str(context.scratch / LEARNER),
+        hold=str(context.run.live.hold.file.resolve()),
     )
     # Not asyncio.to_thread: an interrupted run would wait for the job's end before it exits.
     future = start(
@@ -46,7 +47,11 @@ async def train(
         Reporter(context.run.sink),
         context.stage,
     )
-    return await asyncio.wrap_future(future)
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        await context.run.live.hold.checkpointed(context.stage, how.stop_s)
+        raise
 
 
 def part_of(settings: Settings, kind: type[S]) -> S:

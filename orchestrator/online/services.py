@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator.control.runs import RedisRuns
 from orchestrator.episodes import EpisodeStore
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.online.asked import asked
@@ -38,7 +37,6 @@ from orchestrator.online.wanted import WANTED, WantedFile
 from orchestrator.stages.context import StageContext
 from pairloop.admin.v1.admin_pb2 import WORKER_KIND_PAIRING, WORKER_KIND_ROLLOUT
 from services.admin.command import command_for
-from services.admin.server import AdminServer
 from services.pairs.actor import PairHandle
 from services.queues.backlog import BacklogReader
 from services.queues.client import Patience
@@ -191,17 +189,13 @@ async def start_services(
     )
     launching = asyncio.ensure_future(timed("reward", launched))
     stack.push_async_callback(stop_reward, launching, called_off)
-    own = context.run.own
-    own.episodes = name
-    runs = await RedisRuns.open(url, job.queues.connect_timeout_s, own, scaling)
-    stack.push_async_callback(runs.close)
-    admin = AdminServer()
-    address = await admin.start(job.admin, runs)
-    stack.push_async_callback(admin.stop)
-    own.address = address
-    admin_command = command_for(address)
+    live = context.run.live
+    live.own.episodes, live.url, live.workers = name, url, scaling
+    stack.callback(setattr, live, "workers", None)
+    await stack.enter_async_context(live.hold.over(store))
+    admin_command = command_for(live.own.address)
     context.run.report(AdminListening(stage=context.stage, command=admin_command))
-    say(f"admin API at {address}; to pause: {admin_command} pause")
+    say(f"to pause: {admin_command} pause")
     (handles, fingerprint), reward = await together(starting, asyncio.shield(launching))
     for handle in handles:
         engines.add(engine_in(handle))

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from orchestrator.control.hold import RunHold
+from orchestrator.control.live import LiveRun
 from pairloop.admin.v1.admin_pb2 import Run
 from services.telemetry.record.events import Event, Note, PartReplaced
 from services.telemetry.record.state import RunState
@@ -24,14 +26,19 @@ class RunContext:
     """Record an event, from this process."""
     state: RunState = field(default_factory=RunState)
     """What was recorded so far, in earlier attempts too."""
-    own: Run = field(default_factory=Run)
-    """What the run says of itself to others; filled in as it goes on."""
+    live: LiveRun = field(default=None)  # type: ignore[assignment]
+    """What others see of the run and ask of it; filled in as it goes on."""
     sink: Any = None
     """The EventSink actor, for events from other processes."""
     engines: "EnginePool" = field(default=None)  # type: ignore[assignment]
     """Of the run; there once Ray is."""
     asking: "Asking | None" = None
     """Where a stage says how it can be asked for metrics; None where nobody scrapes."""
+
+    def __post_init__(self) -> None:
+        if cast("LiveRun | None", self.live) is None:
+            own = Run()
+            object.__setattr__(self, "live", LiveRun(own, RunHold(self.folder, own)))
 
 
 @dataclass(frozen=True)

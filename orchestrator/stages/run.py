@@ -18,6 +18,9 @@ from orchestrator.checks.memory import MemoryWatch, kernel_kills, memory_limit
 from orchestrator.checks.memory_check import check_memory
 from orchestrator.checks.memory_plan import object_store_bytes
 from orchestrator.config.reading import to_yaml
+from orchestrator.control.hold import RunHold
+from orchestrator.control.live import LiveRun
+from orchestrator.control.own import served
 from orchestrator.control.registration import listed, own_run
 from orchestrator.interrupts import interrupts
 from orchestrator.jobs.job import Job
@@ -73,8 +76,10 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
         exporter = _exporter(job, name, planned)
         # The exporter first: what cannot listen ends the run before a view begins to draw.
         listeners = [*([exporter] if exporter else []), view_for(name=name)]
-        recorder = Recorder(folder, [*listeners, LiveResults(folder, extra)])
-        say = partial(_say, recorder)
+        own = own_run(name, job.job, folder)
+        hold = RunHold(folder, own)
+        recorder = Recorder(folder, [*listeners, LiveResults(folder, extra), hold])
+        hold.say = say = partial(_say, recorder)
         try:
             with (
                 stderr_to(folder / "stderr.log") as terminal,
@@ -89,9 +94,10 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
                 for text in tight:
                     recorder(Note(text=text, level="warning"))
                 renew(planned)
-                own = own_run(name, job.job, folder)
                 asking = exporter.asking if exporter else None
-                shared = RunContext(name, folder, recorder, recorder.state, own, asking=asking)
+                shared = RunContext(
+                    name, folder, recorder, recorder.state, LiveRun(own, hold), asking=asking
+                )
                 _carry_out(planned, job, shared)
         except Waiting:
             write_final_table(recorder.state, sys.stdout)
@@ -175,7 +181,13 @@ async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
 
     settings = limits[0] if limits else RestartSettings()
     budget = Budget(settings, "", warn, replaced=replaced)
-    async with listed(shared.own, _redis_of(jobs), warn), EnginePool(job.seed) as engines:
+    url = _redis_of(jobs)
+    async with (
+        listed(shared.live, url, warn),
+        served(shared.live, job.admin, url, warn),
+        EnginePool(job.seed) as engines,
+    ):
+        shared.live.hold.say(f"admin API at {shared.live.own.address}")
         # Nobody waits for the sink, so its death has no consequence that might be seen first.
         await supervise(
             _stages(planned, replace(shared, sink=sink.actor, engines=engines)),
@@ -198,7 +210,9 @@ def _redis_of(jobs: Iterable[Job]) -> str | None:
 async def _stages(planned: list[PlannedStage], shared: RunContext) -> None:
     made: dict[str, Path] = {}
     for index, stage in enumerate(planned, start=1):
-        shared.own.stage, shared.own.address = stage.key, ""
+        shared.live.own.stage = stage.key
+        if stage.found is None:
+            await shared.live.hold.passed()
         before = stood_before(stage)
         made[stage.key] = await run_stage(stage, made, index, len(planned), shared)
         if text := came_out_otherwise(stage, planned, before, made[stage.key]):

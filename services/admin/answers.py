@@ -15,6 +15,7 @@ from services.access.guard import caller
 from services.admin.ports import AuditEntry, Runs
 from services.errors import (
     PairloopError,
+    ResourceError,
     StateError,
     UnknownEpisodeError,
     UnknownRunError,
@@ -29,6 +30,7 @@ _CODES: tuple[tuple[type[PairloopError], grpc.StatusCode], ...] = (
     (UnknownRunError, grpc.StatusCode.NOT_FOUND),
     (StateError, grpc.StatusCode.FAILED_PRECONDITION),
     (UnreachableError, grpc.StatusCode.UNAVAILABLE),
+    (ResourceError, grpc.StatusCode.RESOURCE_EXHAUSTED),
 )
 
 
@@ -107,6 +109,23 @@ async def require_fields(request: ChangeRequest, context: Context) -> None:
             wrong[name] = f"is longer than {LONGEST} characters"
     if wrong:
         await violated(context, wrong)
+
+
+async def paged(
+    context: Context, page_size: int, page_token: str, usual: int, most: int
+) -> tuple[int, int]:
+    """The number that a page begins after, and how many it has at most.
+
+    INVALID_ARGUMENT for a token that no page before gave, or a size above `most`.
+    """
+    wrong, token = {}, page_token or "0"
+    if page_size > most:
+        wrong["page_size"] = f"is {page_size}; ask for {most} at most"
+    if not (token.isascii() and token.isdecimal() and len(token) < 11):
+        wrong |= {"page_token": "is none that a page before gave"}
+    if wrong:
+        await violated(context, wrong)
+    return int(token), page_size or usual
 
 
 async def violated(context: Context, wrong: dict[str, str]) -> None:

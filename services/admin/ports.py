@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Protocol, Self
 
+from google.protobuf.message import Message
+
 from pairloop.admin.v1.admin_pb2 import Change, DeadLetter, Episode, Run, Worker, WorkerKind
 
 
@@ -36,6 +38,26 @@ class AuditEntry:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A change that a run itself carries out, in its process."""
+
+    method: str
+    """Such as "PauseRun"."""
+    request: Message
+    """Of that method."""
+    change: Change
+
+    @property
+    def what(self) -> str:
+        """Equal for equal changes, whoever asks for them, when and why."""
+        bare = type(self.request)()
+        bare.CopyFrom(self.request)
+        for name in ("run", "reason", "request_id", "actor"):
+            bare.ClearField(name)
+        return f"{self.method} {bare.SerializeToString(deterministic=True).hex()}"
+
+
 class Runs(Protocol):
     """Every run that a server answers for. Every method may raise UnreachableError."""
 
@@ -48,8 +70,14 @@ class Runs(Protocol):
     async def episodes(self, run: Run) -> "Episodes":
         """Raises StateError for a run that has none."""
 
-    def workers(self, run: Run) -> "Workers":
-        """Raises StateError for one whose workers somebody else knows."""
+    async def workers(self, run: Run) -> Sequence[Worker]:
+        """Every worker, by kind; of another process as it said some seconds ago."""
+
+    async def carry_out(self, run: Run, asked: Asked) -> str:
+        """Let the run do it, once for its request id; what there is to say of it.
+
+        Raises StateError when the run refuses, or is not there and it cannot wait until it is.
+        """
 
     async def audit(self, entry: AuditEntry) -> None:
         """Keep it."""
@@ -61,8 +89,8 @@ class Episodes(Protocol):
     async def get(self, number: int) -> Episode:
         """One episode, 0 for the current one. Raises UnknownEpisodeError."""
 
-    async def list(self) -> list[Episode]:
-        """Every episode, in order."""
+    async def list(self, first: int = 1, count: int | None = None) -> list[Episode]:
+        """Every episode, or so many from number `first`, in order."""
 
     async def pause(self, number: int, change: Change) -> Episode:
         """Pause an episode, 0 for the current or next one; idempotent by change.request_id.

@@ -10,6 +10,7 @@ from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1 import admin_pb2_grpc
 from services.access.guard import Guard
 from services.access.tokens import Access
+from services.admin.feed import Feed
 from services.admin.ports import Runs
 from services.admin.service import AdminService
 from services.admin.settings import AdminSettings
@@ -34,14 +35,16 @@ class AdminServer:
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self._ended = asyncio.Event()
+        self._feed: Feed | None = None
 
     async def start(self, settings: AdminSettings, runs: Runs) -> str:
         """Listen; returns "host:port". Raises UnreachableError when the port is taken, ConfigError
         when a file of tokens or of TLS is wrong."""
         access, tls = Access.configured(settings.tokens), credentials(settings)
+        self._feed = Feed(runs, self._ended)
         server = grpc.aio.server(options=_OPTIONS, interceptors=[Guard(access, _READS)])
         admin_pb2_grpc.add_AdminServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            AdminService(runs, self._ended), server
+            AdminService(runs, self._feed), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
@@ -52,6 +55,8 @@ class AdminServer:
         try:
             port = server.add_secure_port(at, tls) if tls else server.add_insecure_port(at)
         except RuntimeError as error:
+            if "port" not in settings.model_fields_set:  # another run has the usual one
+                return await self.start(settings.model_copy(update={"port": 0}), runs)
             raise UnreachableError(
                 f"the admin API cannot listen on {at}: set admin.port to a "
                 "free port, or to 0 for any, and admin.host to an address of this machine"
@@ -69,3 +74,5 @@ class AdminServer:
             await self._health.enter_graceful_shutdown()
             await self._server.stop(grace_s)
             self._server = None
+        if self._feed is not None:
+            await self._feed.close()

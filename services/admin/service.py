@@ -1,21 +1,32 @@
 """The methods of pairloop.admin.v1.AdminService: one line of work each, on the ports."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1 import admin_pb2_grpc
-from services.admin.answers import Context, EpisodeRequest, change, refusals, violated
-from services.admin.ports import Episodes, Runs
-from services.admin.watch import changes
+from services.admin.answers import (
+    LONGEST,
+    Context,
+    EpisodeRequest,
+    change,
+    paged,
+    refusals,
+    violated,
+)
+from services.admin.feed import Feed
+from services.admin.ports import Asked, Episodes, Runs
+
+_PAGE = 1000
+_ERRORS = 10
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
-    """Stateless; `ended` is set when its server stops."""
+    """Stateless."""
 
-    def __init__(self, runs: Runs, ended: asyncio.Event) -> None:
-        self._runs, self._ended = runs, ended
+    def __init__(self, runs: Runs, feed: Feed) -> None:
+        self._runs, self._feed = runs, feed
 
     async def ListRuns(
         self, request: messages.ListRunsRequest, context: Context
@@ -33,15 +44,30 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: messages.GetEpisodeRequest, context: Context
     ) -> messages.GetEpisodeResponse:
         async with refusals(context):
-            episode = await (await self._episodes(request.run)).get(request.number)
+            episodes = await self._episodes(request.run)
+            episode = await episodes.get(request.number)
+            letters = await episodes.dead_letters(episode.number)
+            # One cause that met many is one line.
+            errors = dict.fromkeys(letter.error[:LONGEST] for letter in reversed(letters))
+            episode.recent_errors.extend(list(errors)[:_ERRORS])
             return messages.GetEpisodeResponse(episode=episode)
 
     async def ListEpisodes(
         self, request: messages.ListEpisodesRequest, context: Context
     ) -> messages.ListEpisodesResponse:
         async with refusals(context):
-            episodes = await (await self._episodes(request.run)).list()
-            return messages.ListEpisodesResponse(episodes=episodes)
+            at, size = await paged(context, request.page_size, request.page_token, _PAGE, _PAGE)
+            episodes, found = await self._episodes(request.run), list[messages.Episode]()
+            while len(found) < size and (part := await episodes.list(at + 1, _PAGE)):
+                for episode in part:
+                    at = episode.number
+                    if not request.states or episode.state in request.states:
+                        found.append(episode)
+                    if len(found) == size:
+                        break
+            more = len(found) == size and await episodes.list(at + 1, 1)
+            token = str(at) if more else ""
+            return messages.ListEpisodesResponse(episodes=found, next_page_token=token)
 
     async def PauseEpisode(
         self, request: messages.PauseEpisodeRequest, context: Context
@@ -66,13 +92,13 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             episode = await episodes.cancel(request.number, asked)
         return messages.CancelEpisodeResponse(episode=episode)
 
-    async def WatchEpisodes(
-        self, request: messages.WatchEpisodesRequest, context: Context
-    ) -> AsyncIterator[messages.WatchEpisodesResponse]:
+    async def Watch(
+        self, request: messages.WatchRequest, context: Context
+    ) -> AsyncIterator[messages.WatchResponse]:
         async with refusals(context):
-            episodes = await self._episodes(request.run)
-            async for episode in changes(episodes, self._ended, request.number):
-                yield messages.WatchEpisodesResponse(episode=episode)
+            run = (await self._runs.find(request.run)).id if request.run else ""
+            async for changed in self._feed.changes(run, request.position):
+                yield changed
 
     async def ListDeadLetters(
         self, request: messages.ListDeadLettersRequest, context: Context
@@ -92,8 +118,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: messages.ListWorkersRequest, context: Context
     ) -> messages.ListWorkersResponse:
         async with refusals(context):
-            workers = self._runs.workers(await self._runs.find(request.run))
-            return messages.ListWorkersResponse(workers=workers.list())
+            run = await self._runs.find(request.run)
+            return messages.ListWorkersResponse(workers=await self._runs.workers(run))
 
     async def ScaleWorkers(
         self, request: messages.ScaleWorkersRequest, context: Context
@@ -106,22 +132,43 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         if wrong:
             await violated(context, wrong)
         what = f"{messages.WorkerKind.Name(request.kind)}={request.count}"
-        async with change(self._runs, request, context, "ScaleWorkers", what) as (run, asked):
-            workers = self._runs.workers(run)
-            note = workers.scale(request.kind, request.count, asked)
-            every = workers.list()
-        return messages.ScaleWorkersResponse(workers=every, note=note)
+        run, note = await self._carried_out(request, context, "ScaleWorkers", what)
+        return messages.ScaleWorkersResponse(workers=await self._runs.workers(run), note=note)
 
     async def DrainWorker(
         self, request: messages.DrainWorkerRequest, context: Context
     ) -> messages.DrainWorkerResponse:
-        if not request.name:
+        if not 0 < len(request.name) <= LONGEST:
             await violated(context, {"name": "is missing: name the worker that is to leave"})
-        async with change(self._runs, request, context, "DrainWorker", request.name) as (run, by):
-            workers = self._runs.workers(run)
-            workers.drain(request.name, by)
-            every = workers.list()
-        return messages.DrainWorkerResponse(workers=every)
+        run, _ = await self._carried_out(request, context, "DrainWorker", request.name)
+        return messages.DrainWorkerResponse(workers=await self._runs.workers(run))
+
+    async def PauseRun(
+        self, request: messages.PauseRunRequest, context: Context
+    ) -> messages.PauseRunResponse:
+        run, note = await self._carried_out(request, context, "PauseRun", "the run")
+        return messages.PauseRunResponse(run=run, note=note)
+
+    async def ResumeRun(
+        self, request: messages.ResumeRunRequest, context: Context
+    ) -> messages.ResumeRunResponse:
+        run, note = await self._carried_out(request, context, "ResumeRun", "the run")
+        return messages.ResumeRunResponse(run=run, note=note)
+
+    async def StopRun(
+        self, request: messages.StopRunRequest, context: Context
+    ) -> messages.StopRunResponse:
+        run, _ = await self._carried_out(request, context, "StopRun", "the run")
+        return messages.StopRunResponse(run=run)
+
+    async def _carried_out(
+        self, request: Any, context: Context, method: str, what: str
+    ) -> tuple[messages.Run, str]:
+        """The run after a change that it carries out itself, and what it says of it."""
+        async with change(self._runs, request, context, method, what) as (run, asked):
+            note = await self._runs.carry_out(run, Asked(method, request, asked))
+            run = await self._runs.find(run.id)
+        return run, note
 
     @contextlib.asynccontextmanager
     async def _changing(

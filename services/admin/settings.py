@@ -11,7 +11,8 @@ class AdminSettings(Settings):
     host: Operational[str] = "127.0.0.1"
     """Loopback unless told otherwise: then set `tokens` and TLS, or whoever reaches it rules."""
     port: Operational[int] = Field(50051, ge=0, le=65535)
-    """0 takes a free one; the address is printed."""
+    """0 takes a free one, and so does a run where the usual one is taken and none is asked for; the
+    address is printed."""
     tokens: Operational[str | None] = None
     """File of lines "identity role token" (role: read, annotate or write); without it those of
     PAIRLOOP_TOKENS, and without that no token is asked for."""

@@ -108,6 +108,9 @@ class TrainSettings(Settings):
     """Minutes between the checkpoints that an interrupted offline job goes on from. Writing them
     takes a twentieth of the time at most: where one takes long they are rarer. 0: every step. An
     online run writes one an episode."""
+    stop_s: Operational[float] = Field(60.0, ge=0.0)
+    """Seconds that Ctrl-C and SIGTERM wait for the step at work and a checkpoint of it; an online
+    run has one of its last episode."""
     max_length: int = Field(2048, ge=16)
     """Longest example in tokens; what is longer is cut, or for pairs dropped and counted."""
     clip_norm: float = Field(1.0, gt=0.0)

@@ -86,9 +86,10 @@ class EpisodeRecords:
         """How many there are."""
         return int(await self._client.get(self._keys.episodes) or 0)
 
-    async def read(self, first: int = 1) -> list[Fields]:
-        """Every episode from number `first`, in order."""
-        return await self._rows(range(first, await self.count() + 1))
+    async def read(self, first: int = 1, count: int | None = None) -> list[Fields]:
+        """Every episode from number `first`, or so many, in order."""
+        every = range(first, await self.count() + 1)
+        return await self._rows(every if count is None else every[:count])
 
     async def one(self, number: int) -> Fields:
         """One episode, however many there are; {} when there is no such one."""

@@ -12,6 +12,11 @@ LAYOUT = 3
 """Of what is written under these keys. 1 (no key says so): that of 0.1.0; 2: every payload is in
 its entry."""
 
+RUNS = "pairloop:{runs}:"
+"""What the keys begin with that are of all runs: one slot of a cluster."""
+RUNS_KEPT_S = 30 * 86_400
+"""A run is forgotten so long after its last word."""
+
 
 @dataclass(frozen=True)
 class Keys:

@@ -9,19 +9,19 @@ from typing import Self
 
 from google.protobuf import json_format
 
-from pairloop.admin.v1.admin_pb2 import RUN_STATE_LOST, RUN_STATE_RUNNING, Run
+from pairloop.admin.v1.admin_pb2 import RUN_STATE_LOST, Run
 from services.queues.client import Client, connect
+from services.queues.keys import RUNS, RUNS_KEPT_S
+from services.queues.mailbox import Mailbox
+from services.states import LIVE
 
 BEAT_S = 2.0
 """A run says so often that it is there."""
 _LOST_S = 20
 """One that is running is lost when it says nothing for so long."""
-_KEPT_S = 30 * 86_400
-"""A run is forgotten so long after its last word."""
-_PREFIX = "pairloop:{runs}:"
-_AUDIT = f"{_PREFIX}audit"
+_AUDIT = f"{RUNS}audit"
 _AUDIT_ENTRIES = 100_000
-_KEYS = [f"{_PREFIX}said", f"{_PREFIX}heard"]
+_KEYS = [f"{RUNS}said", f"{RUNS}heard"]
 
 
 class Registry:
@@ -33,11 +33,15 @@ class Registry:
     @classmethod
     async def open(cls, url: str, timeout_s: float) -> Self:
         """Connect. Raises UnreachableError past the timeout."""
-        return cls(await connect(url, timeout_s, (f"{_PREFIX}epoch", 0)))
+        return cls(await connect(url, timeout_s, (f"{RUNS}epoch", 0)))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+    def mailbox(self) -> Mailbox:
+        """What is asked of these runs, on the same connections."""
+        return Mailbox(self._client)
 
     async def say(self, run: Run) -> None:
         """What a run says of itself from now on; it is heard of as this comes in."""
@@ -74,7 +78,7 @@ class Registry:
             run = json_format.Parse(said, Run(), ignore_unknown_fields=True)
             run.heard.FromSeconds(int(heard))
             silent_s = int(now) - int(heard)
-            if run.state == RUN_STATE_RUNNING and silent_s > _LOST_S:
+            if run.state in LIVE and silent_s > _LOST_S:
                 run.state = RUN_STATE_LOST
-            runs.append((run, _KEPT_S - silent_s))
+            runs.append((run, RUNS_KEPT_S - silent_s))
         return runs

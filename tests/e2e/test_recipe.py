@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 def start(output: Path, port: int, *overrides: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "orchestrator/run.py", "tests/e2e/tiny.yaml", *overrides]
-    command += [f"output={output}", f"stages.online_dpo.admin.port={port}"]
+    command += [f"output={output}", f"admin.port={port}"]
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -5,6 +5,7 @@ uses, and an admin API on a run of two episodes and one engine.
 import asyncio
 import contextlib
 import os
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.control.hold import RunHold
+from orchestrator.control.live import LiveRun
+from orchestrator.control.registration import own_run
 from orchestrator.control.runs import RedisRuns
 from orchestrator.episodes import EpisodeStore
 from pairloop.admin.v1 import admin_pb2 as messages
@@ -101,13 +105,22 @@ async def admin_of(
     url: str, run: str, settings: AdminSettings = FREE, workers: Any = None
 ) -> AsyncIterator[tuple[AdminServer, str]]:
     """The admin API in the process of a run, with its address."""
-    own = messages.Run(id=run, name=run, episodes=run, state=messages.RUN_STATE_RUNNING)
-    runs = await RedisRuns.open(url, 5.0, own, workers or FakeWorkers())
-    try:
-        async with serving(runs, settings) as server:
-            yield server
-    finally:
-        await runs.close()
+    with tempfile.TemporaryDirectory() as folder:
+        live = live_run(run, Path(folder))
+        live.workers = workers or FakeWorkers()
+        runs = await RedisRuns.open(url, 5.0, live)
+        try:
+            async with serving(runs, settings) as server:
+                yield server
+        finally:
+            await runs.close()
+
+
+def live_run(name: str, folder: Path) -> LiveRun:
+    """A run of this process, with episodes of its name."""
+    own = own_run(name, "online_dpo", folder)
+    own.id = own.episodes = name
+    return LiveRun(own, RunHold(folder, own))
 
 
 @contextlib.asynccontextmanager

@@ -128,7 +128,7 @@ async def test_workers_are_shown_and_scaled(admin: AdminServiceStub, workers: Fa
 async def test_another_run_is_not_found(admin: AdminServiceStub, store: EpisodeStore) -> None:
     other = "not-" + store.run
     known = ", ".join(run.id for run in (await admin.ListRuns(messages.ListRunsRequest())).runs)
-    watch = admin.WatchEpisodes(messages.WatchEpisodesRequest(run=other), timeout=10)
+    watch = admin.Watch(messages.WatchRequest(run=other), timeout=10)
     for call in (
         admin.GetEpisode(messages.GetEpisodeRequest(run=other), timeout=10),
         admin.ListEpisodes(messages.ListEpisodesRequest(run=other), timeout=10),
@@ -149,6 +149,8 @@ async def test_another_run_is_not_found(admin: AdminServiceStub, store: EpisodeS
 
 async def seen(watch: object, history: list[tuple[int, str]]) -> None:
     async for response in watch:  # type: ignore[attr-defined]
+        if response.HasField("run"):
+            continue
         name = messages.EpisodeState.Name(response.episode.state)
         history.append((response.episode.number, name.removeprefix("EPISODE_STATE_")))
 
@@ -159,11 +161,9 @@ async def until(history: list[tuple[int, str]], event: tuple[int, str]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_watch_shows_every_change_and_ends_with_the_run(
-    admin: AdminServiceStub, store: EpisodeStore
-) -> None:
+async def test_a_watch_shows_every_change(admin: AdminServiceStub, store: EpisodeStore) -> None:
     history: list[tuple[int, str]] = []
-    watch = admin.WatchEpisodes(messages.WatchEpisodesRequest(), timeout=60)
+    watch = admin.Watch(messages.WatchRequest(run=store.run), timeout=60)
     watching = asyncio.create_task(seen(watch, history))
     await until(history, (2, "PENDING"))
     await all_sampled(store, 1)
@@ -171,19 +171,72 @@ async def test_a_watch_shows_every_change_and_ends_with_the_run(
         await store.move(1, to)
         await until(history, (1, to))
     await store.move(2, State.CANCELLED)
-    await asyncio.wait_for(watching, 20)
+    await until(history, (2, "CANCELLED"))
+    watching.cancel()
     assert history == [
         (1, "PENDING"), (2, "PENDING"), (1, "SAMPLING"), (1, "TRAINING"), (1, "PUBLISHING"),
         (1, "COMPLETED"), (2, "CANCELLED"),
     ]  # fmt: skip
-    assert await watch.code() == grpc.StatusCode.OK
+
+
+async def test_a_watch_goes_on_from_a_position(
+    admin: AdminServiceStub, store: EpisodeStore
+) -> None:
+    async def first(position: str, count: int) -> list[messages.WatchResponse]:
+        watch = admin.Watch(messages.WatchRequest(run=store.run, position=position), timeout=20)
+        coming = aiter(watch)
+        found = [await anext(coming) for _ in range(count)]
+        watch.cancel()
+        return found
+
+    run, one, two = await first("", 3)
+    assert run.run.id == store.run
+    assert (one.episode.number, two.episode.number) == (1, 2)
+    await store.move(1, State.SAMPLING)
+    (changed,) = await first(two.position, 1)
+    assert (changed.episode.number, changed.episode.state) == (1, messages.EPISODE_STATE_SAMPLING)
+    again = await first(one.position, 2)
+    assert sorted(each.episode.number for each in again) == [1, 2]
+    everything = await first("1234.99", 3)  # of a server that is no more
+    assert [each.WhichOneof("changed") for each in everything].count("run") == 1
+
+
+async def test_episodes_come_in_pages_and_by_state(redis_url: str, run_name: str) -> None:
+    store = await EpisodeStore.open(redis_url, run_name, 5.0)
+    await store.create(7, 4, published=3)
+
+    async def pages(admin: AdminServiceStub, size: int, *states: int) -> list[list[int]]:
+        found, token = [], ""
+        while True:
+            request = messages.ListEpisodesRequest(page_size=size, page_token=token, states=states)
+            answer = await admin.ListEpisodes(request, timeout=10)
+            found.append([each.number for each in answer.episodes])
+            token = answer.next_page_token
+            if not token:
+                return found
+
+    async with (
+        admin_of(redis_url, run_name) as (_, address),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        admin = AdminServiceStub(channel)  # type: ignore[no-untyped-call]
+        assert await pages(admin, 0) == [[1, 2, 3, 4, 5, 6, 7]]
+        assert await pages(admin, 3) == [[1, 2, 3], [4, 5, 6], [7]]
+        assert await pages(admin, 2, messages.EPISODE_STATE_COMPLETED) == [[1, 2], [3]]
+        assert await pages(admin, 3, messages.EPISODE_STATE_FAILED) == [[]]
+        for wrong in ({"page_size": 1001}, {"page_token": "x"}, {"page_token": "-1"}):
+            request = messages.ListEpisodesRequest(**wrong)
+            code, text = await refused(admin.ListEpisodes(request, timeout=10))
+            assert code == grpc.StatusCode.INVALID_ARGUMENT
+            assert text.startswith(next(iter(wrong)))
+    await store.close()
 
 
 async def test_a_watch_sees_the_last_change_when_the_server_stops(
     server: tuple[AdminServer, str], admin: AdminServiceStub, store: EpisodeStore
 ) -> None:
     history: list[tuple[int, str]] = []
-    watch = admin.WatchEpisodes(messages.WatchEpisodesRequest(), timeout=60)
+    watch = admin.Watch(messages.WatchRequest(run=store.run), timeout=60)
     watching = asyncio.create_task(seen(watch, history))
     await until(history, (2, "PENDING"))
     await store.move(1, State.FAILED, messages.Change(reason="died"))

@@ -14,6 +14,8 @@ import grpc
 import pytest
 
 from orchestrator.cli.main import main
+from orchestrator.control.hold import RunHold
+from orchestrator.control.live import LiveRun
 from orchestrator.control.registration import listed, own_run
 from orchestrator.control.runs import RedisRuns
 from orchestrator.episodes import EpisodeStore, State
@@ -24,7 +26,7 @@ from services.errors import ConfigError, UnknownRunError, Waiting
 from services.queues.embedded import EmbeddedRedis
 from services.queues.registry import Registry
 from tests.integration.certificates import certificate
-from tests.integration.conftest import admin_of, serving
+from tests.integration.conftest import admin_of, live_run, serving
 
 READ, WRITE, NOBODYS = "a-token-for-reading", "a-token-for-writing", "a-token-of-nobody"
 
@@ -60,7 +62,8 @@ async def test_a_run_is_listed_as_long_as_it_goes_on_and_then_as_what_it_ended(
         run = said(tmp_path / name, name)
         raised = pytest.raises(type(error)) if error else contextlib.nullcontext()
         with raised:
-            async with listed(run, url, warnings.append):
+            live = LiveRun(run, RunHold(tmp_path / name, run))
+            async with listed(live, url, warnings.append):
                 while not any(each.id == run.id for each in await registry.runs()):
                     await asyncio.sleep(0.01)
                 (now,) = [each for each in await registry.runs() if each.id == run.id]
@@ -147,6 +150,7 @@ async def test_serve_pauses_a_run_whose_process_is_dead(
     await store.create(2, 4)
     await store.move(1, State.SAMPLING)
     dead = said(tmp_path / "dead", "dead", episodes=name, address="10.0.0.1:5")
+    dead.state = messages.RUN_STATE_STOPPED
     await registry.say(dead)
     await registry.say(said(tmp_path / "early", "early"))
     tokens = tmp_path / "tokens"
@@ -186,16 +190,26 @@ async def test_serve_pauses_a_run_whose_process_is_dead(
             assert (await asked("episodes", "list", "--run", "early", token=WRITE))[2].startswith(
                 f"pairloop: run {(await registry.runs())[0].id} has no episodes yet"
             )
-            assert (await asked("workers", "--run", "dead", token=WRITE))[2] == (
-                f"pairloop: the workers of run {dead.id} are asked for at its own admin API,"
-                " 10.0.0.1:5\n"
+            scale = ("workers", "scale", "rollout=2", "--run", "dead")
+            assert (await asked(*scale, token=WRITE))[2].startswith(
+                f"pairloop: run {dead.id} is not there"
+            )
+            status, out, err = await asked("runs", "pause", "--run", "dead", token=WRITE)
+            assert (status, err) == (0, "")
+            assert out.splitlines()[-1] == (
+                f"run {dead.id} is not there: it does so when the same command goes on"
             )
         finally:
             served.terminate()
         assert served.wait(20) == 0
-    (entry,) = [fields for _, fields in await registry.audited()]
-    assert (entry["run"], entry["actor"], entry["what"]) == (dead.id, "ada", "the current episode")
-    assert (entry["method"], entry["outcome"]) == ("PauseEpisode", "done")
+    entries = [fields for _, fields in await registry.audited()]
+    assert [(each["run"], each["actor"], each["what"]) for each in entries] == [
+        (dead.id, "ada", "the current episode"),
+        (dead.id, "ada", "WORKER_KIND_ROLLOUT=2"),
+        (dead.id, "ada", "the run"),
+    ]
+    assert (entries[0]["method"], entries[0]["outcome"]) == ("PauseEpisode", "done")
+    assert entries[1]["outcome"] == f"run {dead.id} is not there; the same command goes on with it"
     await store.close()
 
 
@@ -229,7 +243,7 @@ async def test_mtls_lets_in_whom_the_authority_signed_alone(
     (tmp_path / "other").mkdir()
     other = certificate(tmp_path / "other")
     settings = AdminSettings(port=0, tls_cert=str(cert), tls_key=str(key), tls_client_ca=str(cert))
-    runs = await RedisRuns.open(url, 5.0, messages.Run(id=run_name))
+    runs = await RedisRuns.open(url, 5.0, live_run(run_name, tmp_path))
     async with serving(runs, settings) as (_, address):
 
         def asked(*options: str) -> int:

@@ -85,7 +85,7 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        found = examined(capsys, DEMO, f"stages.online_dpo.admin.port={port}")["ports"]
+        found = examined(capsys, DEMO, f"admin.port={port}")["ports"]
     assert found["level"] == "problem"
     assert f"port {port} on 127.0.0.1 cannot be taken" in found["found"]
     assert found["advice"].endswith("set admin.port to another, or to 0 for a free one")

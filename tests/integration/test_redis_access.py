@@ -17,6 +17,7 @@ from pairloop.data.v1.pair_pb2 import DropReason
 from services.errors import ConfigError, PairloopError, UnreachableError
 from services.queues.address import redis_of_run
 from services.queues.client import look
+from services.queues.mailbox import Letter, Reply
 from services.queues.queues import RunQueues
 from services.queues.registry import Registry
 from services.queues.run_lease import RunLease
@@ -69,6 +70,12 @@ async def whole_run(url: str, run: str) -> None:
         stack.push_async_callback(registry.close)
         await registry.say(Run(id=run))
         assert run in [each.id for each in await registry.runs()]
+        mailbox = registry.mailbox()
+        await mailbox.ask(run, Letter("1", "a letter"))
+        assert await mailbox.first(run) == Letter("1", "a letter")
+        await mailbox.answer(run, "1", "done")
+        assert await mailbox.ask(run, Letter("1", "another")) == Reply("a letter", "done")
+        assert await mailbox.first(run) is None
         await registry.audit({"run": run})
         assert (await registry.audited())[-1][1] == {"run": run}
         store = await EpisodeStore.open(url, run, 5.0, lease.epoch)

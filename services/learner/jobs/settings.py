@@ -199,6 +199,8 @@ class Place(Settings):
     folder: str | None = None
     """What an interrupted job goes on from is kept here: checkpoints in <folder>/checkpoints. On
     storage every rank sees; without it the job begins at its beginning."""
+    hold: str | None = None
+    """File that holds the job between two steps while it is there; on storage every rank sees."""
 
 
 class OnlinePlace(Place):

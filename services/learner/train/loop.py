@@ -69,18 +69,20 @@ class StepReporter:
         first_step: int = 0,
         tokens: int = 0,
         seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`tokens` and `seconds` are those of the steps before `first_step`."""
+        self._clock = clock
         self._report, self._stage, self._steps = report, stage, steps
         self.step = first_step
         self._tokens = tokens
-        self._started = time.monotonic() - seconds
+        self._started = clock() - seconds
         self._reported = -math.inf
 
     @property
     def due(self) -> bool:
         """Whether the step now beginning will be reported."""
-        return time.monotonic() - self._reported >= _REPORT_EVERY_S
+        return self._clock() - self._reported >= _REPORT_EVERY_S
 
     def advance(self, tokens: int, metrics: dict[str, float], *, report: bool) -> None:
         """Count one step."""
@@ -88,7 +90,7 @@ class StepReporter:
         self._tokens += tokens
         if not report:
             return
-        self._reported = time.monotonic()
+        self._reported = self._clock()
         self._report(
             TrainProgress(
                 stage=self._stage,
@@ -137,20 +139,22 @@ def train_phase(
     after_step: Callable[[int], None] = lambda step: None,
     first: int = 0,
     result: PhaseResult | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> PhaseResult:
     """Take one optimizer step a batch; `batches` index `examples`, the same on every worker.
 
     The gradient is that of (sum of losses over the batch) / (the batch's weight), whatever the
     number of workers and micro-batches. `lr_at` gives the learning rate of the i-th batch;
     `after_step` is called on every worker with the number of each step, from 1. A phase that goes
-    on leaves its `first` batches out and adds to their `result`. Raises WorkerError naming step
-    and examples when the loss or the gradient is not finite.
+    on leaves its `first` batches out and adds to their `result`. `clock` stands still while
+    `after_step` waits for something. Raises WorkerError naming step and examples when the loss or
+    the gradient is not finite.
     """
     parameters = [p for p in model.named_parameters().values() if p.requires_grad]
     sizes = [objective.tokens(example) for example in examples]
     budget = settings.micro_batch_tokens or model.pass_tokens
     result = PhaseResult() if result is None else result
-    started = time.monotonic() - result.seconds
+    started = clock() - result.seconds
     model.train()
     for at, batch in enumerate(batches[first:], start=first):
         due = worker.is_main and (reporter.due or at + 1 == len(batches))
@@ -177,7 +181,7 @@ def train_phase(
         result.steps.append(metrics)
         result.weights.append(weight)
         result.tokens += tokens
-        result.seconds = time.monotonic() - started
+        result.seconds = clock() - started
         after_step(at + 1)
     model.train(False)
     return result

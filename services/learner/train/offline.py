@@ -19,9 +19,10 @@ from services.learner.optim.tau import ReferenceVector
 from services.learner.settings import AdamWSettings, TrainSettings
 from services.learner.train.batches import plan_batches
 from services.learner.train.distributed import Worker
+from services.learner.train.hold import Hold
 from services.learner.train.loop import PhaseResult, Report, StepReporter, train_phase
 from services.learner.train.resume import StepCheckpoints
-from services.telemetry.record.events import Note
+from services.telemetry.record.events import Note, StageHeld
 
 Example = TypeVar("Example")
 Later = TypeVar("Later", covariant=True)
@@ -113,12 +114,18 @@ def run_offline(
 
     if later is not None and done >= earlier:
         later.begin()
+    hold = Hold(
+        Path(place.hold) if place.hold else None,
+        worker,
+        lambda held: report(StageHeld(stage=place.stage, held=held)),
+    )
 
     def after_step(step: int) -> None:
         # A crash in between keeps the same model once more.
         if settings.keep_every and step % settings.keep_every == 0 and worker.is_main:
             keep_model(model, tokenizer, place, f"step-{step:06d}", report)
         checkpoints.after_step(step, model, optimizer, result)
+        hold.after_step(step, lambda: checkpoints.save(step, model, optimizer, result))
         if later is not None and step == earlier:
             later.begin()
 
@@ -133,11 +140,12 @@ def run_offline(
         lr_at=lambda step: peak * lr_factor(settings.schedule, step, len(batches)),
         worker=worker,
         reporter=StepReporter(
-            report, place.stage, len(batches), done, result.tokens, result.seconds
+            report, place.stage, len(batches), done, result.tokens, result.seconds, hold.worked
         ),
         after_step=after_step,
         first=done,
         result=result,
+        clock=hold.worked,
     )
 
 

@@ -55,6 +55,7 @@ class StepCheckpoints:
         self._folder, self._worker, self._clock = folder, worker, clock
         self._plan, self._every_s = _plan_mark(batches), 60.0 * minutes
         self._took_s = 0.0
+        self._saved = 0
         self._saved_at = clock()
 
     def restore(
@@ -89,12 +90,17 @@ class StepCheckpoints:
         self, step: int, model: Trainable, optimizer: torch.optim.Optimizer, result: PhaseResult
     ) -> None:
         """Write a checkpoint when it is time; the leading worker alone does."""
-        if self._folder is None or not self._worker.is_main:
+        pause = max(self._every_s, _TIMES_ITS_COST * self._took_s) if self._every_s else 0.0
+        if self._worker.is_main and self._clock() - self._saved_at >= pause:
+            self.save(step, model, optimizer, result)
+
+    def save(
+        self, step: int, model: Trainable, optimizer: torch.optim.Optimizer, result: PhaseResult
+    ) -> None:
+        """Write a checkpoint now, unless the last one is of this step; the leading worker alone."""
+        if self._folder is None or step == self._saved:
             return
         began = self._clock()
-        pause = max(self._every_s, _TIMES_ITS_COST * self._took_s) if self._every_s else 0.0
-        if began - self._saved_at < pause:
-            return
         tensors = {
             "model": model_tensors(model.named_parameters()),
             "optimizer": optimizer_tensors(model.named_parameters(), optimizer),
@@ -102,7 +108,7 @@ class StepCheckpoints:
         }
         state = {"plan": self._plan, "tokens": result.tokens, "seconds": result.seconds}
         save_checkpoint(self._folder, step, tensors, state)
-        self._saved_at = self._clock()
+        self._saved, self._saved_at = step, self._clock()
         self._took_s = self._saved_at - began
 
 

@@ -47,6 +47,7 @@ local function happened(account, kind, id, detail)
   elseif kind == 'paired' then
     add(account, 'paired', 1)
     add(account, 'in_flight', -1)
+    add(account, 'version:' .. string.match(detail, '^%d*'), 1)
   elseif kind == 'dropped' then
     add(account, 'dropped:' .. detail, 1)
     add(account, was_paired and 'paired' or 'in_flight', -1)

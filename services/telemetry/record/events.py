@@ -56,6 +56,14 @@ class StageWaiting(Settings):
     """What it waits for, and how far that is."""
 
 
+class StageHeld(Settings):
+    """A training is held between two steps, with all it did in a checkpoint; or it goes on."""
+
+    kind: Literal["stage_held"] = "stage_held"
+    stage: str
+    held: bool
+
+
 class TrainProgress(Settings):
     """One optimizer step (or a few)."""
 
@@ -219,6 +227,7 @@ Event = Annotated[
     | StageStarted
     | StageFinished
     | StageWaiting
+    | StageHeld
     | TrainProgress
     | AdminListening
     | EpisodeChanged

@@ -20,6 +20,7 @@ from services.telemetry.record.events import (
     PartReplaced,
     RunStarted,
     StageFinished,
+    StageHeld,
     StageStarted,
     StageWaiting,
     TrainProgress,
@@ -52,6 +53,8 @@ def apply(state: RunState, event: Event, at: float = 0.0) -> None:
             _stage_finished(stage, event)
         case StageWaiting():
             stage.waiting = event.reason
+        case StageHeld():
+            stage.held = event.held
         case TrainProgress():
             _train_progress(stage, event)
         case AdminListening():
@@ -90,7 +93,7 @@ def _stage_started(stage: Stage, event: StageStarted) -> None:
         stage.worked = stage.paused = 0.0  # made anew
     stage.job, stage.index, stage.total = event.job, event.index, event.total
     stage.policy = event.policy
-    stage.finished, stage.waiting = False, ""
+    stage.finished, stage.held, stage.waiting = False, False, ""
     for episode in stage.episodes.values():
         episode.sampling = False  # until its services are up again
 

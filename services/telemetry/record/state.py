@@ -63,6 +63,8 @@ class Stage:
     reused: bool = False
     waiting: str = ""
     """What the job waits for; the run has ended meanwhile."""
+    held: bool = False
+    """Its training waits between two steps, as the run is paused."""
     seconds: float | None = None
     """What making it took, all attempts together, without pauses; None while unknown."""
     folder: str = ""
@@ -150,6 +152,8 @@ class RunState:
     def held(self) -> bool:
         """Whether nothing works now because an admin paused it."""
         stage = self.running()
+        if stage is not None and stage.held:
+            return True
         working = stage.working_episodes() if stage is not None else []
         return bool(working) and all(episode.state == State.PAUSED for episode in working)
 

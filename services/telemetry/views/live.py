@@ -174,6 +174,9 @@ def _stage(line: StageLine, since: float, now: float, ended: bool) -> Row:
         text.append("reused  ", "blue")
     if line.status == "waiting":
         text.append("waiting  ", "yellow")
+    if line.held:
+        text.append("PAUSED", "bold black on yellow")
+        text.append("  ")
     text.append(line.result)
     return 1 if line.status in ("running", "waiting") else 4, text
 

@@ -14,6 +14,7 @@ from services.telemetry.record.events import (
     Event,
     Note,
     StageFinished,
+    StageHeld,
     StageStarted,
     StageWaiting,
     TrainProgress,
@@ -65,6 +66,8 @@ class PlainView:
                 self._finished(event, state)
             case StageWaiting():
                 self._line(f"{event.stage}: waiting: {event.reason}")
+            case StageHeld():
+                self._held(event, state)
             case TrainProgress() if self._due():
                 self._progress(event, state)
             case EpisodeChanged():
@@ -104,6 +107,12 @@ class PlainView:
         )
         head = f"[{stage.index}/{stage.total}] {stage.name}: reused"
         self._line(f"{head}{numbers} -> {event.folder}")
+
+    def _held(self, event: StageHeld, state: RunState) -> None:
+        curve = state.stages[event.stage].curve
+        at = f" after step {curve[-1].step}" if curve else ""
+        what = f"is held{at}, which is in a checkpoint" if event.held else "goes on"
+        self._line(f"{event.stage}: {what}")
 
     def _progress(self, event: TrainProgress, state: RunState) -> None:
         stage = state.stages[event.stage]

@@ -26,6 +26,8 @@ class StageLine:
     """Seconds, as of the screen's time."""
     seconds: float | None
     reused: bool
+    held: bool
+    """Its training waits between two steps, as the run is paused."""
     result: str
 
 
@@ -111,6 +113,7 @@ def _stage_line(stage: Stage, state: RunState) -> StageLine:
         worked=stage.worked,
         seconds=stage.seconds,
         reused=stage.reused and stage.finished,
+        held=stage.held,
         result=_result(stage),
     )
 

@@ -420,12 +420,12 @@ class Episode(_message.Message):
     def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[EpisodeState, str]] = ..., prompts: _Optional[int] = ..., dispatched: _Optional[int] = ..., in_flight: _Optional[int] = ..., paired: _Optional[int] = ..., dropped: _Optional[_Mapping[str, int]] = ..., trained: _Optional[int] = ..., weight_version: _Optional[int] = ..., last_change: _Optional[_Union[Change, _Mapping]] = ..., error: _Optional[str] = ..., versions: _Optional[_Iterable[_Union[EpisodeVersion, _Mapping]]] = ..., recent_errors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EpisodeVersion(_message.Message):
-    __slots__ = ("weight_version", "rollouts")
+    __slots__ = ("weight_version", "pairs")
     WEIGHT_VERSION_FIELD_NUMBER: _ClassVar[int]
-    ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
     weight_version: int
-    rollouts: int
-    def __init__(self, weight_version: _Optional[int] = ..., rollouts: _Optional[int] = ...) -> None: ...
+    pairs: int
+    def __init__(self, weight_version: _Optional[int] = ..., pairs: _Optional[int] = ...) -> None: ...
 
 class Change(_message.Message):
     __slots__ = ("actor", "reason", "request_id", "time")
@@ -528,20 +528,6 @@ class CancelEpisodeRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ..., reason: _Optional[str] = ..., request_id: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
 
 class CancelEpisodeResponse(_message.Message):
-    __slots__ = ("episode",)
-    EPISODE_FIELD_NUMBER: _ClassVar[int]
-    episode: Episode
-    def __init__(self, episode: _Optional[_Union[Episode, _Mapping]] = ...) -> None: ...
-
-class WatchEpisodesRequest(_message.Message):
-    __slots__ = ("run", "number")
-    RUN_FIELD_NUMBER: _ClassVar[int]
-    NUMBER_FIELD_NUMBER: _ClassVar[int]
-    run: str
-    number: int
-    def __init__(self, run: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
-
-class WatchEpisodesResponse(_message.Message):
     __slots__ = ("episode",)
     EPISODE_FIELD_NUMBER: _ClassVar[int]
     episode: Episode

@@ -123,11 +123,6 @@ class AdminServiceStub:
                 request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.CancelEpisodeRequest.SerializeToString,
                 response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.CancelEpisodeResponse.FromString,
                 _registered_method=True)
-        self.WatchEpisodes = channel.unary_stream(
-                '/pairloop.admin.v1.AdminService/WatchEpisodes',
-                request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.WatchEpisodesRequest.SerializeToString,
-                response_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.WatchEpisodesResponse.FromString,
-                _registered_method=True)
         self.ListDeadLetters = channel.unary_unary(
                 '/pairloop.admin.v1.AdminService/ListDeadLetters',
                 request_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.ListDeadLettersRequest.SerializeToString,
@@ -281,14 +276,6 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def WatchEpisodes(self, request, context):
-        """Every episode as it is, or the one asked for, then every change, until they are over or the
-        run ends.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def ListDeadLetters(self, request, context):
         """Prompts that kept failing, with their causes.
         """
@@ -415,11 +402,6 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.CancelEpisode,
                     request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.CancelEpisodeRequest.FromString,
                     response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.CancelEpisodeResponse.SerializeToString,
-            ),
-            'WatchEpisodes': grpc.unary_stream_rpc_method_handler(
-                    servicer.WatchEpisodes,
-                    request_deserializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.WatchEpisodesRequest.FromString,
-                    response_serializer=pairloop_dot_admin_dot_v1_dot_admin__pb2.WatchEpisodesResponse.SerializeToString,
             ),
             'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeadLetters,
@@ -910,33 +892,6 @@ class AdminService:
             '/pairloop.admin.v1.AdminService/CancelEpisode',
             pairloop_dot_admin_dot_v1_dot_admin__pb2.CancelEpisodeRequest.SerializeToString,
             pairloop_dot_admin_dot_v1_dot_admin__pb2.CancelEpisodeResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def WatchEpisodes(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
-            target,
-            '/pairloop.admin.v1.AdminService/WatchEpisodes',
-            pairloop_dot_admin_dot_v1_dot_admin__pb2.WatchEpisodesRequest.SerializeToString,
-            pairloop_dot_admin_dot_v1_dot_admin__pb2.WatchEpisodesResponse.FromString,
             options,
             channel_credentials,
             insecure,
