@@ -7,7 +7,7 @@
     train <--- version e --- learner <---------------------- [pairs]
 
     coroutine  waits for                                  unblocked by
-    sample(e)  weights of episode e - 1 - max_staleness   train
+    sample(e)  weights of episode e - 1 - staleness       train
                an end of the pause                        the admin API
                every prompt paired or dropped             the pair workers
     train(e)   episode e sampled                          sample
@@ -22,6 +22,7 @@ online/closing.py.
 """
 
 import asyncio
+from functools import partial
 
 from orchestrator.online.closing import close, put_away
 from orchestrator.online.ports import LoopPorts, Milestones, Weights
@@ -100,9 +101,14 @@ async def _sample(
     ports: LoopPorts, settings: EpisodeSettings, milestones: Milestones, first: int
 ) -> None:
     for number in range(first, settings.count + 1):
-        await milestones.until_published(number - 1 - settings.max_staleness)
+        await milestones.until_published(partial(_needed, ports, number))
         seconds = await sample_episode(ports, settings, number)
         await milestones.mark_sampled(number, seconds)
+
+
+def _needed(ports: LoopPorts, number: int) -> int:
+    """The oldest version that may sample an episode, as of now."""
+    return number - 1 - ports.staleness()
 
 
 async def sample_episode(ports: LoopPorts, settings: EpisodeSettings, number: int) -> float:

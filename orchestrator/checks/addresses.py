@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from itertools import combinations
 from urllib.parse import urlsplit
 
 from orchestrator.config.ray import RaySettings
@@ -32,13 +33,14 @@ def check_addresses(ray: RaySettings, stages: Sequence[Job], own: Sequence[Liste
             # What it is to be warned of, the run says: see orchestrator/online/run.py.
             asyncio.run(look(url, timeout_s))
     for stage in stages:
+        # The run's are taken all the while, those of different stages one after the other.
+        for one, other in combinations([*own, *stage.listeners()], 2):
+            if one.port and one.port == other.port:
+                raise ConfigError(
+                    f"{one.key} and {other.key} are both {one.port}; set one to another"
+                )
         for listener in stage.listeners():
             check_port(listener)
-            for mine in own:
-                if mine.port and mine.port == listener.port:
-                    raise ConfigError(
-                        f"{mine.key} and {listener.key} are both {mine.port}; set one to another"
-                    )
     for mine in own:
         check_port(mine)
 

@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -15,7 +15,10 @@ from pairloop.admin.v1 import admin_pb2 as messages
 from services.admin.ports import Asked, Workers
 from services.errors import PairloopError, StateError, UnreachableError, one_line
 
-_NOT_NOW = "the run has no workers now: its online stage starts, ends, or has not begun"
+if TYPE_CHECKING:
+    from orchestrator.online.staleness import Staleness
+
+_NOT_NOW = "the run does not sample now: its online stage starts, ends, or has not begun"
 
 
 @dataclass
@@ -26,6 +29,8 @@ class LiveRun:
     hold: RunHold
     workers: Workers | None = None
     """Of an online stage that is up."""
+    staleness: "Staleness | None" = None
+    """As `workers`."""
     url: str = ""
     """Of the Redis that its episodes are in."""
     stop: Callable[[], None] = field(default=lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -37,7 +42,14 @@ class LiveRun:
         del self.own.workers[:]
         if self.workers is not None:
             self.own.workers.extend(self.workers.list())
+        self.own.ClearField("max_staleness")
+        if self.staleness is not None:
+            self.own.max_staleness = self.staleness.versions
         return self.own
+
+    def idle(self) -> None:
+        """Its online stage has ended."""
+        self.workers = self.staleness = None
 
     async def carry_out(self, asked: Asked) -> str:
         """Do it once for its request id; what there is to say of it.
@@ -77,6 +89,10 @@ class LiveRun:
                 return self._workers().scale(request.kind, request.count, asked.change)
             case "DrainWorker":
                 self._workers().drain(request.name, asked.change)
+            case "SetStaleness":
+                if self.staleness is None:
+                    raise StateError(_NOT_NOW)
+                return self.staleness.set(request.max_staleness, asked.change)
             case other:
                 raise StateError(f"this run does not know {other}; it is of another version")
         if asked.method in ("PauseRun", "ResumeRun", "StopRun"):

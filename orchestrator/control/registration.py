@@ -118,7 +118,8 @@ async def listed(
         run.state = messages.RUN_STATE_STOPPED
         raise
     finally:
-        run.address, live.workers = "", None
+        run.address = ""
+        live.idle()
         if keeping is not None:
             keeping.cancel()
             await asyncio.wait({keeping})

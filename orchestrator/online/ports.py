@@ -1,6 +1,7 @@
 """What the loop drives, each as one call: real services in a run, fakes in tests."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pairloop.admin.v1.admin_pb2 import Change, Episode
 from pairloop.data.v1.rollout_pb2 import Prompt
 from services.states import State
 from services.telemetry.record.events import Event
+
+_LOOK_S = 1.0
 
 
 class Episodes(Protocol):
@@ -56,6 +59,8 @@ class LoopPorts:
     """Audit the ledger of an episode that is over, and move it out of Redis. False where that fell
     back meanwhile to before the episode's end."""
     report: Callable[[Event], None]
+    staleness: Callable[[], int] = lambda: 0
+    """Versions that sampling may run ahead of the learner, at this moment."""
     changed: Callable[[float], Awaitable[None]] = asyncio.sleep
     """Between two looks at an episode: until it may have changed, at most so many seconds. What
     changed since the last time counts as well."""
@@ -88,10 +93,13 @@ class Milestones:
             self.sample_seconds[episode] = seconds
             self._passed.notify_all()
 
-    async def until_published(self, version: int) -> None:
-        """Wait for this version or a later one. The deadlines of `train` bound the wait."""
+    async def until_published(self, version: Callable[[], int]) -> None:
+        """Wait for this version or a later one, which may become another one meanwhile. The
+        deadlines of `train` bound the wait."""
         async with self._passed:
-            await self._passed.wait_for(lambda: self.published >= version)
+            while self.published < version():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._passed.wait(), _LOOK_S)
 
     async def until_sampled(self, episode: int) -> None:
         """Wait for this episode or a later one. The deadlines of `sample` bound the wait."""

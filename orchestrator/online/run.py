@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -152,11 +152,17 @@ def _ports(
             return True
         return await archive.put_away(episode)
 
+    async def dispatch(episode: int, prompts: Sequence[Prompt]) -> None:
+        for prompt in prompts:
+            prompt.max_staleness = services.staleness.versions
+        await services.queues.dispatch(episode, prompts)
+
     return LoopPorts(
         stage=context.stage,
         episodes=services.store,
         prompts=prompts,
-        dispatch=services.queues.dispatch,
+        dispatch=dispatch,
+        staleness=lambda: services.staleness.versions,
         weights=weights,
         publish=publish,
         statistics=statistics,

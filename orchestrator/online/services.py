@@ -32,6 +32,7 @@ from orchestrator.online.parts import (
 )
 from orchestrator.online.scaling import Scalable, Scaling
 from orchestrator.online.slots import EngineSlot, Newest, PairSlot
+from orchestrator.online.staleness import Staleness
 from orchestrator.online.supervision import together
 from orchestrator.online.wanted import WANTED, WantedFile
 from orchestrator.stages.context import StageContext
@@ -69,6 +70,7 @@ class Services:
     reward: "RunningReward"
     version_store: VersionStoreHandle
     learner: "asyncio.Future[dict[str, float]]"
+    staleness: Staleness
 
 
 async def start_services(
@@ -116,7 +118,6 @@ async def start_services(
             connect,
             partial(GrpcScorer, reward.address, job.reward, fingerprint, reward.token),
             job.pairs,
-            max_staleness=job.episodes.max_staleness,
             stage=context.stage,
             consumer=consumer,
             sink=context.run.sink,
@@ -149,6 +150,9 @@ async def start_services(
 
     words = Words(WORKER_KIND_ROLLOUT, "rollout", "prompts", say, context.warn)
     engines = Fleet(job.engine.workers, open_engine, words, budget)
+    wanted = WantedFile(context.scratch / WANTED)
+    episodes, credits = job.episodes, job.queues.credits
+    staleness = Staleness(episodes.max_staleness, episodes.prompts, credits, wanted, say)
     scaling = Scaling(
         {
             WORKER_KIND_ROLLOUT: Scalable(
@@ -157,7 +161,7 @@ async def start_services(
             WORKER_KIND_PAIRING: Scalable("pairing workers", pairing, lambda more: ""),
         },
         say,
-        WantedFile(context.scratch / WANTED),
+        wanted,
     )
     queues = await connect()
     stack.push_async_callback(queues.close)
@@ -190,8 +194,9 @@ async def start_services(
     launching = asyncio.ensure_future(timed("reward", launched))
     stack.push_async_callback(stop_reward, launching, called_off)
     live = context.run.live
-    live.own.episodes, live.url, live.workers = name, url, scaling
-    stack.callback(setattr, live, "workers", None)
+    live.own.episodes, live.url = name, url
+    live.workers, live.staleness = scaling, staleness
+    stack.callback(live.idle)
     await stack.enter_async_context(live.hold.over(store))
     admin_command = command_for(live.own.address)
     context.run.report(AdminListening(stage=context.stage, command=admin_command))
@@ -204,4 +209,6 @@ async def start_services(
     took["pairing"] = time.monotonic() - began
     parts = ", ".join(f"{part} {duration(seconds)}" for part, seconds in took.items())
     say(f"services up after: {parts}")
-    return Services(queues, store, engines, newest, pairing, reward, version_store, learner)
+    return Services(
+        queues, store, engines, newest, pairing, reward, version_store, learner, staleness
+    )

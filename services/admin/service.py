@@ -161,6 +161,13 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         run, _ = await self._carried_out(request, context, "StopRun", "the run")
         return messages.StopRunResponse(run=run)
 
+    async def SetStaleness(
+        self, request: messages.SetStalenessRequest, context: Context
+    ) -> messages.SetStalenessResponse:
+        what = f"max_staleness={request.max_staleness}"
+        run, note = await self._carried_out(request, context, "SetStaleness", what)
+        return messages.SetStalenessResponse(run=run, note=note)
+
     async def _carried_out(
         self, request: Any, context: Context, method: str, what: str
     ) -> tuple[messages.Run, str]:

@@ -49,7 +49,6 @@ class PairActor:
         make_scorer: MakeScorer,
         settings: PairSettings,
         *,
-        max_staleness: int,
         consumer: str,
         stage: str,
         sink: Any,
@@ -63,7 +62,6 @@ class PairActor:
             Reporter(sink),
             settings,
             consumer=consumer,
-            max_staleness=max_staleness,
             stage=stage,
         )
 
@@ -110,7 +108,6 @@ class PairHandle:
         make_scorer: MakeScorer,
         settings: PairSettings,
         *,
-        max_staleness: int,
         stage: str,
         consumer: str,
         sink: Any,
@@ -121,7 +118,6 @@ class PairHandle:
                 connect,
                 make_scorer,
                 settings,
-                max_staleness=max_staleness,
                 consumer=consumer,
                 stage=stage,
                 sink=sink,

@@ -54,13 +54,17 @@ def _spans(rollout: Rollout) -> list[VersionSpan]:
     ]
 
 
-def stale(rollout: Rollout, episode: int, max_staleness: int) -> bool:
-    """Whether any token was sampled by a policy too old for this episode.
+def stale(rollout: Rollout) -> bool:
+    """Whether any token was sampled by a policy too old for its episode.
 
     Version 0 is the starting policy and version e what episode e made of it, so episode e is
-    strictly on-policy with version e-1 and may go back `max_staleness` versions from there.
+    strictly on-policy with version e-1 and may go back as many versions from there as its prompt
+    allows; one that says nothing of it, as of an older version of this code, allows any.
     """
-    return min(policy_versions(rollout)) < episode - 1 - max_staleness
+    oldest, prompt = min(policy_versions(rollout)), rollout.prompt
+    if not prompt.HasField("max_staleness"):
+        return False
+    return oldest < prompt.episode - 1 - prompt.max_staleness
 
 
 def policy_versions(rollout: Rollout) -> set[int]:

@@ -73,7 +73,6 @@ class PairWorker:
         settings: PairSettings,
         *,
         consumer: str,
-        max_staleness: int,
         stage: str,
     ) -> None:
         self._queues = queues
@@ -81,7 +80,6 @@ class PairWorker:
         self._report = report
         self._settings = settings
         self._consumer = consumer
-        self._max_staleness = max_staleness
         self._asked = Concurrency(settings.concurrency)
         self._stopping = False
         self._description = ""
@@ -150,7 +148,7 @@ class PairWorker:
     async def _pair(self, item: Item) -> None:
         rollout = _parse(item.payload)
         prompt = rollout.prompt
-        if stale(rollout, prompt.episode, self._max_staleness):
+        if stale(rollout):
             await self._queues.commit_drop(item, DROP_REASON_STALE)
             return
         scores = await self._asked.ask(lambda: self._scorer.score(prompt, rollout.samples))

@@ -12,6 +12,8 @@ from orchestrator.control.live import LiveRun
 from orchestrator.control.registration import listed
 from orchestrator.control.runs import RedisRuns
 from orchestrator.episodes import EpisodeStore, State
+from orchestrator.online.staleness import Staleness
+from orchestrator.online.wanted import WantedFile
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1.admin_pb2_grpc import AdminServiceStub
 from services.queues.registry import Registry
@@ -101,7 +103,7 @@ async def test_workers_of_another_process_are_shown_and_scaled(
         )
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await admin.ScaleWorkers(scale, timeout=20)
-        assert "the run has no workers now" in str(caught.value.details())
+        assert "the run does not sample now" in str(caught.value.details())
         live.workers = workers
         scale.request_id = "b"
         await admin.ScaleWorkers(scale, timeout=20)
@@ -113,6 +115,12 @@ async def test_workers_of_another_process_are_shown_and_scaled(
                 names = [each.name for each in (await admin.ListWorkers(asked)).workers]
                 await asyncio.sleep(0.1)
         assert names == ["rollout-0", "rollout-1", "rollout-2"]
+        said: list[str] = []
+        live.staleness = Staleness(0, 10, 30, WantedFile(tmp_path / "wanted.json"), said.append)
+        asked = messages.SetStalenessRequest(max_staleness=1, **fields(run_name, "c"))
+        await admin.SetStaleness(asked, timeout=20)
+        assert live.said().max_staleness == 1
+        assert len(said) == 1
 
 
 async def test_a_pause_waits_for_a_run_that_is_not_there_and_a_stop_does_not(

@@ -64,7 +64,6 @@ async def test_an_actor_pairs_reports_and_stops(
     connect = partial(RunQueues.open, redis_url, run_name, QUEUES)
     scorer = partial(GrpcScorer, address, REWARD, "")
     start = {
-        "max_staleness": 0,
         "stage": "online",
         "sink": sink.actor,
     }

@@ -77,30 +77,35 @@ async def queues(redis_url: str, run_name: str) -> AsyncIterator[RunQueues]:
 
 
 async def roll_out(
-    queues: RunQueues, redis_url: str, run: str, answers: list[list[str]], episodes: int = 1
+    queues: RunQueues,
+    redis_url: str,
+    run: str,
+    answers: list[list[str]],
+    episodes: int = 1,
+    stale: int = 0,
 ) -> None:
     """Bring a prompt a list of answers to the rollout stream, all sampled by version 0."""
     store = await EpisodeStore.open(redis_url, run, 5.0)
     await store.create(episodes, len(answers))
     for episode in range(1, episodes + 1):
         await store.move(episode, State.SAMPLING)
-        await queues.dispatch(episode, prompts(run, len(answers), episode))
+        sent = prompts(run, len(answers), episode)
+        for prompt in sent:
+            prompt.max_staleness = stale
+        await queues.dispatch(episode, sent)
     await store.close()
     for item in await queues.take("prompts", "rollout-0", episodes * len(answers), 1.0):
         prompt = Prompt.FromString(item.payload)
         assert await queues.commit_rollout(item, rollout_of(prompt, answers[prompt.index]))
 
 
-def worker(
-    queues: Queues, scorer: Lengths, events: list[Event], max_staleness: int = 0
-) -> PairWorker:
+def worker(queues: Queues, scorer: Lengths, events: list[Event]) -> PairWorker:
     return PairWorker(
         queues,
         scorer,
         events.append,
         PairSettings(concurrency=4, min_margin=2.0),
         consumer="pairs-0",
-        max_staleness=max_staleness,
         stage="online",
     )
 
@@ -183,9 +188,9 @@ async def test_a_reward_that_cannot_answer_ends_the_worker_and_loses_nothing(
 async def test_a_stale_group_is_dropped_unscored(
     queues: RunQueues, redis_url: str, run_name: str
 ) -> None:
-    await roll_out(queues, redis_url, run_name, [["aaaa", "b"], ["cccc", "d"]], episodes=3)
+    await roll_out(queues, redis_url, run_name, [["aaaa", "b"], ["cccc", "d"]], 3, stale=1)
     scorer = Lengths()
-    pairing = worker(queues, scorer, [], max_staleness=1)
+    pairing = worker(queues, scorer, [])
     running = asyncio.create_task(pairing.run())
     async with asyncio.timeout(30):
         while (await queues.counters(3)).get("dropped:STALE", 0) < 2:

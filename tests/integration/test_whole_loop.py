@@ -168,7 +168,6 @@ class World:
             self.events.append,
             PairSettings(concurrency=4),
             consumer="pairs-0",
-            max_staleness=settings.max_staleness,
             stage="online_dpo",
         )
         workers = {

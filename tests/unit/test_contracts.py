@@ -36,7 +36,7 @@ def test_the_tree_keeps_its_contracts(copied: Path) -> None:
     ("file", "line", "contract"),
     [
         ("pairs/stats.py", "import orchestrator.loop", "Services never import the orchestrator"),
-        ("admin/watch.py", "import services.queues.client", "A service is entered by its doors"),
+        ("admin/feed.py", "import services.queues.client", "A service is entered by its doors"),
         ("data/rows.py", "import ray", "What runs before the first check is light"),
         ("queues/keys.py", "import torch", "Rooms that compute without torch import none"),
         ("pairs/build.py", "import transformers", "Rooms that need no tokenizer"),

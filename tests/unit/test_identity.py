@@ -40,6 +40,7 @@ OPERATIONAL = {
         "max_failed",
         "keep_every",
         "checkpoint_minutes",
+        "stop_s",
         "record",
         "tokens",
     ),

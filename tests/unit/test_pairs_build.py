@@ -81,17 +81,20 @@ def test_a_pair_names_the_weights_that_sampled_its_group() -> None:
 def test_the_oldest_token_decides_staleness(
     versions: list[int], max_staleness: int, expected: bool
 ) -> None:
-    assert stale(rollout(versions=versions), 4, max_staleness) is expected
+    group = rollout(versions=versions)
+    assert not stale(group)  # of a writer that says nothing of it
+    group.prompt.max_staleness = max_staleness
+    assert stale(group) is expected
 
 
 def test_samples_must_name_their_version() -> None:
     broken = rollout()
     del broken.samples[1].policy_versions[:]
     with pytest.raises(DataError, match="r/e4/p0: sample 1 names no policy version"):
-        stale(broken, 4, 0)
+        stale(broken)
     del broken.samples[:]
     with pytest.raises(DataError, match="holds no samples"):
-        stale(broken, 4, 0)
+        stale(broken)
 
 
 def test_a_groups_figures() -> None:

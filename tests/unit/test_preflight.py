@@ -494,7 +494,6 @@ def test_what_a_stage_will_make_is_known_by_what_it_is_made_from(tmp_path: Path)
         "train": train,
         "prompts": {"path": prompts(tmp_path, '{"prompt": "hello", "answer": "hi"}')},
         "reward": {"parts": [{"kind": "checker"}]},
-        "admin": {"port": 0},
     }
 
     def recipe(**changes: object) -> Recipe:

@@ -152,7 +152,6 @@ stages:
     reward: {{parts: [{{kind: checker}}]}}
     sampling: {{n: 4, max_tokens: 16}}
     engine: {{max_model_len: 64}}
-    admin: {{port: 0}}
     record: {record}
   replay: {replay}
 """

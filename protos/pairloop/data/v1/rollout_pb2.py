@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epairloop/data/v1/rollout.proto\x12\x10pairloop.data.v1\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"r\n\x10SamplingSettings\x12\t\n\x01n\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05top_k\x18\x04 \x01(\x05\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x0c\n\x04seed\x18\x06 \x01(\x04\"\xc9\x02\n\x06Prompt\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0f\n\x07\x65pisode\x18\x03 \x01(\r\x12\r\n\x05index\x18\x04 \x01(\r\x12\x13\n\x0b\x64\x61taset_row\x18\x05 \x01(\x04\x12/\n\x08messages\x18\x06 \x03(\x0b\x32\x1d.pairloop.data.v1.ChatMessage\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x11\n\ttoken_ids\x18\x08 \x03(\r\x12\x38\n\x08metadata\x18\t \x03(\x0b\x32&.pairloop.data.v1.Prompt.MetadataEntry\x12\x34\n\x08sampling\x18\n \x01(\x0b\x32\".pairloop.data.v1.SamplingSettings\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x0bVersionSpan\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x13\n\x0btoken_count\x18\x02 \x01(\r\x12\x16\n\x0eweights_sha256\x18\x03 \x01(\t\"\xb9\x01\n\x06Sample\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x35\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1e.pairloop.data.v1.FinishReason\x12\x10\n\x08logprobs\x18\x05 \x03(\x02\x12\x36\n\x0fpolicy_versions\x18\x06 \x03(\x0b\x32\x1d.pairloop.data.v1.VersionSpan\"\x82\x01\n\x07Rollout\x12(\n\x06prompt\x18\x01 \x01(\x0b\x32\x18.pairloop.data.v1.Prompt\x12)\n\x07samples\x18\x02 \x03(\x0b\x32\x18.pairloop.data.v1.Sample\x12\x11\n\tworker_id\x18\x03 \x01(\t\x12\x0f\n\x07seconds\x18\x04 \x01(\x01*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1epairloop/data/v1/rollout.proto\x12\x10pairloop.data.v1\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"r\n\x10SamplingSettings\x12\t\n\x01n\x18\x01 \x01(\r\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05top_k\x18\x04 \x01(\x05\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x0c\n\x04seed\x18\x06 \x01(\x04\"\xf7\x02\n\x06Prompt\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0f\n\x07\x65pisode\x18\x03 \x01(\r\x12\r\n\x05index\x18\x04 \x01(\r\x12\x13\n\x0b\x64\x61taset_row\x18\x05 \x01(\x04\x12/\n\x08messages\x18\x06 \x03(\x0b\x32\x1d.pairloop.data.v1.ChatMessage\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x11\n\ttoken_ids\x18\x08 \x03(\r\x12\x38\n\x08metadata\x18\t \x03(\x0b\x32&.pairloop.data.v1.Prompt.MetadataEntry\x12\x34\n\x08sampling\x18\n \x01(\x0b\x32\".pairloop.data.v1.SamplingSettings\x12\x1a\n\rmax_staleness\x18\x0b \x01(\rH\x00\x88\x01\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x10\n\x0e_max_staleness\"K\n\x0bVersionSpan\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x13\n\x0btoken_count\x18\x02 \x01(\r\x12\x16\n\x0eweights_sha256\x18\x03 \x01(\t\"\xb9\x01\n\x06Sample\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x35\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1e.pairloop.data.v1.FinishReason\x12\x10\n\x08logprobs\x18\x05 \x03(\x02\x12\x36\n\x0fpolicy_versions\x18\x06 \x03(\x0b\x32\x1d.pairloop.data.v1.VersionSpan\"\x82\x01\n\x07Rollout\x12(\n\x06prompt\x18\x01 \x01(\x0b\x32\x18.pairloop.data.v1.Prompt\x12)\n\x07samples\x18\x02 \x03(\x0b\x32\x18.pairloop.data.v1.Sample\x12\x11\n\tworker_id\x18\x03 \x01(\t\x12\x0f\n\x07seconds\x18\x04 \x01(\x01*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,20 +33,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PROMPT_METADATAENTRY']._loaded_options = None
   _globals['_PROMPT_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=944
-  _globals['_FINISHREASON']._serialized_end=1039
+  _globals['_FINISHREASON']._serialized_start=990
+  _globals['_FINISHREASON']._serialized_end=1085
   _globals['_CHATMESSAGE']._serialized_start=52
   _globals['_CHATMESSAGE']._serialized_end=96
   _globals['_SAMPLINGSETTINGS']._serialized_start=98
   _globals['_SAMPLINGSETTINGS']._serialized_end=212
   _globals['_PROMPT']._serialized_start=215
-  _globals['_PROMPT']._serialized_end=544
-  _globals['_PROMPT_METADATAENTRY']._serialized_start=497
-  _globals['_PROMPT_METADATAENTRY']._serialized_end=544
-  _globals['_VERSIONSPAN']._serialized_start=546
-  _globals['_VERSIONSPAN']._serialized_end=621
-  _globals['_SAMPLE']._serialized_start=624
-  _globals['_SAMPLE']._serialized_end=809
-  _globals['_ROLLOUT']._serialized_start=812
-  _globals['_ROLLOUT']._serialized_end=942
+  _globals['_PROMPT']._serialized_end=590
+  _globals['_PROMPT_METADATAENTRY']._serialized_start=525
+  _globals['_PROMPT_METADATAENTRY']._serialized_end=572
+  _globals['_VERSIONSPAN']._serialized_start=592
+  _globals['_VERSIONSPAN']._serialized_end=667
+  _globals['_SAMPLE']._serialized_start=670
+  _globals['_SAMPLE']._serialized_end=855
+  _globals['_ROLLOUT']._serialized_start=858
+  _globals['_ROLLOUT']._serialized_end=988
 # @@protoc_insertion_point(module_scope)

@@ -41,7 +41,7 @@ class SamplingSettings(_message.Message):
     def __init__(self, n: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., max_tokens: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Prompt(_message.Message):
-    __slots__ = ("id", "run", "episode", "index", "dataset_row", "messages", "text", "token_ids", "metadata", "sampling")
+    __slots__ = ("id", "run", "episode", "index", "dataset_row", "messages", "text", "token_ids", "metadata", "sampling", "max_staleness")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,7 @@ class Prompt(_message.Message):
     TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    MAX_STALENESS_FIELD_NUMBER: _ClassVar[int]
     id: str
     run: str
     episode: int
@@ -69,7 +70,8 @@ class Prompt(_message.Message):
     token_ids: _containers.RepeatedScalarFieldContainer[int]
     metadata: _containers.ScalarMap[str, str]
     sampling: SamplingSettings
-    def __init__(self, id: _Optional[str] = ..., run: _Optional[str] = ..., episode: _Optional[int] = ..., index: _Optional[int] = ..., dataset_row: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., sampling: _Optional[_Union[SamplingSettings, _Mapping]] = ...) -> None: ...
+    max_staleness: int
+    def __init__(self, id: _Optional[str] = ..., run: _Optional[str] = ..., episode: _Optional[int] = ..., index: _Optional[int] = ..., dataset_row: _Optional[int] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., text: _Optional[str] = ..., token_ids: _Optional[_Iterable[int]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., sampling: _Optional[_Union[SamplingSettings, _Mapping]] = ..., max_staleness: _Optional[int] = ...) -> None: ...
 
 class VersionSpan(_message.Message):
     __slots__ = ("version", "token_count", "weights_sha256")
