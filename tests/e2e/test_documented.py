@@ -296,7 +296,7 @@ def test_the_online_run_of_the_pages_paused_looked_at_and_resumed(place: Path) -
     )
     assert online.stdout is not None
     printed = ""
-    while "admin API at" not in printed:
+    while "to pause: " not in printed:
         line = online.stdout.readline()
         assert line, printed
         printed += line

@@ -81,7 +81,7 @@ def test_among_imports_and_checks_it_ends_without_a_traceback(recipe: Path, afte
 
 def test_once_it_stops_in_order_twice_at_once_and_then_the_run_goes_on(recipe: Path) -> None:
     first = Command(recipe.parent)
-    first.until("admin API at")
+    first.until("to pause: ")
     started = first.processes()
     first.interrupt()
     lines = first.rest()
@@ -89,7 +89,7 @@ def test_once_it_stops_in_order_twice_at_once_and_then_the_run_goes_on(recipe: P
     assert left(started) == []
 
     second = Command(recipe.parent)
-    second.until("admin API at")
+    second.until("to pause: ")
     second.interrupt()
     second.until(STOPPING)
     started = second.processes()
