@@ -1,12 +1,13 @@
 # make demo | test | check: each sets up .venv by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fast check chaos chaos-demo model mutants format protos lock stop-ray bench-setup clean
+.PHONY: help setup demo test fast check audit chaos chaos-demo model mutants format protos lock stop-ray bench-setup clean
 
 help:
 	@echo "make demo     set up and run the whole recipe in miniature (configs/demo.yaml)"
 	@echo "make test     set up and run every test, the ones on real vLLM, Ray and Redis too; coverage"
 	@echo "make fast     the tests that need no Ray and no vLLM"
 	@echo "make check    what CI checks beside the tests: lint, types, imports, generated code, deploy/"
+	@echo "make audit    known vulnerabilities of the locked packages (pip-audit)"
 	@echo "make chaos    KILLS=200 SEED=0: a run whose parts are killed, and what a checker finds"
 	@echo "make chaos-demo  KILLS=10 SEED=0: the same to the running demo, with vLLM"
 	@echo "make model    EXAMPLES=2000: queues and episodes against their models, other runs each time"
@@ -39,6 +40,9 @@ check: setup
 	.venv/bin/lint-imports --no-cache
 	scripts/protos.sh --check
 	.venv/bin/python -m scripts.deploy_check
+
+audit: setup
+	@.venv/bin/python -m scripts.audit requirements/cpu.lock
 
 chaos: setup
 	@.venv/bin/python -m tests.chaos.storm --kills $(or $(KILLS),200) --seed $(or $(SEED),0)

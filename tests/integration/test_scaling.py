@@ -17,6 +17,7 @@ import pytest
 import ray
 
 from orchestrator.cli.main import main
+from orchestrator.control.own import served
 from orchestrator.jobs.online_dpo import OnlineDPO
 from orchestrator.loop import run_episodes
 from orchestrator.online.healing import Budget
@@ -202,6 +203,7 @@ async def run_of(url: str, name: str, folder: Path) -> AsyncIterator[Run]:
         shared = RunContext(
             name, folder, run.events.append, sink=start_sink().actor, engines=engines
         )
+        await stack.enter_async_context(served(shared.live, job.admin, url, print))
         context = StageContext(shared, "online", 0, folder / "out", folder / "scratch", "trunk")
         run.services = await start_services(job, context, name, url, 1, 0, stack, budget, starters)
         loop = run_episodes(_ports(job, context, "run", run.services, run), job.episodes)
