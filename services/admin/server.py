@@ -8,6 +8,7 @@ from grpc_reflection.v1alpha import reflection
 
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1 import admin_pb2_grpc
+from services.access.decoding import Decoding
 from services.access.guard import Guard
 from services.access.tokens import Access
 from services.admin.feed import Feed
@@ -42,7 +43,7 @@ class AdminServer:
         when a file of tokens or of TLS is wrong."""
         access, tls = Access.configured(settings.tokens), credentials(settings)
         self._feed = Feed(runs, self._ended)
-        server = grpc.aio.server(options=_OPTIONS, interceptors=[Guard(access, _READS)])
+        server = grpc.aio.server(options=_OPTIONS, interceptors=[Guard(access, _READS), Decoding()])
         admin_pb2_grpc.add_AdminServiceServicer_to_server(  # type: ignore[no-untyped-call]
             AdminService(runs, self._feed), server
         )

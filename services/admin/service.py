@@ -20,6 +20,7 @@ from services.admin.ports import Asked, Episodes, Runs
 
 _PAGE = 1000
 _ERRORS = 10
+_KINDS = (messages.WORKER_KIND_ROLLOUT, messages.WORKER_KIND_PAIRING)
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
@@ -124,11 +125,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def ScaleWorkers(
         self, request: messages.ScaleWorkersRequest, context: Context
     ) -> messages.ScaleWorkersResponse:
-        wrong = {
-            name: f"is missing: {what}"
-            for name, what in (("kind", "rollout or pairing"), ("count", "1 or more"))
-            if not getattr(request, name)
-        }
+        wrong = {}
+        if request.kind not in _KINDS:
+            wrong["kind"] = "is missing: rollout or pairing"
+        if not request.count:
+            wrong["count"] = "is missing: 1 or more"
         if wrong:
             await violated(context, wrong)
         what = f"{messages.WorkerKind.Name(request.kind)}={request.count}"
