@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
 
@@ -137,13 +138,16 @@ async def test_pairs_come_in_pages_in_the_order_they_are_trained(
 
 
 async def test_a_pair_has_its_whole_group_and_says_why(server: Server, tmp_path: Path) -> None:
-    trained(begun(tmp_path / "run") / "learner", 1)
+    scores = [SCORES[0], SCORES[2], SCORES[1]]
+    made = make_pair(rollout(0), scores, replace(SELECTION, rejected=2), "1.0*checker")
+    made.prompt.episode = 1
+    write_pairs(begun(tmp_path / "run") / "learner", 1, [made])
     (pair,) = (await server[0].ListPairs(messages.ListPairsRequest())).pairs
     assert (pair.episode, pair.prompt[0].role, pair.prompt[0].content) == (1, "user", "question 0")
     assert [(s.text, s.score, s.chosen, s.rejected) for s in pair.samples] == [
         ("abcd", 2.0, True, False),
-        ("ab", -1.0, False, True),
         ("ab", 0.5, False, False),
+        ("ab", -1.0, False, True),
     ]
     assert pair.why == (
         "best against worst of 3 answers: 2.00 against -1.00, margin 3.00; chosen is 2 tokens"
@@ -338,8 +342,13 @@ def test_a_record_is_read_on_and_read_anew_when_it_is_another(tmp_path: Path) ->
     with path.open("ab") as file:  # done once more after a crash
         file.write(progress(2, 0.1) + b"\n")
     assert now() == ([1, 2], [0.5, 0.1])
-    path.write_bytes(progress(1, 0.9) + b"\n" + b" " * 4000 + b"\n")
+    path.write_bytes(progress(1, 0.9) + b"\n" + b" " * 5000 + b"\n")
     assert now() == ([1], [0.9])
+    with path.open("r+b") as file:  # what was read before is not read again
+        file.write(progress(1, 0.7))
+        file.seek(0, 2)
+        file.write(progress(2, 0.8) + b"\n")
+    assert now() == ([1, 2], [0.9, 0.8])
     path.write_bytes(b"".join(progress(step, step) + b"\n" for step in range(1, 1001)))
     xs, ys = now()
     assert (len(xs), xs[0], xs[-1]) == (300, 1, 1000)
@@ -433,6 +442,11 @@ async def test_the_audit_stream_comes_latest_first_of_one_run_or_of_all(
     assert found == [["4", "3"], ["2", "1"], ["0"]]
     page = await admin.ListAudit(messages.ListAuditRequest(page_size=3))
     assert [each.reason for each in page.entries] == ["other 4", "own\x1b[2J 4", "other 3"]
+    older = messages.ListAuditRequest(page_size=2, page_token=page.next_page_token)
+    assert [each.reason for each in (await admin.ListAudit(older)).entries] == [
+        "own\x1b[2J 3",
+        "other 2",
+    ]
     newest = page.entries[0]
     assert (newest.actor, newest.method, newest.outcome) == ("ada", "PauseRun", "done")
     assert newest.time.ToJsonString() == "2026-01-01T00:00:00Z"
