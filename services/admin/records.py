@@ -3,7 +3,7 @@ folder, and the audit stream.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1 import admin_pb2_grpc
@@ -93,8 +93,7 @@ async def _pages(context: Context) -> AsyncIterator[None]:
     try:
         yield
     except UnknownPageError as error:
-        wrong: Mapping[str, str] = {"page_token": str(error)}
-        await violated(context, dict(wrong))
+        await violated(context, {"page_token": str(error)})
 
 
 def _too_long() -> str:
