@@ -1,7 +1,6 @@
 """pairloop pairs: what was trained: every answer of a group, its score, and why these two."""
 
 import json
-import textwrap
 from collections.abc import Iterator
 
 import click
@@ -12,6 +11,7 @@ from orchestrator.cli.output import as_dict, harmless
 from pairloop.admin.v1 import admin_pb2 as messages
 from services.telemetry.format import number as figure
 
+_INDENT = 19
 _ANSWER_S = 60.0
 """A page is read from files, which may lie on another machine."""
 
@@ -51,6 +51,5 @@ def _lines(pair: messages.Pair) -> Iterator[str]:
 
 def _block(head: str, text: str) -> str:
     """Every line of a text under its first, so that none can pass for another head."""
-    return (
-        harmless(head) + textwrap.indent(harmless(text), " " * 19, lambda line: True)[len(head) :]
-    )
+    head = harmless(head).ljust(_INDENT)
+    return head + harmless(text).replace("\n", "\n" + " " * _INDENT)

@@ -16,6 +16,7 @@ from pairloop.admin.v1.admin_pb2 import GetLedgerProofResponse
 from services.errors import ArtifactError, StateError
 from services.queues.ledger import ledger_audit
 from services.queues.ledger_file import LEDGER, read_ledger_file
+from services.telemetry.format import reasons
 
 _SHOWN = 100
 
@@ -48,7 +49,7 @@ def _finished(folder: RunFolder, stage: StageFolder, lines: list[str], problems:
     except ArtifactError as error:
         problems.append(f"{stage.stage}: {error}")
         return
-    dropped = _reasons(proof.dropped)
+    dropped = _drops(proof.dropped)
     lines.append(
         f"{stage.stage}: {proof.episodes} episodes, {proof.planned} prompts planned:"
         f" {proof.trained} trained{dropped}; last version {proof.published}"
@@ -80,11 +81,12 @@ def _begun(
         ends = Counter(event.detail for event in events if event.kind == "dropped")
         lines.append(
             f"{stage.stage}: episode {episode}: {len(ids)} prompts dispatched: {trained}"
-            f" trained{_reasons(ends)}"
+            f" trained{_drops(ends)}"
         )
         problems += [f"{stage.stage}: {each}" for each in found]
     lines.append(f"{stage.stage}: it goes on; plan and pairs are held against it when it is done")
 
 
-def _reasons(dropped: dict[str, int]) -> str:
-    return "".join(f", {count} dropped: {why}" for why, count in sorted(dropped.items()))
+def _drops(dropped: dict[str, int]) -> str:
+    count = sum(dropped.values())
+    return f", {count} dropped ({reasons(dropped)})" if count else ""

@@ -373,7 +373,7 @@ async def test_the_ledger_of_a_finished_stage_is_proven(server: Server, tmp_path
     assert await proof() == (
         True,
         [
-            "online_dpo: 2 episodes, 6 prompts planned: 4 trained, 2 dropped: TIE; last version 2",
+            "online_dpo: 2 episodes, 6 prompts planned: 4 trained, 2 dropped (tie 2); last version 2",
             "online_dpo: plan, ledger, pairs and weights agree",
         ],
     )
@@ -397,7 +397,7 @@ async def test_of_a_stage_that_goes_on_the_episodes_that_are_over_are_proven(
     assert (answer.clean, list(answer.lines)) == (
         True,
         [
-            "online_dpo: episode 1: 3 prompts dispatched: 2 trained, 1 dropped: TIE",
+            "online_dpo: episode 1: 3 prompts dispatched: 2 trained, 1 dropped (tie 1)",
             "online_dpo: it goes on; plan and pairs are held against it when it is done",
         ],
     )
