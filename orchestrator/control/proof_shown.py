@@ -66,6 +66,7 @@ def _begun(
     lines: list[str],
     problems: list[str],
 ) -> None:
+    told: list[str] = []
     for episode, path in files.items():
         folder.has(path)
         if not episode:
@@ -77,13 +78,18 @@ def _begun(
             continue
         ids = dict.fromkeys(event.id for event in events if event.kind == "dispatched")
         found = ledger_audit(events, {episode: list(ids)})
-        trained = sum(event.kind == "trained" for event in events)
-        ends = Counter(event.detail for event in events if event.kind == "dropped")
-        lines.append(
-            f"{stage.stage}: episode {episode}: {len(ids)} prompts dispatched: {trained}"
-            f" trained{_drops(ends)}"
+        trained = {event.id for event in events if event.kind == "trained"}
+        # A dead letter that was tried again may be trained after all.
+        ends = {event.id: event.detail for event in events if event.kind == "dropped"}
+        dropped = Counter(why for id_, why in ends.items() if id_ not in trained)
+        told.append(
+            f"{stage.stage}: episode {episode}: {len(ids)} prompts dispatched: {len(trained)}"
+            f" trained{_drops(dropped)}"
         )
         problems += [f"{stage.stage}: {each}" for each in found]
+    if (before := len(told) - _SHOWN) > 0:
+        told[:before] = [f"{stage.stage}: {before} episodes before these too"]
+    lines += told
     lines.append(f"{stage.stage}: it goes on; plan and pairs are held against it when it is done")
 
 

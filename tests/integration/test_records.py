@@ -373,7 +373,8 @@ async def test_the_ledger_of_a_finished_stage_is_proven(server: Server, tmp_path
     assert await proof() == (
         True,
         [
-            "online_dpo: 2 episodes, 6 prompts planned: 4 trained, 2 dropped (tie 2); last version 2",
+            "online_dpo: 2 episodes, 6 prompts planned: 4 trained, 2 dropped (tie 2); last version"
+            " 2",
             "online_dpo: plan, ledger, pairs and weights agree",
         ],
     )
