@@ -11,7 +11,8 @@ PairloopError
 │   └── OutOfMemoryError     a process was killed for lack of memory
 ├── StateError           an episode cannot make this move from its state
 │   ├── UnknownEpisodeError  the run has no episode of that number
-│   └── UnknownRunError      there is no run of that name
+│   ├── UnknownRunError      there is no run of that name
+│   └── UnknownPageError     a list has no page that begins there
 ├── LedgerError          plan, ledger and checkpoint contradict each other
 ├── StallError           a wait passed its deadline
 ├── WeightsError         weights were refused: unknown base, broken checksum
@@ -88,6 +89,10 @@ class UnknownEpisodeError(StateError):
 
 class UnknownRunError(StateError):
     """There is no run of that name, or more than one."""
+
+
+class UnknownPageError(StateError):
+    """A list has no page that begins there; the message says what a page_token is."""
 
 
 class LedgerError(PairloopError):

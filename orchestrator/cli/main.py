@@ -5,6 +5,8 @@
     pairloop episodes list | show | pause | resume | cancel | watch
     pairloop workers [scale rollout=3 pairing=2 | drain NAME]
     pairloop deadletters [list | retry]
+    pairloop pairs [--episode N]              what was trained: every answer, its score, and why
+    pairloop audit                            who changed what, and why
     pairloop ledger verify FOLDER             prove that no prompt was lost or used twice
     pairloop serve                            the admin API alone, for all runs of a Redis
     pairloop doctor [CONFIG]                  what this machine lacks, and what to do about it
@@ -21,10 +23,12 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc is imported
 
 import click
 
+from orchestrator.cli.audit import audit
 from orchestrator.cli.connection import connection_options
 from orchestrator.cli.dead_letters import dead_letters
 from orchestrator.cli.episodes import episodes
 from orchestrator.cli.ledger import ledger
+from orchestrator.cli.pairs import pairs
 from orchestrator.cli.runs import runs
 from orchestrator.cli.serve import serve
 from orchestrator.cli.workers import workers
@@ -58,7 +62,7 @@ def doctor(words: tuple[str, ...]) -> None:
     raise SystemExit(command.main(list(words)))
 
 
-for each in (runs, episodes, workers, dead_letters, ledger, serve):
+for each in (runs, episodes, workers, dead_letters, pairs, audit, ledger, serve):
     pairloop.add_command(each)
 
 

@@ -2,12 +2,17 @@
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 import click
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+_STEERING = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+"""Unicode's categories: control, format, surrogate, private, unassigned, line, paragraph."""
+_KEPT = "\n\t\u200c\u200d"
+"""Lines, tabs, and the joiners that some scripts are written with."""
 _WIDE = 100_000
 """Columns where nobody looks: a line of a pipe is not broken."""
 
@@ -42,10 +47,19 @@ def table(rows: Sequence[Mapping[str, object]]) -> None:
         right = all(isinstance(row[name], int) for row in rows)
         shown.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*("" if row[name] is None else str(row[name]) for name in columns))
+        shown.add_row(*("" if row[name] is None else harmless(str(row[name])) for name in columns))
     Console(width=None if sys.stdout.isatty() else _WIDE, markup=False, highlight=False).print(
         shown
     )
+
+
+def harmless(text: str) -> str:
+    """The same to read; what would steer the terminal, or turn the text around, as an escape."""
+    return "".join(
+        character if character in _KEPT or unicodedata.category(character) not in _STEERING
+        else character.encode("unicode_escape", "backslashreplace").decode()
+        for character in text
+    )  # fmt: skip
 
 
 def ago(seconds: float) -> str:

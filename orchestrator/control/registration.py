@@ -22,14 +22,14 @@ _LOOK_S = 0.5
 """Between two looks at what is asked of the run."""
 _KEPT = ("PauseRun", "ResumeRun")
 """Asked of a run that is not there, these wait until the same command goes on."""
-_ID = ".id"
+ID = ".id"
 """In the run's folder: another attempt at a run, from another machine too, is the same run."""
 
 
 def own_run(name: str, job: str, folder: Path) -> messages.Run:
     """This attempt at a run. Whoever knows more of it fills it in: stage, address, episodes."""
     run = messages.Run(
-        id=f"{name}-{kept_id(folder / _ID, 6)}",
+        id=f"{name}-{kept_id(folder / ID, 6)}",
         name=name,
         job=job,
         state=messages.RUN_STATE_RUNNING,

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from orchestrator.control.audit_pages import AUDIT, audit_page, in_file
 from orchestrator.control.live import LiveRun, read, written
+from orchestrator.control.records import RecordReader
 from orchestrator.episodes import EpisodeStore
+from pairloop.admin.v1.admin_pb2 import AuditEntry as AuditRecord
 from pairloop.admin.v1.admin_pb2 import Run, Worker
-from services.admin.ports import Asked, AuditEntry
+from services.admin.ports import Asked, AuditEntry, Page, Records
 from services.errors import StateError, UnknownRunError, UnreachableError
 from services.queues.mailbox import Letter
 from services.queues.registry import Registry
@@ -27,8 +30,6 @@ _ANSWER_S = 10.0
 _LOOK_S = 0.1
 _WAITING = ("PauseRun", "ResumeRun")
 """These wait for a run that is not there."""
-AUDIT = "audit.jsonl"
-"""In the folder of a run without a Redis: what else the audit stream has."""
 
 
 class RedisRuns:
@@ -45,6 +46,7 @@ class RedisRuns:
         self._registry, self._url, self._timeout_s = registry, url, timeout_s
         self._live = live
         self._stores: dict[tuple[str, str], EpisodeStore] = {}
+        self._read = RecordReader()
 
     @classmethod
     async def open(cls, url: str | None, timeout_s: float, live: LiveRun | None = None) -> Self:
@@ -56,6 +58,7 @@ class RedisRuns:
         """Close the connections."""
         for store in self._stores.values():
             await store.close()
+        self._read.close()
         if self._registry is not None:
             await self._registry.close()
 
@@ -151,6 +154,18 @@ class RedisRuns:
         elif self._live is not None:
             with (Path(self._live.own.folder) / AUDIT).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry.fields()) + "\n")
+
+    async def audited(self, run: str, size: int, token: str) -> Page[AuditRecord]:
+        """What was changed, the latest first."""
+        if self._registry is not None:
+            return await audit_page(self._registry.audited_before, run, size, token)
+        if self._live is None:
+            return Page([], "")
+        return await audit_page(in_file(self._read, self._live.own), run, size, token)
+
+    def records(self, run: Run) -> Records:
+        """What it has written into its folder."""
+        return self._read.of(run)
 
     def _of_this_process(self, run: Run) -> LiveRun | None:
         live = self._live

@@ -23,6 +23,8 @@ from services.queues.items import DeadLetter
 from services.queues.ledger import LedgerEvent, ledger_audit
 from services.queues.ledger_file import packed, read_ledger_file
 
+_FOLDER = "ledger"
+
 
 class Ledgers(Protocol):
     """The part of the queues that holds them."""
@@ -48,7 +50,7 @@ class LedgerArchive:
         planned: Callable[[int], Sequence[str]],
         tell: Callable[[str], None],
     ) -> None:
-        self._scratch, self._folder = folder, folder / "ledger"
+        self._scratch, self._folder = folder, folder / _FOLDER
         self._queues, self._planned, self._tell = queues, planned, tell
 
     async def put_away(self, episode: int) -> bool:
@@ -95,6 +97,13 @@ class LedgerArchive:
 
     def _path(self, episode: int) -> Path:
         return self._folder / f"episode-{episode:05d}.jsonl.gz"
+
+
+def archived(folder: Path) -> dict[int, Path]:
+    """The files in an archive's folder by episode, in order; 0 is the start."""
+    found = sorted((folder / _FOLDER).glob("episode-*.jsonl.gz"))
+    named = ((path.name.split(".")[0].removeprefix("episode-"), path) for path in found)
+    return {int(number): path for number, path in named if number.isdecimal()}
 
 
 def require_training(stage: str, ledger: Path) -> None:

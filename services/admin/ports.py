@@ -2,11 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Protocol, Self
+from typing import Generic, Protocol, Self, TypeVar
 
 from google.protobuf.message import Message
 
-from pairloop.admin.v1.admin_pb2 import Change, DeadLetter, Episode, Run, Worker, WorkerKind
+from pairloop.admin.v1.admin_pb2 import AuditEntry as AuditRecord
+from pairloop.admin.v1.admin_pb2 import (
+    Change,
+    Curve,
+    DeadLetter,
+    Episode,
+    GetLedgerProofResponse,
+    Pair,
+    Run,
+    Worker,
+    WorkerKind,
+)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,15 @@ class Asked:
         return f"{self.method} {bare.SerializeToString(deterministic=True).hex()}"
 
 
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """A part of a long list."""
+
+    items: Sequence[T]
+    next: str
+    """Token of the page that follows; "" where there is none. A page may be short before it."""
+
+
 class Runs(Protocol):
     """Every run that a server answers for. Every method may raise UnreachableError."""
 
@@ -81,6 +103,32 @@ class Runs(Protocol):
 
     async def audit(self, entry: AuditEntry) -> None:
         """Keep it."""
+
+    async def audited(self, run: str, size: int, token: str) -> "Page[AuditRecord]":
+        """What was kept of a run, by its id, or of every run ("").
+
+        Raises UnknownPageError.
+        """
+
+    def records(self, run: Run) -> "Records":
+        """What it has written into its folder."""
+
+
+class Records(Protocol):
+    """What a run has written into its folder. Every method raises StateError where that is not
+    visible, or holds what may not be read."""
+
+    async def pairs(self, episode: int, size: int, token: str) -> "Page[Pair]":
+        """In the order they are trained, 0 for those of every episode. Raises UnknownPageError."""
+
+    async def config(self) -> str:
+        """YAML, without secrets."""
+
+    async def curves(self) -> Sequence[Curve]:
+        """Of every stage, in their order."""
+
+    async def proof(self) -> GetLedgerProofResponse:
+        """Of every online stage. Raises StateError where nothing can be proven yet."""
 
 
 class Episodes(Protocol):

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from pairloop.admin.v1 import admin_pb2 as messages
-from pairloop.admin.v1 import admin_pb2_grpc
 from services.admin.answers import (
     LONGEST,
     Context,
@@ -17,13 +16,14 @@ from services.admin.answers import (
 )
 from services.admin.feed import Feed
 from services.admin.ports import Asked, Episodes, Runs
+from services.admin.records import RecordService
 
 _PAGE = 1000
 _ERRORS = 10
 _KINDS = (messages.WORKER_KIND_ROLLOUT, messages.WORKER_KIND_PAIRING)
 
 
-class AdminService(admin_pb2_grpc.AdminServiceServicer):
+class AdminService(RecordService):
     """Stateless."""
 
     def __init__(self, runs: Runs, feed: Feed) -> None:

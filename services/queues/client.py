@@ -115,6 +115,13 @@ class Client:
         start = after if after == "-" else f"({after}"
         return _entries(await self._ask(lambda: self._redis.xrange(stream, min=start, count=count)))
 
+    async def read_back(self, stream: str, before: str, count: int) -> list[Entry]:
+        """Up to `count` entries before an entry id, the latest first; "+" begins at the last."""
+        end = before if before == "+" else f"({before}"
+        return _entries(
+            await self._ask(lambda: self._redis.xrevrange(stream, max=end, count=count))
+        )
+
     async def get(self, key: str) -> bytes | None:
         """The value of a key."""
         return cast("bytes | None", await self._ask(lambda: self._redis.get(key)))

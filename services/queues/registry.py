@@ -4,13 +4,13 @@ All of them lie in one slot of a cluster; a run's own keys, in another, are in k
 says is a pairloop.admin.v1.Run in protobuf's JSON, so that one more field breaks no reader.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from google.protobuf import json_format
 
 from pairloop.admin.v1.admin_pb2 import RUN_STATE_LOST, Run
-from services.queues.client import Client, connect
+from services.queues.client import Client, Entry, connect
 from services.queues.keys import RUNS, RUNS_KEPT_S
 from services.queues.mailbox import Mailbox
 from services.states import LIVE
@@ -62,8 +62,13 @@ class Registry:
         self, after: str = "-", count: int = 1000
     ) -> list[tuple[str, Mapping[str, str]]]:
         """Entries after an id, each with its own."""
-        found = await self._client.read(_AUDIT, after, count)
-        return [(id_, {k.decode(): v.decode() for k, v in each.items()}) for id_, each in found]
+        return _decoded(await self._client.read(_AUDIT, after, count))
+
+    async def audited_before(
+        self, before: str = "+", count: int = 1000
+    ) -> list[tuple[str, Mapping[str, str]]]:
+        """Entries before an id, each with its own, the latest first."""
+        return _decoded(await self._client.read_back(_AUDIT, before, count))
 
     async def runs(self) -> list[Run]:
         """Every run, the latest first."""
@@ -82,3 +87,7 @@ class Registry:
                 run.state = RUN_STATE_LOST
             runs.append((run, RUNS_KEPT_S - silent_s))
         return runs
+
+
+def _decoded(entries: Sequence[Entry]) -> list[tuple[str, Mapping[str, str]]]:
+    return [(id_, {k.decode(): v.decode() for k, v in each.items()}) for id_, each in entries]

@@ -20,9 +20,10 @@ class QueueSettings(Settings):
     and sentinel_password=. Without it REDIS_URL, and without that an embedded server. An ACL user
     needs `~pairloop:* +evalsha +script|load +get +set +incr +incrby +del +unlink +expire +persist
     +pexpire +ttl +pttl +time +hget +hset +hmget +hgetall +hdel +hincrby +hsetnx +rpush +lindex
-    +lrem +sadd +sismember +xadd +xdel +xack +xrange +xpending +xclaim +xgroup +xinfo +xread
-    +xreadgroup +ping`, for another database than 0 `+select`, on a cluster `+cluster|slots
-    +asking`; `+info +config|get` let the run say whether the server would forget."""
+    +lrem +sadd +sismember +xadd +xdel +xack +xrange +xrevrange +xpending +xclaim +xgroup
+    +xinfo +xread +xreadgroup +ping`, for another database than 0 `+select`, on a cluster
+    `+cluster|slots +asking`; `+info +config|get` let the run say whether the server would
+    forget."""
     fsync: Operational[Literal["everysec", "always"]] = "everysec"
     """Of the embedded server's append-only file: "everysec" may lose a second on power loss."""
     credits: Operational[int] = Field(512, ge=1)

@@ -22,6 +22,7 @@ from tests.integration.test_queues import prompts
 CALLS = (
     *("episodes list", "episodes show", "episodes pause", "episodes resume", "episodes cancel 1"),
     *("episodes watch", "deadletters list", "deadletters retry", "workers", "runs"),
+    *("pairs", "audit"),
 )
 
 

@@ -78,6 +78,7 @@ async def whole_run(url: str, run: str) -> None:
         assert await mailbox.first(run) is None
         await registry.audit({"run": run})
         assert (await registry.audited())[-1][1] == {"run": run}
+        assert (await registry.audited_before(count=1))[0][1] == {"run": run}
         store = await EpisodeStore.open(url, run, 5.0, lease.epoch)
         stack.push_async_callback(store.close)
         await store.create(1, 4)

@@ -38,6 +38,13 @@ def join_pairs(folder: Path, episodes: int, out: Path) -> int:
     return lines
 
 
+def pair_files(folder: Path) -> dict[int, Path]:
+    """The files that `write_pairs` made, by episode, in order."""
+    found = sorted((folder / _FOLDER).glob("episode-*.jsonl"))
+    named = ((path.stem.removeprefix("episode-"), path) for path in found)
+    return {int(number): path for number, path in named if number.isdecimal()}
+
+
 def _rows(folder: Path, episodes: int) -> Iterator[dict[str, Any]]:
     for episode in range(1, episodes + 1):
         path = _path(folder, episode)

@@ -105,9 +105,18 @@ def time_figure(state: RunState) -> Figure | None:
 
 
 def curve(points: Sequence[Point], key: str) -> tuple[list[float], list[float]]:
-    """Step and value of one metric, averaged down to a few hundred points.
+    """Step and value of one metric, averaged down to a few hundred points."""
+    xs, ys = laid_out(points, key)
+    every = -(-len(xs) // _CURVE_POINTS)
+    if every <= 1:
+        return xs, ys
+    cut = range(0, len(xs), every)
+    return [xs[i : i + every][-1] for i in cut], [_mean(ys[i : i + every]) for i in cut]
 
-    Steps that start again at 1 in each episode are laid one after the other.
+
+def laid_out(points: Sequence[Point], key: str) -> tuple[list[float], list[float]]:
+    """Step and value of one metric; steps that start again at 1 in each episode are laid one after
+    the other.
     """
     xs: list[float] = []
     ys: list[float] = []
@@ -119,11 +128,7 @@ def curve(points: Sequence[Point], key: str) -> tuple[list[float], list[float]]:
         if key in point.metrics:
             xs.append(offset + point.step)
             ys.append(point.metrics[key])
-    every = -(-len(xs) // _CURVE_POINTS)
-    if every <= 1:
-        return xs, ys
-    cut = range(0, len(xs), every)
-    return [xs[i : i + every][-1] for i in cut], [_mean(ys[i : i + every]) for i in cut]
+    return xs, ys
 
 
 def _with_average(name: str, xs: list[float], ys: list[float]) -> list[Series]:
