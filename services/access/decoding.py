@@ -1,6 +1,7 @@
 """Stands before every method: bytes that are no message of it are the caller's mistake.
 
-gRPC's own asyncio server calls them an unknown error of the server, and writes a traceback for each.
+gRPC's own asyncio server calls them an unknown error of the server, and writes a traceback for
+each.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,7 +32,7 @@ class Decoding(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no gene
             try:
                 return read(body)
             except DecodeError:
-                what = f"these {len(body)} bytes are no request of {details.method}"  # type: ignore[attr-defined]
+                what = f"these {len(body)} bytes are no request of {details.method}"
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, what)
 
         async def answer(body: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
