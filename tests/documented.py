@@ -70,6 +70,8 @@ NOT_TESTED = {
     "kubectl -n pairloop": "needs a cluster",
     "make setup GPU=": "needs a machine with GPUs; tests/unit/test_deploy.py has its choices",
     "docker": "needs docker with compose and buildx",
+    "pairloop runs pause": "tests/integration/test_asked_runs.py asks the same",
+    "pairloop runs stop": "tests/e2e/test_resuming.py asks the same",
     ".venv/bin/pairloop runs": "needs a cluster; tests/integration/test_control.py asks the same",
     ".venv/bin/pairloop workers scale": "needs a cluster; tests/integration/test_scaling.py scales",
     "make check": "is what CI runs",

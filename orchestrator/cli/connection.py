@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 ADDRESS = "127.0.0.1:50051"
 ANSWER_S = 15.0
+_CLOSING_S = 0.2
+"""The connections of a process that is killed are gone a moment before its port is."""
 _CONNECT_S = 3.0
 """A refused connection is known at once; this is for a host that says nothing."""
 _REFUSED = (
@@ -88,6 +91,7 @@ class Connection:
             return f"what listens at {at} does not answer; look whether it still works, then again"
         if error.code() == grpc.StatusCode.UNIMPLEMENTED:
             return f"what listens at {at} is no admin API; see the address the run printed"
+        time.sleep(_CLOSING_S)
         if not _listens(at):
             return f"the run at {at} is gone; started again, its command goes on where it stood"
         return f"the admin API at {at} cannot answer: {error.details()}"
