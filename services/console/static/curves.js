@@ -1,7 +1,7 @@
 // Curves as small multiples: one a measure, drawn by calls; the value under the pointer is read out.
 
 import { call } from "./api.js";
-import { el, svg } from "./dom.js";
+import { el, foreign, svg } from "./dom.js";
 import { empty, number } from "./words.js";
 
 const WIDTH = 320, HEIGHT = 110, LEFT = 4, RIGHT = 6, TOP = 6, BOTTOM = 6;
@@ -74,7 +74,13 @@ export function curvesView(page, content, run) {
 // The few that say most, of the latest stage that has any.
 export function headlines(page, place, run) {
   page.keep(place, async () => {
-    const { curves = [] } = await call("GetCurves", { run });
+    let curves;
+    try {
+      ({ curves = [] } = await call("GetCurves", { run }));
+    } catch (error) {
+      if (!["FAILED_PRECONDITION", "UNIMPLEMENTED"].includes(error.code)) throw error;
+      return el("p", { class: "quiet" }, "No curves: ", foreign(error.message));
+    }
     const latest = curves.at(-1)?.stage;
     const best = [...new Map(curves.filter(({ stage }) => stage === latest)
       .sort((one, other) => rank(one) - rank(other))

@@ -114,8 +114,8 @@ export function episodesView(page, content, run) {
     if (!known.size) return empty("No episodes.");
     return [
       el("ul", { class: "cards" }, going.map((each) => card(run, each, asked))),
-      next.length ? el("div", { class: "pending" },
-        el("p", { class: "quiet" }, `${pending} to come, the next is episode ${next[0].number}.`),
+      next.length ? el("div", { class: "card pending" },
+        el("span", { class: "quiet" }, `${pending} to come, the next is episode ${next[0].number}`),
         buttons(run, next[0], asked)) : null,
       over.length ? el("details", { class: "over", open: !going.length },
         el("summary", {}, `${over.length} that are over`),

@@ -53,7 +53,11 @@ export function refusal(error) {
 
 export const empty = (text) => el("p", { class: "empty" }, text);
 
+// On a narrow page each row is a block, and each cell says its column's name.
 export function table(names, rows) {
+  for (const row of rows) {
+    [...row.cells].forEach((cell, index) => cell.setAttribute("data-column", names[index]));
+  }
   return el("div", { class: "wide", tabindex: "0", role: "group", "aria-label": "table" },
     el("table", {},
       el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, name)))),
