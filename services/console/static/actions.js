@@ -14,14 +14,20 @@ export function reasonField() {
   return el("label", { class: "reason" }, "Reason", field);
 }
 
-// `after` is called with what was answered; what was refused is shown in `place`.
-export function button(text, method, body, { after, place, sure, label, quiet }) {
+// Buttons that were pressed a moment ago: the second click of a double one, or a key held down, is
+// not to undo what the first did, now that the button says the opposite.
+const resting = new WeakSet();
+const REST_MS = 600;
+
+// `after` is called with what was answered; what was refused is shown in `place`. Buttons of one
+// `key` are the same one with another text, which keeps the focus.
+export function button(text, method, body, { after, place, sure, label, quiet, key }) {
   const work = async (event) => {
     const pressed = event.currentTarget;
-    if (pressed.getAttribute("aria-disabled") === "true") return;
+    if (resting.has(pressed)) return;
     const because = document.getElementById("reason")?.value ?? reason();
     if (sure && !(await agreed(sure, text))) return;
-    pressed.setAttribute("aria-disabled", "true");
+    resting.add(pressed);
     const wanted = typeof body === "function" ? body() : body;
     try {
       const answer = await change(method, { ...wanted, reason: because });
@@ -31,11 +37,11 @@ export function button(text, method, body, { after, place, sure, label, quiet })
     } catch (error) {
       place().replaceChildren(refusal(error));
     } finally {
-      pressed.removeAttribute("aria-disabled");
+      setTimeout(() => resting.delete(pressed), REST_MS);
     }
   };
   return el("button", { type: "button", class: sure ? "danger" : quiet ? "quiet-button" : "",
-    "aria-label": label, "data-key": `${method} ${text}`, onclick: work }, text);
+    "aria-label": label, "data-key": key ?? method, onclick: work }, text);
 }
 
 function agreed(question, text) {

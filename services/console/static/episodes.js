@@ -45,14 +45,14 @@ function counts(episode) {
 
 function buttons(run, episode, asked) {
   const body = { run, number: episode.number }, state = bare(episode.state);
-  const of = (text) => ({ ...asked, label: `${text} episode ${episode.number}` });
+  const of = (text, key) => ({ ...asked, key, label: `${text} episode ${episode.number}` });
   const pausable = ["SAMPLING", "PENDING"].includes(state);
   return el("div", { class: "buttons" },
-    pausable ? button("Pause", "PauseEpisode", body, of("Pause")) : null,
+    pausable ? button("Pause", "PauseEpisode", body, of("Pause", "hold")) : null,
     ["PAUSING", "PAUSED"].includes(state)
-      ? button("Resume", "ResumeEpisode", body, of("Resume")) : null,
+      ? button("Resume", "ResumeEpisode", body, of("Resume", "hold")) : null,
     [...LIVE.slice(0, 3), "PENDING"].includes(state) ? button("Cancel", "CancelEpisode", body,
-      { ...of("Cancel"), sure: `Episode ${episode.number} ends, and the run with it: `
+      { ...of("Cancel", "cancel"), sure: `Episode ${episode.number} ends, and the run with it: `
         + "it cannot be taken back." }) : null);
 }
 

@@ -39,7 +39,7 @@ export function runView(page, main, id, tab = "episodes") {
   const said = el("div"), head = el("div"), content = el("div", { class: "tab" });
   let state = "";
   const [, view] = TABS[tab] ?? TABS.episodes;
-  const asked = { after: () => poll.now(), place: () => said };
+  const asked = { key: "hold", after: () => poll.now(), place: () => said };
   main.append(head, said,
     el("nav", { class: "tabs", "aria-label": "This run" }, Object.entries(TABS).map(
       ([name, [title]]) => el("a", { href: runLink(id, name),
@@ -59,7 +59,7 @@ export function runView(page, main, id, tab = "episodes") {
       el("div", { class: "buttons" }, reasonField(),
         held ? button("Resume run", "ResumeRun", body, asked)
           : button("Pause run", "PauseRun", body, asked),
-        button("Stop run", "StopRun", body, { ...asked,
+        button("Stop run", "StopRun", body, { ...asked, key: "stop",
           sure: "The run keeps what it has and ends. The same command goes on where it stood." })),
     ];
   }, 1000);
