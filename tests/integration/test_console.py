@@ -208,7 +208,7 @@ async def test_roles_are_those_of_grpc(redis_url: str, store: EpisodeStore, tmp_
 
 
 async def test_large_requests_are_refused_before_they_are_read(console: AdminServer) -> None:
-    status, _, said = await called(console, "ListRuns", b" " * 65_536 + b"{}")
+    status, _, said = await called(console, "ListRuns", b" " * 65_535 + b"{}")
     assert (status, said["code"]) == (413, "RESOURCE_EXHAUSTED")
     assert (await called(console, "ListRuns", b" " * 65_534 + b"{}"))[0] == 200
     url = str(console.console_url).removeprefix("http://").rstrip("/")
