@@ -7,7 +7,6 @@ from typing import Any
 import grpc
 import pytest
 
-from orchestrator.control.runs import RedisRuns
 from orchestrator.episodes import EpisodeStore, State
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1.admin_pb2_grpc import AdminServiceStub
@@ -15,12 +14,13 @@ from services.admin.settings import AdminSettings
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 from tests.integration.chromium import chromium
-from tests.integration.conftest import FakeWorkers, serving
+from tests.integration.conftest import admin_of
 from tests.integration.test_queues import prompts
 from tests.integration.test_queues_episodes import finish_all
 
 api = pytest.importorskip("playwright.async_api", reason="no playwright: make setup installs it")
 
+CONSOLE = AdminSettings(port=0, console_port=0)
 HOSTILE = "<img src=x onerror=\"window.hacked='yes'\"><script>window.hacked=1</script>\u202egpj.exe"
 _WATCH = """
 window.violations = [];
@@ -90,12 +90,7 @@ async def test_a_click_pauses_an_episode_and_grpc_resumes_it(
 ) -> None:
     await store.move(1, State.SAMPLING)
     await queues.dispatch(1, prompts(store.run, 2))
-    own = messages.Run(
-        id=store.run, name=store.run, episodes=store.run, state=messages.RUN_STATE_RUNNING,
-        error=HOSTILE,
-    )  # fmt: skip
-    runs = await RedisRuns.open(redis_url, 5.0, own, FakeWorkers())
-    async with serving(runs, AdminSettings(port=0, console_port=0)) as (server, address):
+    async with admin_of(redis_url, store.run, CONSOLE) as (server, address):
         page = watched.page
         await page.goto(server.console_url)
         await page.get_by_role("link", name=store.run, exact=True).click()
@@ -122,6 +117,8 @@ async def test_a_click_pauses_an_episode_and_grpc_resumes_it(
         await watched.state(1, "PAUSED")
         await api.expect(watched.button("Resume episode 1")).to_be_focused()
 
+        await watched.button("Pause run").click()
+        await watched.sees(re.compile(r"PAUS(ING|ED).*Resume run", re.DOTALL))
         await page.set_viewport_size({"width": 360, "height": 740})
         tabs = await page.get_by_role("navigation", name="This run").get_by_role("link").all()
         assert len(tabs) == 8
@@ -129,7 +126,6 @@ async def test_a_click_pauses_an_episode_and_grpc_resumes_it(
             await tab.click()
             await page.wait_for_load_state("networkidle")
             await watched.unharmed()
-    await runs.close()
 
 
 async def test_a_token_is_asked_for_and_a_reader_may_change_nothing(
@@ -137,10 +133,8 @@ async def test_a_token_is_asked_for_and_a_reader_may_change_nothing(
 ) -> None:
     (tokens := tmp_path / "tokens").write_text("ada read a-token-for-reading\n")
     await store.move(1, State.SAMPLING)
-    own = messages.Run(id=store.run, name=store.run, episodes=store.run)
-    runs = await RedisRuns.open(redis_url, 5.0, own, FakeWorkers())
     settings = AdminSettings(port=0, console_port=0, tokens=str(tokens))
-    async with serving(runs, settings) as (server, _):
+    async with admin_of(redis_url, store.run, settings) as (server, _):
         page = watched.page
         await page.goto(f"{server.console_url}#/run/{store.run}")
         for token, then in (("a-token-of-nobody", "UNAUTHENTICATED"), ("a-token-for-reading", "")):
@@ -154,4 +148,3 @@ async def test_a_token_is_asked_for_and_a_reader_may_change_nothing(
         await watched.button("Sign out").click()
         await watched.sees("Sign in")
         assert await page.evaluate("[sessionStorage.length, localStorage.length]") == [0, 0]
-    await runs.close()

@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { button } from "./actions.js";
 import { el, foreign } from "./dom.js";
-import { badge, bare, empty, refusal, table } from "./words.js";
+import { badge, bare, empty, table } from "./words.js";
 
 const KINDS = ["ROLLOUT", "PAIRING"];
 
@@ -27,8 +27,8 @@ function row(run, worker, asked) {
     el("td", {}, foreign(worker.name)), el("td", {}, bare(worker.kind).toLowerCase()),
     el("td", {}, badge(worker.state)), el("td", { class: "number" }, worker.weight_version ?? ""),
     el("td", { class: "number" }, worker.restarts),
-    el("td", {}, asked ? button("Drain", "DrainWorker", { run, name: worker.name },
-      { ...asked, label: `Drain ${worker.name}`, quiet: true }) : null));
+    el("td", {}, button("Drain", "DrainWorker", { run, name: worker.name },
+      { ...asked, label: `Drain ${worker.name}`, quiet: true })));
 }
 
 function scaling(run, workers, asked) {
@@ -63,23 +63,13 @@ export function workersView(page, content, run, changed) {
     changed();
   } };
   const poll = page.keep(place, async () => {
-    const { run: found } = await call("GetRun", { run });
-    let workers = [], refused = null;
-    try {
-      ({ workers = [] } = await call("ListWorkers", { run }));
-    } catch (error) {
-      if (error.code !== "FAILED_PRECONDITION") throw error;
-      // Those that the run told Redis of; they are changed at its own console.
-      [workers, refused] = [found?.workers ?? [], error];
-    }
-    const may = refused ? null : asked;
+    const [{ workers = [] }, { run: found }] = await Promise.all(
+      [call("ListWorkers", { run }), call("GetRun", { run })]);
     return [
-      refused ? refusal(refused) : null,
       agreement(workers),
       workers.length ? table(["Worker", "Kind", "State", "Version", "Restarts", ""],
-        workers.map((each) => row(run, each, may))) : empty("No workers."),
-      may ? el("div", { class: "controls" }, scaling(run, workers, may), staleness(run, found, may))
-        : null,
+        workers.map((each) => row(run, each, asked))) : empty("No workers."),
+      el("div", { class: "controls" }, scaling(run, workers, asked), staleness(run, found, asked)),
     ];
   }, 2000);
 }
