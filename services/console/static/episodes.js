@@ -56,11 +56,21 @@ function buttons(run, episode, asked) {
         + "it cannot be taken back." }) : null);
 }
 
-function card(run, episode, asked) {
+// What GetEpisode alone tells: who sampled it, and why prompts of it failed.
+function more({ versions = [], recent_errors: errors = [] }) {
+  return [
+    versions.length ? el("p", { class: "quiet" }, "sampled by ", versions.map((each) =>
+      `version ${each.weight_version}: ${each.rollouts}`).join(", ")) : null,
+    errors.length ? el("ul", { class: "error" }, errors.map((each) => el("li", {}, foreign(each))))
+      : null,
+  ];
+}
+
+function card(run, episode, asked, told = {}) {
   return el("li", { class: "card episode", "data-key": episode.number,
     "data-episode": episode.number },
   el("div", { class: "title" }, el("h3", {}, `Episode ${episode.number}`), badge(episode.state)),
-  bar(episode), counts(episode),
+  bar(episode), counts(episode), more(told),
   episode.error ? el("p", { class: "error" }, foreign(episode.error)) : null,
   episode.last_change ? el("p", {}, by(episode.last_change)) : null,
   buttons(run, episode, asked));
@@ -80,7 +90,8 @@ async function all(run, body = {}) {
 export function episodesView(page, content, run) {
   const said = el("div"), list = el("div"), curves = el("div");
   content.append(said, list, curves);
-  let known = new Map(), looks = 0, everything = false;
+  const known = new Map(), told = new Map();
+  let looks = 0, everything = false;
   const asked = { after: () => poll.now(), place: () => said };
 
   // Every look asks for those that go on; all are asked for when one of them began or ended.
@@ -89,13 +100,18 @@ export function episodesView(page, content, run) {
     const going = looks++ % 15 ? await all(run, { states }) : null;
     const before = [...known.values()].filter(live).map((each) => each.number).join();
     if (!going || going.filter(live).map((each) => each.number).join() !== before) {
-      await update(await all(run));
+      update(await all(run));
     } else {
-      await update(going);
+      update(going);
+    }
+    if (looks % 5 === 1) {
+      for (const { number } of [...known.values()].filter(live).slice(0, SHOWN)) {
+        told.set(number, (await call("GetEpisode", { run, number })).episode);
+      }
     }
   }
 
-  async function update(episodes) {
+  function update(episodes) {
     for (const each of episodes) {
       const was = known.get(each.number);
       if (was && was.state !== each.state) say(`episode ${each.number} is ${bare(each.state)}`);
@@ -113,8 +129,9 @@ export function episodesView(page, content, run) {
     const shown = everything ? over : over.slice(0, SHOWN);
     if (!known.size) return empty("No episodes.");
     return [
-      el("ul", { class: "cards" }, going.map((each) => card(run, each, asked))),
-      next.length ? el("div", { class: "card pending" },
+      el("ul", { class: "cards" }, going.map(
+        (each) => card(run, each, asked, told.get(each.number)))),
+      next.length ? el("div", { class: "card pending", "data-key": next[0].number },
         el("span", { class: "quiet" }, `${pending} to come, the next is episode ${next[0].number}`),
         buttons(run, next[0], asked)) : null,
       over.length ? el("details", { class: "over", open: !going.length },

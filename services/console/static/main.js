@@ -37,7 +37,7 @@ const page = {
         linked(`${error.message}; trying again`);
       } else {
         linked("");
-        fill(refused, [refusal(error)]);
+        fill(refused, [refusal(error, true)]);
       }
       if (!error.code) console.error(error); // ours
     });

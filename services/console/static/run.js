@@ -30,8 +30,8 @@ function about(run) {
   return el("dl", { class: "facts" },
     fact("Job", run.job || "—", run.stage && run.stage !== run.job ? `, in ${run.stage}` : ""),
     fact("Host", foreign(run.host || "—"), run.pid ? `, process ${run.pid}` : ""),
-    fact("Heard", ago(run.heard)),
-    fact("Begun", ago(run.started)),
+    run.heard ? fact("Heard", ago(run.heard)) : null,
+    run.started ? fact("Begun", ago(run.started)) : null,
     fact("Folder", foreign(run.folder || "—")));
 }
 

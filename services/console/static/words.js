@@ -43,7 +43,9 @@ export function by(change) {
     foreign(change.reason));
 }
 
-export function refusal(error) {
+// Of a look, that there is nothing yet to look at is no alarm.
+export function refusal(error, look = false) {
+  if (look && error.code === "FAILED_PRECONDITION") return empty(error.message);
   return el("div", { class: "refusal", role: "alert" },
     el("b", {}, error.code ?? "ERROR"), " ", foreign(error.message),
     (error.violations ?? []).length > 1
@@ -51,7 +53,7 @@ export function refusal(error) {
         el("li", {}, el("code", {}, each.field), " ", foreign(each.description)))));
 }
 
-export const empty = (text) => el("p", { class: "empty" }, text);
+export const empty = (text) => el("p", { class: "empty" }, foreign(text));
 
 // On a narrow page each row is a block, and each cell says its column's name.
 export function table(names, rows) {
