@@ -71,7 +71,7 @@ class Bridge:
 
     async def close(self) -> None:
         """Close the channel."""
-        await self._channel.close()
+        await self._channel.close(None)
 
     async def call(self, name: str, body: bytes, authorization: str | None, peer: str) -> Answer:
         """What the method answers to this JSON, with the caller's own token.
@@ -84,7 +84,7 @@ class Bridge:
                 f"there is no method {name} that answers once; take {', '.join(self._calls)}",
             )
         kind, ask = self._calls[name]
-        request = kind()
+        request: Any = kind()
         try:
             json_format.Parse(body or b"{}", request, max_recursion_depth=_NESTED)
         except (json_format.ParseError, RecursionError, UnicodeError) as error:
@@ -114,8 +114,9 @@ class Bridge:
 
 def _violations(error: grpc.aio.AioRpcError) -> list[dict[str, str]]:
     """The fields that BadRequest names."""
-    found = []
-    for key, value in error.trailing_metadata() or ():
+    found: list[dict[str, str]] = []
+    trailing: Any = error.trailing_metadata() or ()  # pairs, whatever the stubs say
+    for key, value in trailing:
         if key != "grpc-status-details-bin":
             continue
         for detail in status_pb2.Status.FromString(value).details:
