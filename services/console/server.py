@@ -85,6 +85,7 @@ class ConsoleServer:
             lifespan="off",
             interface="asgi3",
             log_config=None,
+            log_level="error",  # not what every scanner sends
             access_log=False,
             proxy_headers=False,
             server_header=False,

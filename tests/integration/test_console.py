@@ -4,6 +4,7 @@ its own page alone.
 
 import asyncio
 import json
+import signal
 import socket
 import ssl
 import urllib.error
@@ -245,6 +246,13 @@ def test_no_body_is_a_fault_of_ours(body: bytes) -> None:
             await bridge.close()
 
     assert asyncio.run(answered()) <= {400, 503}
+
+
+async def test_signals_stay_the_process_s_own(redis_url: str, store: EpisodeStore) -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    async with admin_of(redis_url, store.run, CONSOLE) as (server, _):
+        assert (await called(server, "ListRuns"))[0] == 200
+        assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 async def test_a_silent_redis_is_unavailable(redis_url: str) -> None:
