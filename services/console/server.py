@@ -49,16 +49,26 @@ class ConsoleServer:
     def bound(cls, host: str, port: int, or_any: bool, tls: Tls | None) -> Self:
         """Take the port, or with `or_any` a free one where it is taken.
 
-        Raises UnreachableError when it cannot.
+        Raises UnreachableError when it cannot, or has no place for temporary files.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        for tried in (port, 0) if or_any else (port,):
-            with contextlib.suppress(OSError):
-                return cls(socket.create_server((host, tried), family=family), host, tls)
-        raise UnreachableError(
-            f"the console cannot listen on {host}:{port}: set admin.console_port to a free port,"
-            " to 0 for any or to null for none, and admin.host to an address of this machine"
-        )
+        try:
+            listening = socket.create_server((host, port), family=family)
+        except OSError:
+            if or_any and port:
+                return cls.bound(host, 0, or_any, tls)
+            raise UnreachableError(
+                f"the console cannot listen on {host}:{port}: set admin.console_port to a free port,"
+                " to 0 for any or to null for none, and admin.host to an address of this machine"
+            ) from None
+        try:
+            return cls(listening, host, tls)
+        except OSError as error:
+            listening.close()
+            raise UnreachableError(
+                f"the console cannot make a folder for its socket ({error}); let TMPDIR name one, or"
+                " set admin.console_port to null for no console"
+            ) from None
 
     @property
     def upstream(self) -> str:

@@ -1,11 +1,12 @@
 """The console in a real headless Chromium, over a real admin server, Redis and episode store."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import json_format
 
 from orchestrator.episodes import EpisodeStore, State
 from pairloop.admin.v1 import admin_pb2 as messages
@@ -148,3 +149,64 @@ async def test_a_token_is_asked_for_and_a_reader_may_change_nothing(
         await watched.button("Sign out").click()
         await watched.sees("Sign in")
         assert await page.evaluate("[sessionStorage.length, localStorage.length]") == [0, 0]
+
+
+async def test_what_cannot_be_taken_back_is_asked_for_twice(
+    redis_url: str, store: EpisodeStore, watched: Watched
+) -> None:
+    await store.move(1, State.SAMPLING)
+    async with admin_of(redis_url, store.run, CONSOLE) as (server, _):
+        page = watched.page
+        await page.goto(f"{server.console_url}#/run/{store.run}")
+        for answer in ("Escape", "Enter"):  # the safe one has the focus
+            await watched.button("Cancel episode 1").click()
+            await page.keyboard.press(answer)
+            await api.expect(page.get_by_role("dialog")).to_have_count(0)
+            await api.expect(watched.button("Cancel episode 1")).to_be_focused()
+        assert (await store.get(1)).state == messages.EPISODE_STATE_SAMPLING
+        await watched.button("Cancel episode 1").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+        await watched.state(1, "CANCELLED")
+        await watched.unharmed()
+
+
+async def test_answers_of_models_are_text(
+    redis_url: str, store: EpisodeStore, watched: Watched
+) -> None:
+    long = "x" * 3000
+    samples = [
+        messages.Sample(text=HOSTILE, score=0.25, rejected=True),
+        messages.Sample(text=f"<svg onload=window.hacked=2>{long}", score=0.75, chosen=True),
+        messages.Sample(text="</script>\x00\x1b[31m\u2066", score=float("nan")),
+    ]
+    prompt = [messages.ChatMessage(role=HOSTILE, content=f"<style>*{{display:none}}</style>{long}")]
+    pair = messages.Pair(prompt_id=HOSTILE, episode=1, prompt=prompt, samples=samples, why=HOSTILE)
+    curve = messages.Curve(stage=HOSTILE, name=HOSTILE, x=[1, 2, 3], y=[0.5, float("nan"), 1e30])
+    answers = {
+        "ListPairs": messages.ListPairsResponse(pairs=[pair]),
+        "GetCurves": messages.GetCurvesResponse(curves=[curve]),
+        "GetConfig": messages.GetConfigResponse(yaml=HOSTILE),
+    }
+    async with admin_of(redis_url, store.run, CONSOLE) as (server, _):
+        page = watched.page
+        for method, answer in answers.items():
+            body = json_format.MessageToJson(answer, preserving_proto_field_name=True)
+            await page.route(f"**/api/v1/{method}", replying(body))
+        await page.set_viewport_size({"width": 360, "height": 740})
+        await page.goto(f"{server.console_url}#/run/{store.run}/pairs")
+        await watched.sees("<style>*{display:none}</style>xxx")
+        assert (await page.locator(".sample").all_inner_texts())[:2] == [
+            f"sample 2\n0.75\nchosen\n<svg onload=window.hacked=2>{long}",
+            f"sample 1\n0.25\nrejected\n{HOSTILE.replace(chr(0x202E), 'U+202E')}",
+        ]
+        await page.get_by_text("1 sample that was not taken").click()
+        await watched.sees("</script>U+0000U+001B[31mU+2066")
+        await watched.unharmed()
+        for tab in ("curves", "config"):
+            await page.goto(f"{server.console_url}#/run/{store.run}/{tab}")
+            await watched.sees("<script>window.hacked=1</script>")
+            await watched.unharmed()
+
+
+def replying(body: str) -> Callable[[Any], Any]:
+    return lambda route: route.fulfill(body=body, content_type="application/json")

@@ -57,7 +57,7 @@ function agreed(question, text) {
       el("p", {}, question),
       el("div", { class: "buttons" },
         el("button", { type: "button", class: "danger", onclick: ended(true) }, text),
-        el("button", { type: "button", onclick: ended(false) }, "Leave it")));
+        el("button", { type: "button", autofocus: true, onclick: ended(false) }, "Leave it")));
     dialog.addEventListener("cancel", ended(false));
     document.body.append(dialog);
     dialog.showModal();

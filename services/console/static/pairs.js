@@ -27,6 +27,7 @@ function card(pair) {
   const samples = (pair.samples ?? []).map((each, index) => [each, index])
     .sort(([one], [other]) => order(one, other)).map(([each, index]) => sample(each, index));
   const taken = (pair.samples ?? []).filter((each) => each.chosen || each.rejected).length;
+  const rest = samples.length - taken;
   return el("li", { class: "card pair", "data-key": `${pair.episode} ${pair.prompt_id}` },
     el("div", { class: "title" }, el("code", {}, foreign(pair.prompt_id)),
       el("span", { class: "quiet" }, `episode ${pair.episode}`)),
@@ -34,8 +35,8 @@ function card(pair) {
       el("span", { class: "role" }, foreign(role)), text(`prompt, ${role}`, content))),
     el("ol", { class: "samples" }, samples.slice(0, taken)),
     pair.why ? el("p", { class: "why" }, foreign(pair.why)) : null,
-    samples.length > taken ? el("details", {},
-      el("summary", {}, `${samples.length - taken} samples that were not taken`),
+    rest ? el("details", {},
+      el("summary", {}, `${rest} sample${rest > 1 ? "s that were" : " that was"} not taken`),
       el("ol", { class: "samples" }, samples.slice(taken))) : null);
 }
 
