@@ -58,16 +58,17 @@ class ConsoleServer:
             if or_any and port:
                 return cls.bound(host, 0, or_any, tls)
             raise UnreachableError(
-                f"the console cannot listen on {host}:{port}: set admin.console_port to a free port,"
-                " to 0 for any or to null for none, and admin.host to an address of this machine"
+                f"the console cannot listen on {host}:{port}: set admin.console_port to a free"
+                " port, to 0 for any or to null for none, and admin.host to an address of this"
+                " machine"
             ) from None
         try:
             return cls(listening, host, tls)
         except OSError as error:
             listening.close()
             raise UnreachableError(
-                f"the console cannot make a folder for its socket ({error}); let TMPDIR name one, or"
-                " set admin.console_port to null for no console"
+                f"the console cannot make a folder for its socket ({error}); let TMPDIR name"
+                " one, or set admin.console_port to null for no console"
             ) from None
 
     @property

@@ -3,7 +3,9 @@ its own page alone.
 """
 
 import asyncio
+import contextlib
 import json
+import random
 import signal
 import socket
 import ssl
@@ -246,6 +248,54 @@ def test_no_body_is_a_fault_of_ours(body: bytes) -> None:
             await bridge.close()
 
     assert asyncio.run(answered()) <= {400, 503}
+
+
+def malformed(of: bytes, dice: random.Random) -> bytes:
+    """Noise, a request with bytes changed, or one with an endless first line."""
+    kind = dice.random()
+    if kind < 0.3:
+        return dice.randbytes(dice.randint(1, 400))
+    if kind < 0.9:
+        changed = bytearray(of)
+        for _ in range(dice.randint(1, 6)):
+            changed[dice.randrange(len(of))] = dice.randrange(256)
+        return bytes(changed)
+    return b"GET /" + b"a" * dice.randint(1, 200_000)
+
+
+async def test_5000_malformed_requests_and_400_idle_connections_harm_nothing(
+    console: AdminServer, store: EpisodeStore
+) -> None:
+    await store.move(1, State.SAMPLING)
+    here = str(console.console_url).removeprefix("http://").rstrip("/")
+    host, port = here.split(":")
+    # Without a request_id: whatever becomes of it, it is no change.
+    body = json.dumps({"number": 1, "reason": "r"}).encode()
+    whole = (
+        f"POST /api/v1/PauseEpisode HTTP/1.1\r\nHost: {here}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    dice, statuses, turns = random.Random(7), set[bytes](), asyncio.Semaphore(50)
+
+    async def send(request: bytes) -> None:
+        async with turns:
+            reader, writer = await asyncio.open_connection(host, int(port))
+            with contextlib.suppress(ConnectionError):
+                writer.write(request)
+                writer.write_eof()
+                statuses.add((await reader.readline())[:12])
+            writer.close()
+
+    await asyncio.gather(*(send(malformed(whole, dice)) for _ in range(5000)))
+    assert {status[9:10] for status in statuses} == {b"", b"4"}
+    idle = [await asyncio.open_connection(host, int(port)) for _ in range(400)]
+    assert (await called(console, "ListRuns"))[0] == 503
+    for _, writer in idle:
+        writer.close()
+    async with asyncio.timeout(20):
+        while (await called(console, "ListRuns"))[0] != 200:
+            await asyncio.sleep(0.05)
+    assert (await store.get(1)).state == messages.EPISODE_STATE_SAMPLING
 
 
 async def test_signals_stay_the_process_s_own(redis_url: str, store: EpisodeStore) -> None:
