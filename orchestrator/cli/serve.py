@@ -9,6 +9,11 @@ import click
     "--port", type=click.IntRange(0, 65535), default=50051, show_default=True, help="0: a free one."
 )
 @click.option(
+    "--console-port", type=click.IntRange(0, 65535), show_default="50052, or a free one",
+    help="Of the web console. 0: a free one.",
+)  # fmt: skip
+@click.option("--no-console", is_flag=True, help="No web console.")
+@click.option(
     "--redis", "url", metavar="URL", envvar="REDIS_URL", required=True, show_envvar=True,
     help="As queues.url; a password is better in the environment.",
 )  # fmt: skip
@@ -19,7 +24,7 @@ import click
 @click.option("--tls-cert", metavar="FILE", help="Its certificate, PEM.")
 @click.option("--tls-key", metavar="FILE", help="The key of that, PEM.")
 @click.option("--tls-client-ca", metavar="FILE", help="Who signs its callers' certificates, PEM.")
-def serve(**options: str | int | None) -> None:
+def serve(no_console: bool, **options: str | int | None) -> None:
     """The admin API alone, for all runs of a Redis.
 
     It answers for those whose process is gone, too. It keeps nothing by itself: several may stand
@@ -31,6 +36,8 @@ def serve(**options: str | int | None) -> None:
     from services.admin.settings import AdminSettings
 
     url = str(options.pop("url"))
+    if options["console_port"] is None and not no_console:
+        del options["console_port"]
     try:
         settings = AdminSettings.model_validate(options)
     except ValidationError as error:

@@ -101,6 +101,9 @@ class Job(Settings):
         found = []
         if "port" in self.admin.model_fields_set:  # where its default is taken it finds another
             found.append(Listener(self.admin.host, self.admin.port, "admin.port"))
+        if self.admin.console_port and "console_port" in self.admin.model_fields_set:
+            port = self.admin.console_port
+            found.append(Listener(self.admin.host, port, "admin.console_port"))
         if self.metrics.port is not None:
             found.append(Listener(self.metrics.host, self.metrics.port, "metrics.port"))
         return found

@@ -1,4 +1,4 @@
-"""The gRPC admin server: the admin service behind its guard, health, reflection."""
+"""The gRPC admin server: the service behind its guard, health, reflection; and its web console."""
 
 import asyncio
 
@@ -16,6 +16,7 @@ from services.admin.ports import Runs
 from services.admin.service import AdminService
 from services.admin.settings import AdminSettings
 from services.admin.tls import credentials
+from services.console.server import ConsoleServer, Tls
 from services.errors import UnreachableError
 
 _SERVICE = messages.DESCRIPTOR.services_by_name["AdminService"].full_name
@@ -37,9 +38,15 @@ class AdminServer:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self._ended = asyncio.Event()
         self._feed: Feed | None = None
+        self._console: ConsoleServer | None = None
+
+    @property
+    def console_url(self) -> str | None:
+        """Of the web console; None without one, and before the start."""
+        return self._console.url if self._console else None
 
     async def start(self, settings: AdminSettings, runs: Runs) -> str:
-        """Listen; returns "host:port". Raises UnreachableError when the port is taken, ConfigError
+        """Listen; returns "host:port". Raises UnreachableError when a port is taken, ConfigError
         when a file of tokens or of TLS is wrong."""
         access, tls = Access.configured(settings.tokens), credentials(settings)
         self._feed = Feed(runs, self._ended)
@@ -62,18 +69,35 @@ class AdminServer:
                 f"the admin API cannot listen on {at}: set admin.port to a "
                 "free port, or to 0 for any, and admin.host to an address of this machine"
             ) from error
+        if settings.console_port is not None:
+            self._console = _console(settings, settings.console_port)
+            server.add_insecure_port(self._console.upstream)
         for name in ("", _SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await server.start()
         self._server = server
+        if self._console is not None:
+            await self._console.start()
         return f"{host}:{port}"
 
     async def stop(self, grace_s: float = 2.0) -> None:
         """End the watches after a last look, let calls finish for `grace_s`, close."""
         self._ended.set()
+        if self._console is not None:
+            await self._console.stop()
+            self._console = None
         if self._server is not None:
             await self._health.enter_graceful_shutdown()
             await self._server.stop(grace_s)
             self._server = None
         if self._feed is not None:
             await self._feed.close()
+
+
+def _console(settings: AdminSettings, port: int) -> ConsoleServer:
+    """Bound. A port that nobody asked for is no reason to end a run."""
+    tls = None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        tls = Tls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    or_any = "console_port" not in settings.model_fields_set
+    return ConsoleServer.bound(settings.host, port, or_any, tls)

@@ -13,6 +13,9 @@ class AdminSettings(Settings):
     port: Operational[int] = Field(50051, ge=0, le=65535)
     """0 takes a free one, and so does a run where the usual one is taken and none is asked for; the
     address is printed."""
+    console_port: Operational[int | None] = Field(50052, ge=0, le=65535)
+    """Of the web console, by HTTP, on the same host, with the same tokens and TLS; 0 takes a free
+    one, as happens where 50052 was not asked for and is taken; null: no console."""
     tokens: Operational[str | None] = None
     """File of lines "identity role token" (role: read, annotate or write); without it those of
     PAIRLOOP_TOKENS, and without that no token is asked for."""

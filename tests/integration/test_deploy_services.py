@@ -79,6 +79,8 @@ def test_the_deployed_admin_api_answers_its_probe_and_asks_for_a_token(
     port = free_port()
     words[words.index("--host") + 1] = "127.0.0.1"
     words[words.index("--port") + 1] = str(port)
+    console_port = free_port()
+    words[words.index("--console-port") + 1] = str(console_port)
     given = {each["name"]: each.get("value", "") for each in container["env"]}
     assert given.keys() - {"REDIS_PASSWORD"} <= service["environment"].keys()
     given |= {"REDIS_URL": redis_url, "PAIRLOOP_TOKENS_FILE": str(tokens)}
@@ -104,6 +106,7 @@ def test_the_deployed_admin_api_answers_its_probe_and_asks_for_a_token(
         assert refused.returncode == 1
         assert b"token" in refused.stderr
         assert (taken.returncode, taken.stderr) == (0, b"")
+        assert health.main([f"http://127.0.0.1:{console_port}/"]) == 0
     finally:
         process.terminate()
         assert process.wait(30) == 0

@@ -30,7 +30,7 @@ def test_a_config_is_checked_before_anything_heavy_is_imported(config: str) -> N
     assert loaded(code, HEAVY) == []
 
 
-@pytest.mark.parametrize("room", ["queues", "pairs", "admin", "telemetry", "data"])
+@pytest.mark.parametrize("room", ["queues", "pairs", "admin", "console", "telemetry", "data"])
 def test_rooms_that_compute_without_torch_load_none(room: str) -> None:
     code = (
         "import importlib, pathlib\n"

@@ -1,0 +1,1 @@
+"""The web console: a page over the admin API, and the bridge from its HTTP to gRPC."""
