@@ -29,6 +29,8 @@ async def served(
     server = AdminServer()
     try:
         live.own.address = await server.start(settings, runs)
+        page = f"; console {server.console_url}" if server.console_url else ""
+        live.hold.say(f"admin API at {live.own.address}{page}")
         yield
     finally:
         await server.stop()

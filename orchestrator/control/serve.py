@@ -32,6 +32,8 @@ async def _serve(settings: AdminSettings, url: str) -> None:
         sys.stdout.write(
             f"admin API of all runs of {endpoint_of(url).shown} at {address} ({how})\n"
         )
+        if server.console_url:
+            sys.stdout.write(f"console at {server.console_url}\n")
         sys.stdout.flush()
         await ended.wait()
     finally:

@@ -187,7 +187,6 @@ async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
         served(shared.live, job.admin, url, warn),
         EnginePool(job.seed) as engines,
     ):
-        shared.live.hold.say(f"admin API at {shared.live.own.address}")
         # Nobody waits for the sink, so its death has no consequence that might be seen first.
         await supervise(
             _stages(planned, replace(shared, sink=sink.actor, engines=engines)),

@@ -38,14 +38,14 @@ def kill(run: subprocess.Popen[str]) -> None:
 
 def held_and_stopped(command: list[str]) -> None:
     """Between two steps, by its admin API; no checkpoint is due by the clock."""
-    options = ["admin.port=0", "train.checkpoint_minutes=60"]
+    options = ["admin.port=0", "admin.console_port=0", "train.checkpoint_minutes=60"]
     run = subprocess.Popen(
         [*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert run.stdout is not None
     line = next(line for line in run.stdout if line.startswith("admin API at "))
     change = {"reason": "a look", "request_id": "1"}
-    with grpc.insecure_channel(line.split()[-1]) as channel:
+    with grpc.insecure_channel(line.split()[3].rstrip(";")) as channel:
         admin = AdminServiceStub(channel)  # type: ignore[no-untyped-call]
         admin.PauseRun(messages.PauseRunRequest(**change), timeout=20)
         held = next(line for line in run.stdout if "is held after step" in line)
