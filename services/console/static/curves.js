@@ -5,13 +5,14 @@ import { el, foreign, svg } from "./dom.js";
 import { empty, number } from "./words.js";
 
 const WIDTH = 320, HEIGHT = 110, LEFT = 4, RIGHT = 6, TOP = 6, BOTTOM = 6;
-const FIRST = [/reward/, /win|accuracy/, /kl/, /loss/, /margin/, /length|tokens/];
+// What says most comes first; of the names in a group one is a headline.
+const FIRST = [["reward_mean", "chosen_reward"], ["kl"], ["accuracy"], ["loss"],
+  ["margin", "dpo_margin"], ["answer_tokens", "tokens_per_s"]];
 const HEADLINES = 4;
 
-const rank = ({ name }) => {
-  const at = FIRST.findIndex((each) => each.test(name));
-  return at < 0 ? FIRST.length : at;
-};
+const ORDER = FIRST.flat();
+
+const rank = ({ name }) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
 
 const points = ({ x = [], y = [] }) => x.map((each, index) => [each, y[index]])
   .filter(([, value]) => Number.isFinite(value));
@@ -34,7 +35,7 @@ function figure(curve) {
     dot.setAttribute("cx", across(x));
     dot.setAttribute("cy", down(y));
   };
-  return el("figure", { class: "curve", "data-key": `${curve.stage} ${curve.name}`,
+  return el("figure", { class: "curve", "data-key": `${curve.stage} ${curve.axis} ${curve.name}`,
     onpointermove: (event) => {
       const box = event.currentTarget.querySelector("svg").getBoundingClientRect();
       const x = ((event.clientX - box.left) / box.width) * WIDTH;
@@ -43,7 +44,7 @@ function figure(curve) {
       read(event.currentTarget, near);
     },
     onpointerleave: (event) => read(event.currentTarget, null) },
-  el("figcaption", {}, el("span", {}, curve.name.replaceAll("_", " ")),
+  el("figcaption", {}, el("span", {}, foreign(curve.name.replaceAll("_", " "))),
     el("output", {}, number(last[1]))),
   svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label":
     `${curve.name}: from ${number(ys[0])} to ${number(last[1])}, between ${number(low)} and ${number(high)}` },
@@ -55,19 +56,23 @@ function figure(curve) {
     el("span", {}, `${curve.axis || "step"} ${number(left)}–${number(right)}`)));
 }
 
-// By the stage that each is of.
+// By the stage that each is of and what it is counted by, the latest stage first.
 function figures(curves) {
-  const stages = new Map();
-  for (const each of curves) stages.set(each.stage, [...(stages.get(each.stage) ?? []), each]);
-  return [...stages].map(([stage, its]) => el("section", { "data-key": stage },
-    el("h2", {}, stage), el("div", { class: "curves" }, its.map(figure))));
+  const groups = new Map();
+  for (const each of curves) {
+    const of = each.axis === "episode" ? `${each.stage}, by episode` : each.stage;
+    groups.set(of, [...(groups.get(of) ?? []), each]);
+  }
+  return [...groups].reverse().map(([of, its]) => el("section", { "data-key": of },
+    el("h2", {}, foreign(of)), el("div", { class: "curves" },
+      its.sort((one, other) => rank(one) - rank(other)).map(figure))));
 }
 
 export function curvesView(page, content, run) {
   page.keep(content, async () => {
     const { curves = [] } = await call("GetCurves", { run });
     if (!curves.length) return empty("Nothing measured yet.");
-    return figures([...curves].sort((one, other) => rank(one) - rank(other)));
+    return figures(curves);
   }, 5000);
 }
 
@@ -81,11 +86,13 @@ export function headlines(page, place, run) {
       if (!["FAILED_PRECONDITION", "UNIMPLEMENTED"].includes(error.code)) throw error;
       return el("p", { class: "quiet" }, "No curves: ", foreign(error.message));
     }
-    const latest = curves.at(-1)?.stage;
-    const best = [...new Map(curves.filter(({ stage }) => stage === latest)
-      .sort((one, other) => rank(one) - rank(other))
-      .filter((each) => rank(each) < FIRST.length && points(each).length)
-      .map((each) => [`${rank(each)}`, each]).reverse()).values()].reverse().slice(0, HEADLINES);
+    const latest = curves.filter(({ stage }) => stage === curves.at(-1).stage);
+    // Of one name the curve with more points.
+    const longest = (names) => latest.filter(({ name }) => names.includes(name))
+      .sort((one, other) => names.indexOf(one.name) - names.indexOf(other.name)
+        || points(other).length - points(one).length)[0];
+    const best = FIRST.map(longest).filter((each) => each && points(each).length)
+      .slice(0, HEADLINES);
     return best.length ? el("section", {}, el("h2", {}, "Curves"),
       el("div", { class: "curves" }, best.map(figure))) : el("div");
   }, 5000);

@@ -49,6 +49,7 @@ export function fill(parent, wanted) {
   for (const next of wanted) {
     const key = next.nodeType === 1 ? next.getAttribute("data-key") : null;
     const kept = key !== null ? keyed.get(key) : at;
+    keyed.delete(key);
     if (kept && alike(kept, next)) {
       if (kept === at) at = at.nextSibling;
       else parent.insertBefore(kept, at);

@@ -39,8 +39,8 @@ function counts(episode) {
     count("dropped", dropped(episode), "of-dropped"),
     count("trained", episode.trained, "of-trained"),
     Number(episode.weight_version) ? count("version", episode.weight_version, "of-version") : null,
-    reasons.length ? el("span", { class: "quiet" }, "dropped: ", reasons.map(([why, n], index) =>
-      [index ? ", " : "", foreign(why), ` ${n}`])) : null);
+    reasons.length ? el("span", { class: "quiet" }, "dropped for ", reasons.map(([why, n], index) =>
+      [index ? ", " : "", foreign(why.toLowerCase().replaceAll("_", " ")), ` ${n}`])) : null);
 }
 
 function buttons(run, episode, asked) {
@@ -60,7 +60,7 @@ function buttons(run, episode, asked) {
 function more({ versions = [], recent_errors: errors = [] }) {
   return [
     versions.length ? el("p", { class: "quiet" }, "sampled by ", versions.map((each) =>
-      `version ${each.weight_version}: ${each.rollouts}`).join(", ")) : null,
+      `version ${each.weight_version}: ${each.pairs} pairs`).join(", ")) : null,
     errors.length ? el("ul", { class: "error" }, errors.map((each) => el("li", {}, foreign(each))))
       : null,
   ];
@@ -135,7 +135,7 @@ export function episodesView(page, content, run) {
         el("span", { class: "quiet" }, `${pending} to come, the next is episode ${next[0].number}`),
         buttons(run, next[0], asked)) : null,
       over.length ? el("details", { class: "over", open: !going.length },
-        el("summary", {}, `${over.length} that are over`),
+        el("summary", {}, `${over.length} finished`),
         el("ul", { class: "cards" }, shown.map((each) => card(run, each, asked))),
         shown.length < over.length ? el("button", { type: "button", onclick: () => {
           everything = true;

@@ -23,14 +23,15 @@ function sample(each, index) {
 const order = (one, other) => (other.chosen - one.chosen) || (other.rejected - one.rejected)
   || (other.score - one.score);
 
-function card(pair) {
+function card(pair, index) {
   const samples = (pair.samples ?? []).map((each, index) => [each, index])
     .sort(([one], [other]) => order(one, other)).map(([each, index]) => sample(each, index));
   const taken = (pair.samples ?? []).filter((each) => each.chosen || each.rejected).length;
   const rest = samples.length - taken;
-  return el("li", { class: "card pair", "data-key": `${pair.episode} ${pair.prompt_id}` },
-    el("div", { class: "title" }, el("code", {}, foreign(pair.prompt_id)),
-      el("span", { class: "quiet" }, `episode ${pair.episode}`)),
+  return el("li", { class: "card pair", "data-key": `${index} ${pair.prompt_id}` },
+    el("div", { class: "title" },
+      pair.prompt_id ? el("code", {}, foreign(pair.prompt_id)) : null,
+      el("span", { class: "quiet" }, pair.episode ? `episode ${pair.episode}` : "before the episodes")),
     (pair.prompt ?? []).map(({ role, content }) => el("div", { class: "message" },
       el("span", { class: "role" }, foreign(role)), text(`prompt, ${role}`, content))),
     el("ol", { class: "samples" }, samples.slice(0, taken)),
