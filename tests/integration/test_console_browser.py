@@ -1,23 +1,34 @@
 """The console in a real headless Chromium, over a real admin server, Redis and episode store."""
 
+import contextlib
+import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import grpc
 import pytest
-from google.protobuf import json_format
 
+from orchestrator.control.hold import RunHold
+from orchestrator.control.live import LiveRun
+from orchestrator.control.registration import own_run
+from orchestrator.control.runs import RedisRuns
 from orchestrator.episodes import EpisodeStore, State
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1.admin_pb2_grpc import AdminServiceStub
 from services.admin.settings import AdminSettings
+from services.learner.online.pair_record import write_pairs
+from services.pairs.build import make_pair
 from services.queues.queues import RunQueues
 from services.queues.settings import QueueSettings
 from tests.integration.chromium import chromium
-from tests.integration.conftest import admin_of
+from tests.integration.conftest import admin_of, serving
 from tests.integration.test_queues import prompts
 from tests.integration.test_queues_episodes import finish_all
+from tests.integration.test_records import RECORDED, begun
+from tests.unit.test_pairs_build import SCORES, SELECTION, rollout
 
 api = pytest.importorskip("playwright.async_api", reason="no playwright: make setup installs it")
 
@@ -170,43 +181,37 @@ async def test_what_cannot_be_taken_back_is_asked_for_twice(
         await watched.unharmed()
 
 
-async def test_answers_of_models_are_text(
-    redis_url: str, store: EpisodeStore, watched: Watched
-) -> None:
+async def test_answers_of_models_are_text(redis_url: str, watched: Watched, tmp_path: Path) -> None:
     long = "x" * 3000
-    samples = [
-        messages.Sample(text=HOSTILE, score=0.25, rejected=True),
-        messages.Sample(text=f"<svg onload=window.hacked=2>{long}", score=0.75, chosen=True),
-        messages.Sample(text="</script>\x00\x1b[31m\u2066", score=float("nan")),
-    ]
-    prompt = [messages.ChatMessage(role=HOSTILE, content=f"<style>*{{display:none}}</style>{long}")]
-    pair = messages.Pair(prompt_id=HOSTILE, episode=1, prompt=prompt, samples=samples, why=HOSTILE)
-    curve = messages.Curve(stage=HOSTILE, name=HOSTILE, x=[1, 2, 3], y=[0.5, float("nan"), 1e30])
-    answers = {
-        "ListPairs": messages.ListPairsResponse(pairs=[pair]),
-        "GetCurves": messages.GetCurvesResponse(curves=[curve]),
-        "GetConfig": messages.GetConfigResponse(yaml=HOSTILE),
-    }
-    async with admin_of(redis_url, store.run, CONSOLE) as (server, _):
+    group = rollout()
+    group.prompt.messages[0].content = f"<style>*{{display:none}}</style>{long}"
+    hostile = (f"<svg onload=window.hacked=2>{long}", HOSTILE, "</script>\x00\x1b[31m\u2066")
+    for sample, text in zip(group.samples, hostile, strict=True):
+        sample.text = text
+    write_pairs(begun(tmp_path) / "learner", 1, [make_pair(group, SCORES, SELECTION, HOSTILE)] * 2)
+    copyfile(RECORDED, tmp_path / "metrics.jsonl")
+    (tmp_path / "config.yaml").write_text(json.dumps({"name": HOSTILE}))
+    async with contextlib.AsyncExitStack() as stack:
+        own = own_run("demo", "online_dpo", tmp_path)
+        runs = await RedisRuns.open(redis_url, 5.0, LiveRun(own, RunHold(tmp_path, own)))
+        stack.push_async_callback(runs.close)
+        server, _ = await stack.enter_async_context(serving(runs, CONSOLE))
         page = watched.page
-        for method, answer in answers.items():
-            body = json_format.MessageToJson(answer, preserving_proto_field_name=True)
-            await page.route(f"**/api/v1/{method}", replying(body))
         await page.set_viewport_size({"width": 360, "height": 740})
-        await page.goto(f"{server.console_url}#/run/{store.run}/pairs")
+        await page.goto(f"{server.console_url}#/run/{own.id}/pairs")
         await watched.sees("<style>*{display:none}</style>xxx")
-        assert (await page.locator(".sample").all_inner_texts())[:2] == [
-            f"sample 2\n0.75\nchosen\n<svg onload=window.hacked=2>{long}",
-            f"sample 1\n0.25\nrejected\n{HOSTILE.replace(chr(0x202E), 'U+202E')}",
+        shown = HOSTILE.replace("\u202e", "U+202E")
+        both = [
+            f"sample 1\n2\nchosen\n<svg onload=window.hacked=2>{long}",
+            f"sample 2\n-1\nrejected\n{shown}",
         ]
-        await page.get_by_text("1 sample that was not taken").click()
+        samples = await page.locator(".pair > .samples > .sample").all_inner_texts()
+        assert samples == both * 2  # of equal names too
+        await watched.sees(f"scored by {shown}")
+        await page.get_by_text("1 sample that was not taken").first.click()
         await watched.sees("</script>U+0000U+001B[31mU+2066")
         await watched.unharmed()
-        for tab in ("curves", "config"):
-            await page.goto(f"{server.console_url}#/run/{store.run}/{tab}")
-            await watched.sees("<script>window.hacked=1</script>")
+        for tab, text in (("config", "<script>window.hacked=1"), ("curves", "reward mean")):
+            await page.goto(f"{server.console_url}#/run/{own.id}/{tab}")
+            await watched.sees(text)
             await watched.unharmed()
-
-
-def replying(body: str) -> Callable[[Any], Any]:
-    return lambda route: route.fulfill(body=body, content_type="application/json")

@@ -61,7 +61,7 @@ function signIn(error) {
   const was = token.get();
   token.drop();
   const field = el("input", { id: "token", type: "password", autocomplete: "off",
-    spellcheck: "false", required: true, "aria-describedby": "kept" });
+    pattern: "\\s*[!-~]+\\s*", spellcheck: "false", required: true, "aria-describedby": "kept" });
   main.append(el("form", { class: "sign-in", onsubmit: (event) => {
     event.preventDefault();
     token.set(field.value.trim());
