@@ -49,8 +49,33 @@ SECRETS = (
 DEPLOYMENT = (KUSTOMIZE, RUN_YAML, DEPLOY_CHECK, *SECRETS)
 """By tests/unit/test_deploy.py."""
 
+_QWEN2 = ".venv/bin/python orchestrator/run.py configs/qwen2-"
+ONE_GPU = (
+    f"{_QWEN2}0.5b.yaml"
+    " stages.reward_model.train.workers=1 stages.offline_dpo.train.workers=1"
+    " stages.online_dpo.train.workers=1 stages.online_dpo.train.num_gpus=0.5"
+    " stages.online_dpo.engine.workers=1 stages.online_dpo.engine.num_gpus=0.4"
+    " stages.online_dpo.engine.gpu_memory_utilization=0.35"
+    " stages.online_dpo.reward.num_gpus=0.1 --dry-run"
+)
+ONE_NODE = (
+    f"{_QWEN2}0.5b.yaml"
+    " stages.reward_model.train.workers=8 stages.offline_dpo.train.workers=8"
+    " stages.online_dpo.train.workers=4 stages.online_dpo.engine.workers=3"
+    " stages.online_dpo.engine.num_gpus=1 stages.online_dpo.engine.gpu_memory_utilization=0.85"
+    " stages.online_dpo.reward.num_gpus=1 --dry-run"
+)
+THREE_NODES = (
+    f"{_QWEN2}7b.yaml"
+    " stages.online_dpo.engine.workers=2 stages.online_dpo.engine.num_gpus=4"
+    " stages.online_dpo.engine.tensor_parallel_size=4 stages.online_dpo.reward.replicas=8 --dry-run"
+)
+LAYOUTS = (ONE_GPU, ONE_NODE, THREE_NODES)
+"""By tests/unit/test_placement.py."""
+
 TESTED = (
     *DEPLOYMENT,
+    *LAYOUTS,
     *(DRY_RUN, MISTAKE, ONLINE, FIRST, *LOOKS, WATCH, WORKERS, VERIFY, STOP_RAY),
     *(REPLAY, ONE_PAGE, ONE_PAGE_REPLAY),
 )

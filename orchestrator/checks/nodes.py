@@ -8,6 +8,7 @@ from pathlib import Path
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.checks.placement import check_placement
 from orchestrator.jobs.job import Job
 from services.errors import ConfigError
 from services.queues.endpoint import endpoint_of
@@ -20,10 +21,13 @@ _LOOK_S = 5.0
 def check_nodes(stages: Sequence[Job], folder: Path) -> list[str]:
     """Warnings about this cluster; none on a single node.
 
-    Raises ConfigError when a service of a stage would listen where other nodes cannot reach it.
+    Raises ConfigError when a service of a stage would listen where other nodes cannot reach it,
+    ResourceError when the nodes have no room for its parts.
     """
-    nodes = {n["NodeID"]: n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]}
+    found = ray.nodes()
+    nodes = {n["NodeID"]: n["NodeManagerAddress"] for n in found if n["Alive"]}
     refuse_loopback(stages, len(set(nodes.values())))
+    check_placement(stages, found)
     blind = _blind(nodes, folder) if len(nodes) > 1 else []
     if not blind:
         return []

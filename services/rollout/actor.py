@@ -194,6 +194,9 @@ async def start_workers(
         max_concurrency=64,
         num_cpus=settings.num_cpus,
         num_gpus=settings.num_gpus,
+        # An engine is on one node, with all its GPUs; several of them are spread over nodes
+        # (docs/adr/0026-placement.md).
+        scheduling_strategy="SPREAD",
         runtime_env={"env_vars": environment},
     )
     handles = [

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from services.settings import Operational, Settings
 
@@ -49,3 +49,13 @@ class EngineSettings(Settings):
     """Ray GPUs one worker reserves; 0 runs the CPU build."""
     start_timeout_s: Operational[float] = Field(300.0, gt=0.0)
     """How long an engine may take to come up."""
+
+    @model_validator(mode="after")
+    def _reserves_what_it_spans(self) -> "EngineSettings":
+        if 0 < self.num_gpus < self.tensor_parallel_size > 1:
+            raise ValueError(
+                f"engine.tensor_parallel_size is {self.tensor_parallel_size} and engine.num_gpus"
+                f" {self.num_gpus:g}: an engine sees the GPUs that it reserves; set num_gpus to"
+                f" {self.tensor_parallel_size}"
+            )
+        return self

@@ -115,6 +115,7 @@ def fit(
             num_workers=settings.workers,
             use_gpu=settings.num_gpus > 0,
             resources_per_worker=_resources(settings),
+            placement_strategy="PACK",  # gradients cross a network only where they must
         ),
         run_config=RunConfig(
             name=run_name,
