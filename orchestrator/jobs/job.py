@@ -21,6 +21,7 @@ from services.queues.settings import QueueSettings
 from services.rollout.settings import EngineSettings
 from services.settings import Operational, Settings
 from services.telemetry.metrics.settings import MetricsSettings
+from services.telemetry.trackers.settings import TrackerSettings
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.lineage import Lineage, Parent
@@ -68,6 +69,8 @@ class Job(Settings):
     """For Prometheus to scrape, the whole run long."""
     admin: Operational[AdminSettings] = AdminSettings()
     """Where people and programs look at the run, pause and stop it, the whole run long."""
+    trackers: Operational[TrackerSettings] = TrackerSettings()
+    """TensorBoard, W&B, MLflow."""
 
     def expand(self) -> "Mapping[str, Job]":
         """The stages of a run of this job, by name, in order."""

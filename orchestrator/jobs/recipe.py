@@ -40,6 +40,11 @@ class Recipe(Job):
                     f"stages.{key}.admin: a run has one admin API; set `admin` of the recipe, and"
                     " remove this one"
                 )
+            if "trackers" in stage.model_fields_set:
+                raise ValueError(
+                    f"stages.{key}.trackers: trackers are told of a whole run; set `trackers` of"
+                    " the recipe, and remove this one"
+                )
             if isinstance(stage, Recipe):
                 raise ValueError(f"stages.{key}.job: a recipe inside a recipe; write its stages")
             if isinstance(stage, PolicyJob) and stage.evaluate is not None:

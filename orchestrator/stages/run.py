@@ -46,6 +46,9 @@ from services.telemetry.record.events import Note, PartReplaced, RunStarted
 from services.telemetry.record.recorder import Recorder
 from services.telemetry.report.results import LiveResults, write_results
 from services.telemetry.report.summary import Extra
+from services.telemetry.trackers.config import flattened
+from services.telemetry.trackers.tracker import TrackedRun
+from services.telemetry.trackers.tracking import Tracking, trackers_of
 from services.telemetry.views.live import view_for
 from services.telemetry.views.tables import write_final_table
 
@@ -76,14 +79,17 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
         exporter = _exporter(job, name, planned)
         # The exporter first: what cannot listen ends the run before a view begins to draw.
         listeners = [*([exporter] if exporter else []), view_for(name=name)]
+        config = flattened(job.model_dump(mode="json"))
+        tracking = Tracking(trackers_of(job.trackers), TrackedRun(name, job.job, folder, config))
         own = own_run(name, job.job, folder)
         hold = RunHold(folder, own)
-        recorder = Recorder(folder, [*listeners, LiveResults(folder, extra), hold])
+        recorder = Recorder(folder, [*listeners, LiveResults(folder, extra), hold, tracking])
         hold.say = say = partial(_say, recorder)
         try:
             with (
                 stderr_to(folder / "stderr.log") as terminal,
                 recorder,
+                tracking.telling(recorder),
                 interrupts.run_begun(say, terminal),
             ):
                 recorder(RunStarted())
