@@ -20,6 +20,7 @@ from services.learner.model.shape import ModelShape
 from services.queues.settings import QueueSettings
 from services.rollout.settings import EngineSettings
 from services.settings import Operational, Settings
+from services.telemetry.log.settings import LogSettings
 from services.telemetry.metrics.settings import MetricsSettings
 from services.telemetry.trackers.settings import TrackerSettings
 
@@ -71,6 +72,8 @@ class Job(Settings):
     """Where people and programs look at the run, pause and stop it, the whole run long."""
     trackers: Operational[TrackerSettings] = TrackerSettings()
     """TensorBoard, W&B, MLflow."""
+    log: Operational[LogSettings] = LogSettings()
+    """What the command prints."""
 
     def expand(self) -> "Mapping[str, Job]":
         """The stages of a run of this job, by name, in order."""

@@ -11,6 +11,9 @@ from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.jobs.registry import Stage
 from services.rollout.settings import EngineSettings
 
+_OF_THE_RUN = {"trackers", "log"}
+"""Keys of every job that a stage of a recipe has no use for."""
+
 
 class Recipe(Job):
     """Jobs in order. "@name" in a stage is the folder of an earlier one."""
@@ -40,10 +43,10 @@ class Recipe(Job):
                     f"stages.{key}.admin: a run has one admin API; set `admin` of the recipe, and"
                     " remove this one"
                 )
-            if "trackers" in stage.model_fields_set:
+            for whole in _OF_THE_RUN & stage.model_fields_set:
                 raise ValueError(
-                    f"stages.{key}.trackers: trackers are told of a whole run; set `trackers` of"
-                    " the recipe, and remove this one"
+                    f"stages.{key}.{whole}: it concerns a whole run; set `{whole}` of the recipe,"
+                    " and remove this one"
                 )
             if isinstance(stage, Recipe):
                 raise ValueError(f"stages.{key}.job: a recipe inside a recipe; write its stages")

@@ -14,6 +14,7 @@ from tensorboardX.proto.event_pb2 import SessionLog
 from orchestrator.checks.preflight import check
 from orchestrator.jobs.online_dpo import OnlineDPO
 from services.errors import ConfigError, Waiting
+from services.telemetry.flat import flattened
 from services.telemetry.record.begin import begin_record
 from services.telemetry.record.events import (
     EpisodeFinished,
@@ -24,7 +25,6 @@ from services.telemetry.record.events import (
 )
 from services.telemetry.record.recorder import Recorder, read_line
 from services.telemetry.trackers.behind import Behind
-from services.telemetry.trackers.config import flattened
 from services.telemetry.trackers.settings import MlflowSettings, TrackerSettings, WandbSettings
 from services.telemetry.trackers.tensorboard import TensorBoard
 from services.telemetry.trackers.tracker import Outcome, Told, TrackedRun, Tracker

@@ -1,4 +1,4 @@
-"""A config as trackers keep it: flat, without passwords."""
+"""Nested values as a flat mapping, without passwords: as trackers and logs keep them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,10 +8,10 @@ from services.telemetry.format import redact
 Plain = str | int | float | bool
 
 
-def flattened(config: Mapping[str, Any], above: str = "") -> dict[str, Plain]:
+def flattened(nested: Mapping[str, Any], above: str = "") -> dict[str, Plain]:
     """Values by dotted key, list entries by their index; keys that are not set are left out."""
     flat: dict[str, Plain] = {}
-    for key, value in config.items():
+    for key, value in nested.items():
         name = f"{above}{key}"
         match value:
             case str():
