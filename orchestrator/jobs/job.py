@@ -22,6 +22,7 @@ from services.rollout.settings import EngineSettings
 from services.settings import Operational, Settings
 from services.telemetry.log.settings import LogSettings
 from services.telemetry.metrics.settings import MetricsSettings
+from services.telemetry.tracing.settings import TracingSettings
 from services.telemetry.trackers.settings import TrackerSettings
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Job(Settings):
     """TensorBoard, W&B, MLflow."""
     log: Operational[LogSettings] = LogSettings()
     """What the command prints."""
+    tracing: Operational[TracingSettings] = TracingSettings()
+    """Where each prompt's way through the processes is told."""
 
     def expand(self) -> "Mapping[str, Job]":
         """The stages of a run of this job, by name, in order."""

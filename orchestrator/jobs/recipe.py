@@ -11,7 +11,7 @@ from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.jobs.registry import Stage
 from services.rollout.settings import EngineSettings
 
-_OF_THE_RUN = {"trackers", "log"}
+_OF_THE_RUN = {"trackers", "log", "tracing"}
 """Keys of every job that a stage of a recipe has no use for."""
 
 

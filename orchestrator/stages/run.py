@@ -48,6 +48,7 @@ from services.telemetry.record.events import Note, PartReplaced, RunStarted
 from services.telemetry.record.recorder import Recorder
 from services.telemetry.report.results import LiveResults, write_results
 from services.telemetry.report.summary import Extra
+from services.telemetry.tracing.spans import tracing_environment
 from services.telemetry.trackers.tracker import TrackedRun
 from services.telemetry.trackers.tracking import Tracking, trackers_of
 from services.telemetry.views.live import view_for
@@ -155,7 +156,8 @@ def _carry_out(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
         interrupts.complete(_stages(planned, shared))
         return
     stages = {stage.key: stage.job for stage in planned if stage.found is None}
-    with ray_cluster(job.ray, Path(job.output), object_store_bytes(stages)):
+    environment = tracing_environment(job.tracing, shared.live.own.id, shared.folder)
+    with ray_cluster(job.ray, Path(job.output), object_store_bytes(stages), environment):
         interrupts.complete(_run(planned, job, shared))
 
 

@@ -25,7 +25,7 @@ from services.inputs import Function, Model, Rows
 from services.settings import Settings, is_operational, settings_in
 
 OPERATIONAL = {
-    *("name", "output", "ray", "metrics", "trackers", "log"),
+    *("name", "output", "ray", "metrics", "trackers", "log", "tracing"),
     *("micro_batch_tokens", "gradient_checkpointing", "workers", "num_cpus", "num_gpus", "threads"),
     *("max_num_seqs", "kv_cache_gib", "gpu_memory_utilization", "tensor_parallel_size"),
     *("enforce_eager", "start_timeout_s", "concurrency"),
@@ -104,6 +104,7 @@ def test_what_is_operational_is_known_by_name() -> None:
         {"admin": {"port": 0}},
         {"metrics": {"port": 0}},
         {"log": {"format": "json"}},
+        {"tracing": {"endpoint": "file:spans.jsonl", "sample_ratio": 0.1}},
         {"trackers": {"tensorboard": False, "mlflow": {}}},
     ],
 )

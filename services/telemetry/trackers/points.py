@@ -48,7 +48,7 @@ class Points:
                 stage = state.stages.get(event.policy) or state.stages[event.stage]
                 step = _behind(stage)
                 return self._new(stage.name, "evaluation", step, _measured(event), state)
-            case StageFinished(reused=False):
+            case StageFinished(reused=False) if not state.stages[event.stage].evaluates:
                 values = {**event.metrics, "seconds": event.seconds}
                 step = _behind(state.stages[event.stage])
                 return self._new(event.stage, "finished", step, values, state)
