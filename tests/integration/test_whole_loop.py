@@ -85,6 +85,8 @@ class World:
     looks: int = 0
     look: asyncio.Condition = field(default_factory=asyncio.Condition)
     spans: Spans | None = None
+    too_long: int = 0
+    """Pairs of each episode that the learner leaves out."""
 
     async def prompts(self, episode: int) -> list[Prompt]:
         return [
@@ -105,10 +107,12 @@ class World:
         await asyncio.sleep(self.start_s)
         for episode in range(self.learned + 1, version + 1):
             assert await self.queues.episode_state(episode) == "TRAINING"
-            self.trained[episode] = [pair.id for pair in await self.queues.pairs(episode)]
+            kept = [pair.id for pair in await self.queues.pairs(episode)]
+            left_out = dict.fromkeys(kept[: self.too_long], "TOO_LONG")
+            self.trained[episode] = kept[self.too_long :]
             if self.spans is not None:
                 self.spans.record_all("train", self.trained[episode], now(), {"version": episode})
-            await self.queues.commit_trained(episode, episode, self.trained[episode], {})
+            await self.queues.commit_trained(episode, episode, self.trained[episode], left_out)
             self.learned = episode
         tensors = {"w": np.full(4, float(self.learned), dtype=np.float32)}
         manifest = build_manifest(
@@ -337,6 +341,7 @@ async def test_a_prompt_s_spans_lead_to_the_version_it_trained(
     exporter = InMemorySpanExporter()
     async with world(redis_url, run_name, FakeEngine(worker_id="rollout-0")) as here:
         here.spans = Spans(SimpleSpanProcessor(exporter), "run", 1.0, "test")
+        here.too_long = 1
         await here.play()
         events = await here.ledger()
     traces: dict[str, list[ReadableSpan]] = {}
@@ -367,5 +372,6 @@ async def test_a_prompt_s_spans_lead_to_the_version_it_trained(
             assert [each["pairloop.version"] for each in found[4:]] == [end.episode] * 2
             assert end.detail == str(end.episode)
         else:
-            assert found[3]["pairloop.outcome"] == end.detail
-    assert {event.kind for event in ended.values()} == {"trained", "dropped"}
+            told = "paired" if end.detail == "TOO_LONG" else end.detail
+            assert found[3]["pairloop.outcome"] == told
+    assert {"TOO_LONG", "TIE", "1"} <= {event.detail for event in ended.values()}
