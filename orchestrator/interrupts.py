@@ -13,12 +13,15 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any
 
+from services.telemetry.log.lines import LogFormat, last_line
+
 EXIT_CODE = 130
 STOPPING = (
     "stopping: the run's processes end and its report is written, in a few seconds; a second Ctrl-C"
     " ends it at once; the same command goes on where it stood"
 )
-INTERRUPTED = "pairloop: interrupted; the same command goes on where it stood"
+_INTERRUPTED = "interrupted; the same command goes on where it stood"
+INTERRUPTED = f"pairloop: {_INTERRUPTED}"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -27,12 +30,21 @@ class Interrupts:
     """Handlers of both signals, from `listening` on; of the main thread."""
 
     def __init__(self) -> None:
+        self._shown: LogFormat = "text"
         self._terminal = 2
         self._say: Callable[[str], None] | None = None
         self._cancel: Callable[[], None] | None = None
         self._asked = False
         self._begun = False
         self._held = False
+
+    def speaks(self, shown: LogFormat) -> None:
+        """From now on, so."""
+        self._shown = shown
+
+    def last_line(self) -> str:
+        """What the process says when a signal ends it."""
+        return last_line(_INTERRUPTED, self._shown, event="interrupted", level="warning")
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -117,7 +129,7 @@ class Interrupts:
         with contextlib.suppress(OSError):
             if self._asked and os.isatty(self._terminal):
                 os.write(self._terminal, _SHOW_CURSOR + b"\r\n")
-            os.write(self._terminal, INTERRUPTED.encode() + b"\n")
+            os.write(self._terminal, self.last_line().encode())
         try:
             from orchestrator.stages.children import kill_children
 

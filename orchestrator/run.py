@@ -25,7 +25,7 @@ LINE = 300
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status. Ctrl-C and SIGTERM: orchestrator/interrupts.py."""
-    from orchestrator.interrupts import EXIT_CODE, INTERRUPTED, interrupts
+    from orchestrator.interrupts import EXIT_CODE, interrupts
 
     # Read when grpc is imported; of what it still says, stderr.log in the run's folder has all.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -33,22 +33,29 @@ def main(arguments: list[str]) -> int:
         with interrupts.listening():
             return _checked_and_run(arguments)
     except KeyboardInterrupt:
-        sys.stderr.write(INTERRUPTED + "\n")
+        sys.stderr.write(interrupts.last_line())
         return EXIT_CODE
 
 
 def _checked_and_run(arguments: list[str]) -> int:
     """Heavy imports wait until all checks are through."""
     from orchestrator.checks.preflight import check
+    from orchestrator.config.log_format import asked_format
     from orchestrator.config.reading import read_config, to_yaml
+    from orchestrator.interrupts import interrupts
     from orchestrator.stages.outlook import outlook
     from orchestrator.stages.plan import check_stage_names
-    from services.errors import PairloopError, fitted
+    from services.errors import PairloopError, Waiting, fitted
+    from services.telemetry.log.lines import Level, last_line
 
     options = _parser().parse_intermixed_args(arguments)
     config, overrides = _split(options.words)
+    # Known before the config is: it may be what is wrong.
+    shown, name = asked_format(config, overrides), ""
+    interrupts.speaks(shown)
     try:
         job = read_config(config, overrides)
+        name = job.name or job.job
         check_stage_names(job, options.fresh)
         check(job, addresses=not options.dry_run)
         if options.dry_run:
@@ -58,7 +65,10 @@ def _checked_and_run(arguments: list[str]) -> int:
 
         run(job, options.fresh)
     except PairloopError as error:
-        sys.stderr.write(fitted(f"pairloop: {error}", LINE) + "\n")
+        level: Level = "info" if isinstance(error, Waiting) else "error"
+        kind, code = type(error).__name__, {"exit_code": error.exit_code}
+        text = str(error) if shown == "json" else fitted(str(error), LINE - len("pairloop: "))
+        sys.stderr.write(last_line(text, shown, event=kind, level=level, run=name, numbers=code))
         return error.exit_code
     return 0
 

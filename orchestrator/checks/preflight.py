@@ -25,6 +25,8 @@ from orchestrator.checks.rollouts import check_rollouts
 from orchestrator.jobs.job import Job
 from services.errors import ConfigError, DataError, PairloopError
 from services.inputs import Function, Model, Rollouts, Rows, Tokenizer
+from services.telemetry.tracing.check import check_tracing
+from services.telemetry.trackers.check import check_trackers
 
 
 def check(job: Job, *, addresses: bool = True) -> None:
@@ -33,6 +35,8 @@ def check(job: Job, *, addresses: bool = True) -> None:
     With `addresses`, also when a port is taken, or Redis, Ray or the hub does not answer.
     """
     check_access(job.admin)
+    check_trackers(job.trackers)
+    check_tracing(job.tracing)
     stages = job.expand()
     lineage = Lineage(stages)
     earlier: list[str] = []

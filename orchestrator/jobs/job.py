@@ -20,7 +20,10 @@ from services.learner.model.shape import ModelShape
 from services.queues.settings import QueueSettings
 from services.rollout.settings import EngineSettings
 from services.settings import Operational, Settings
+from services.telemetry.log.settings import LogSettings
 from services.telemetry.metrics.settings import MetricsSettings
+from services.telemetry.tracing.settings import TracingSettings
+from services.telemetry.trackers.settings import TrackerSettings
 
 if TYPE_CHECKING:
     from orchestrator.artifacts.lineage import Lineage, Parent
@@ -68,6 +71,12 @@ class Job(Settings):
     """For Prometheus to scrape, the whole run long."""
     admin: Operational[AdminSettings] = AdminSettings()
     """Where people and programs look at the run, pause and stop it, the whole run long."""
+    trackers: Operational[TrackerSettings] = TrackerSettings()
+    """TensorBoard, W&B, MLflow."""
+    log: Operational[LogSettings] = LogSettings()
+    """What the command prints."""
+    tracing: Operational[TracingSettings] = TracingSettings()
+    """Where each prompt's way through the processes is told."""
 
     def expand(self) -> "Mapping[str, Job]":
         """The stages of a run of this job, by name, in order."""

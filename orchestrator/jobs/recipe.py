@@ -11,6 +11,9 @@ from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.jobs.registry import Stage
 from services.rollout.settings import EngineSettings
 
+_OF_THE_RUN = {"trackers", "log", "tracing"}
+"""Keys of every job that a stage of a recipe has no use for."""
+
 
 class Recipe(Job):
     """Jobs in order. "@name" in a stage is the folder of an earlier one."""
@@ -39,6 +42,11 @@ class Recipe(Job):
                 raise ValueError(
                     f"stages.{key}.admin: a run has one admin API; set `admin` of the recipe, and"
                     " remove this one"
+                )
+            for whole in _OF_THE_RUN & stage.model_fields_set:
+                raise ValueError(
+                    f"stages.{key}.{whole}: it concerns a whole run; set `{whole}` of the recipe,"
+                    " and remove this one"
                 )
             if isinstance(stage, Recipe):
                 raise ValueError(f"stages.{key}.job: a recipe inside a recipe; write its stages")

@@ -21,6 +21,7 @@ from orchestrator.online.ports import LoopPorts, Weights
 from orchestrator.online.prompts import episode_prompts, prompt_id
 from orchestrator.online.services import Services, start_services
 from orchestrator.online.supervision import supervise
+from orchestrator.online.traced import traced
 from orchestrator.online.watched import watched
 from orchestrator.stages.context import StageContext
 from pairloop.data.v1.rollout_pb2 import Prompt
@@ -33,6 +34,7 @@ from services.pairs.stats import merge
 from services.queues.address import redis_of_run
 from services.queues.ledger_file import LEDGER
 from services.queues.run_lease import RunLease
+from services.telemetry.tracing.spans import process_spans
 
 _KEPT_S = 86_400
 """How long Redis keeps a finished run; the ledger is in the artifact."""
@@ -66,7 +68,9 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
         starting = start_services(job, context, name, url, lease.epoch, published, stack, budget)
         services = await supervise(starting, own(), patience_s=0.0)
         archive = LedgerArchive(context.scratch, services.queues, planned, context.warn)
+        spans, queues = process_spans("orchestrator"), services.queues
         ports = _ports(job, context, ids, services, archive)
+        ports = traced(ports, queues.dispatch, queues.ledger, spans)
 
         async def whole() -> None:
             parts = watched(services, job.sync.timeout_s, budget)

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,13 @@ _LOCAL_CPUS = 16
 
 
 @contextlib.contextmanager
-def ray_cluster(settings: RaySettings, output: Path, store_bytes: int) -> Iterator[None]:
+def ray_cluster(
+    settings: RaySettings, output: Path, store_bytes: int, environment: Mapping[str, str]
+) -> Iterator[None]:
     """Ray, connected; shut down at the end, but for one that is kept for the runs of `output`.
 
-    `store_bytes` is the room of a local object store where the settings name none.
+    `store_bytes` is the room of a local object store where the settings name none; `environment`
+    is what every process of the run gets beside what they have.
     UnreachableError when it does not answer.
     """
     # Every process of the run finds the code, also where the project is not installed.
@@ -47,8 +50,9 @@ def ray_cluster(settings: RaySettings, output: Path, store_bytes: int) -> Iterat
     }
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     if address != "local":
-        worker_environment = {"env_vars": {"PYTHONPATH": pythonpath}}
-        with _connected(address, {"runtime_env": worker_environment}):
+        worker_environment = {"env_vars": {"PYTHONPATH": pythonpath, **environment}}
+        joined = {"runtime_env": worker_environment}
+        with _in_environment(environment), _connected(address, joined):
             yield
             _stop_serve()
         return
@@ -69,8 +73,21 @@ def ray_cluster(settings: RaySettings, output: Path, store_bytes: int) -> Iterat
             # A local Ray asks for the user's token (~/.ray/auth_token), which Ray itself sends to
             # one that it started alone.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
-        stack.enter_context(_connected(kept or "local", {} if kept else local))
+        # After a Ray that is kept has been started: the next run's processes are not to inherit it.
+        stack.enter_context(_in_environment(environment))
+        ours = {"runtime_env": {"env_vars": dict(environment)}} if environment else {}
+        stack.enter_context(_connected(kept or "local", ours if kept else local))
         yield
+
+
+@contextlib.contextmanager
+def _in_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    os.environ |= variables
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
 
 
 def store_room(settings: RaySettings, wanted: int) -> int:

@@ -41,11 +41,16 @@ from services.errors import (
     WorkerDiedError,
     WorkerError,
 )
+from services.telemetry.flat import flattened
+from services.telemetry.log.lines import LogFormat, json_line, last_line, log_format
 from services.telemetry.record.begin import begin_record
 from services.telemetry.record.events import Note, PartReplaced, RunStarted
 from services.telemetry.record.recorder import Recorder
 from services.telemetry.report.results import LiveResults, write_results
 from services.telemetry.report.summary import Extra
+from services.telemetry.tracing.spans import tracing_environment
+from services.telemetry.trackers.tracker import TrackedRun
+from services.telemetry.trackers.tracking import Tracking, trackers_of
 from services.telemetry.views.live import view_for
 from services.telemetry.views.tables import write_final_table
 
@@ -74,16 +79,20 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
         (folder / "error.log").unlink(missing_ok=True)
         begin_record(folder, {stage.key for stage in planned if stage.made_anew})
         exporter = _exporter(job, name, planned)
+        shown_as = log_format(job.log.format)
         # The exporter first: what cannot listen ends the run before a view begins to draw.
-        listeners = [*([exporter] if exporter else []), view_for(name=name)]
+        listeners = [*([exporter] if exporter else []), view_for(name=name, shown=shown_as)]
+        config = flattened(job.model_dump(mode="json"))
+        tracking = Tracking(trackers_of(job.trackers), TrackedRun(name, job.job, folder, config))
         own = own_run(name, job.job, folder)
         hold = RunHold(folder, own)
-        recorder = Recorder(folder, [*listeners, LiveResults(folder, extra), hold])
+        recorder = Recorder(folder, [*listeners, LiveResults(folder, extra), hold, tracking])
         hold.say = say = partial(_say, recorder)
         try:
             with (
                 stderr_to(folder / "stderr.log") as terminal,
                 recorder,
+                tracking.telling(recorder),
                 interrupts.run_begun(say, terminal),
             ):
                 recorder(RunStarted())
@@ -100,7 +109,8 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
                 )
                 _carry_out(planned, job, shared)
         except Waiting:
-            write_final_table(recorder.state, sys.stdout)
+            if shown_as == "text":
+                write_final_table(recorder.state, sys.stdout)
             raise
         except KeyboardInterrupt:
             extra["error"] = "interrupted"
@@ -114,10 +124,14 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
             raise known from error
         finally:
             extra["peak_memory_bytes"] = memory.peak_bytes
-            _write_results(folder, recorder, extra)
-    write_final_table(recorder.state, sys.stdout)
+            _write_results(folder, recorder, extra, shown_as)
     place = shown(folder)
-    sys.stdout.write(f"report: {place}/report.html   numbers: {place}/summary.json\n")
+    written = f"report: {place}/report.html   numbers: {place}/summary.json"
+    if shown_as == "json":
+        sys.stdout.write(json_line(written, event="run_finished", run=name))
+        return
+    write_final_table(recorder.state, sys.stdout)
+    sys.stdout.write(f"{written}\n")
 
 
 def _exporter(job: Job, name: str, planned: list[PlannedStage]) -> "Exporter | None":
@@ -142,7 +156,8 @@ def _carry_out(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
         interrupts.complete(_stages(planned, shared))
         return
     stages = {stage.key: stage.job for stage in planned if stage.found is None}
-    with ray_cluster(job.ray, Path(job.output), object_store_bytes(stages)):
+    environment = tracing_environment(job.tracing, shared.live.own.id, shared.folder)
+    with ray_cluster(job.ray, Path(job.output), object_store_bytes(stages), environment):
         interrupts.complete(_run(planned, job, shared))
 
 
@@ -264,7 +279,7 @@ def _write_traceback(folder: Path) -> str:
     return shown(folder / "error.log")
 
 
-def _write_results(folder: Path, recorder: Recorder, extra: Extra) -> None:
+def _write_results(folder: Path, recorder: Recorder, extra: Extra, shown_as: LogFormat) -> None:
     """ResourceError when they cannot be written, unless an error is on its way already."""
     try:
         write_results(folder, recorder.state, extra)
@@ -272,7 +287,8 @@ def _write_results(folder: Path, recorder: Recorder, extra: Extra) -> None:
         lost = f"the results cannot be written to {folder}: {error.strerror}"
         if "error" not in extra:
             raise ResourceError(lost) from error
-        sys.stderr.write(f"pairloop: {lost}\n")
+        run = extra["name"]
+        sys.stderr.write(last_line(lost, shown_as, event="results", level="error", run=run))
 
 
 def _versions() -> dict[str, str]:

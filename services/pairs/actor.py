@@ -12,6 +12,7 @@ from services.pairs.worker import PairWorker, Queues
 from services.ray_errors import answered
 from services.reward.scorer import Scorer
 from services.telemetry.record.sink import Reporter
+from services.telemetry.tracing.spans import Spans, process_spans
 
 
 class Closable(Protocol):
@@ -42,6 +43,7 @@ class PairActor:
         self._worker: PairWorker | None = None
         self._open: list[Closable] = []
         self._at_work = asyncio.Lock()
+        self._spans: Spans | None = None
 
     async def start(
         self,
@@ -56,6 +58,7 @@ class PairActor:
         """Connect. Raises UnreachableError when Redis does not answer."""
         queues, scorer = await connect(), make_scorer()
         self._open = [scorer, queues]
+        self._spans = process_spans(consumer)
         self._worker = PairWorker(
             queues,
             scorer,
@@ -63,6 +66,7 @@ class PairActor:
             settings,
             consumer=consumer,
             stage=stage,
+            spans=self._spans,
         )
 
     async def run(self) -> None:
@@ -74,6 +78,8 @@ class PairActor:
             finally:
                 for each in self._open:
                     await each.close()
+                if self._spans is not None:
+                    await asyncio.to_thread(self._spans.flush)
 
     async def drain(self) -> dict[int, dict[str, float]]:
         """Finish what is in flight, take nothing more; the `stats` of every episode then."""

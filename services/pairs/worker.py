@@ -25,8 +25,10 @@ from services.pairs.sampled_examples import Examples
 from services.pairs.select import Selection, select
 from services.pairs.settings import PairSettings
 from services.pairs.stats import EpisodeStats, group_row
+from services.queues.ledger import reason_name
 from services.reward.scorer import Scorer
 from services.telemetry.record.events import Event
+from services.telemetry.tracing.spans import Spans, now
 
 POLL_S = 0.5
 """How long one look at the queue blocks: bounds how late a stop or a failure is seen."""
@@ -74,8 +76,10 @@ class PairWorker:
         *,
         consumer: str,
         stage: str,
+        spans: Spans | None = None,
     ) -> None:
         self._queues = queues
+        self._spans = spans
         self._scorer = scorer
         self._report = report
         self._settings = settings
@@ -147,11 +151,13 @@ class PairWorker:
 
     async def _pair(self, item: Item) -> None:
         rollout = _parse(item.payload)
-        prompt = rollout.prompt
+        prompt, began = rollout.prompt, now()
         if stale(rollout):
-            await self._queues.commit_drop(item, DROP_REASON_STALE)
+            if await self._queues.commit_drop(item, DROP_REASON_STALE):
+                self._record(prompt.id, began, reason_name(DROP_REASON_STALE))
             return
         scores = await self._asked.ask(lambda: self._scorer.score(prompt, rollout.samples))
+        scored = now()
         choice = select(
             [score.total for score in scores],
             [sample.text for sample in rollout.samples],
@@ -161,11 +167,28 @@ class PairWorker:
         if not isinstance(choice, Selection):
             if await self._queues.commit_drop(item, choice):
                 self._count(rollout, scores, None)
+                self._record(prompt.id, began, reason_name(choice), scored)
             return
         pair = make_pair(rollout, scores, choice, self._description)
         if await self._queues.commit_pair(item, pair):
             self._count(rollout, scores, pair)
             self._examples.add(pair)
+            self._record(prompt.id, began, "paired", scored)
+
+    def _record(self, prompt: str, began: int, outcome: str, scored: int | None = None) -> None:
+        """The steps of a prompt that this worker was the first to finish."""
+        if self._spans is None:
+            return
+        worker = {"worker": self._consumer}
+        if scored is not None:
+            self._spans.record("score", prompt, began, end=scored, about=worker)
+        self._spans.record(
+            "pair",
+            prompt,
+            began if scored is None else scored,
+            after="sample" if scored is None else None,
+            about=worker | {"outcome": outcome},
+        )
 
     def _count(
         self, rollout: Rollout, scores: Sequence[Score], pair: PreferencePair | None

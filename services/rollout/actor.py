@@ -18,6 +18,7 @@ from services.rollout.engine import Engine
 from services.rollout.settings import EngineSettings
 from services.rollout.vllm.environment import engine_environment
 from services.rollout.worker import PromptQueue, RolloutWorker
+from services.telemetry.tracing.spans import process_spans
 
 Connect = Callable[[], Awaitable[PromptQueue[Any]]]
 """Opens the queues inside the actor; picklable: partial(RunQueues.open, url, run, settings)."""
@@ -38,7 +39,9 @@ class RolloutActor:
 
     async def set_up(self) -> None:
         """Start the engine. Not in `__init__`: Ray hands on what a method raises, not a text."""
-        self._worker = RolloutWorker(self._make_engine(self._worker_id), self._worker_id)
+        self._spans = process_spans(self._worker_id)
+        engine = self._make_engine(self._worker_id)
+        self._worker = RolloutWorker(engine, self._worker_id, self._spans)
 
     async def start(self, connect: Connect, consumer: str) -> None:
         """Connect to the queues; nothing is sampled from them before `load_weights`.
@@ -55,6 +58,8 @@ class RolloutActor:
             raise WorkerError(f"worker {self._worker_id} was not connected to a queue")
         async with self._at_work:
             await self._worker.run(self._queue, self._consumer)
+            if self._spans is not None:
+                await asyncio.to_thread(self._spans.flush)
 
     async def stop(self) -> None:
         """Let `run` return once what is in flight is committed."""

@@ -19,6 +19,7 @@ from pairloop.data.v1.rollout_pb2 import Prompt, Rollout
 from pairloop.data.v1.weights_pb2 import Attestation, WeightManifest
 from services.errors import DataError
 from services.rollout.engine import Engine
+from services.telemetry.tracing.spans import About, Spans, now
 from services.weights.manifest import Tensors, weights_sha256
 
 _IDLE_BLOCK_S = 0.2
@@ -56,8 +57,11 @@ class PromptQueue(Protocol[D]):
 class RolloutWorker:
     """One engine and its loop. Not for more than one event loop."""
 
-    def __init__(self, engine: Engine, worker_id: str) -> None:
+    def __init__(self, engine: Engine, worker_id: str, spans: Spans | None = None) -> None:
         self._engine = engine
+        self._spans = spans
+        self._began: dict[str, int] = {}
+        """When each prompt that is traced went into the engine."""
         self._worker_id = worker_id
         self._engine_lock = asyncio.Lock()
         self._waiting = 0
@@ -174,10 +178,13 @@ class RolloutWorker:
             if not self._engine.running:
                 return
             if done := self._step():
+                sampled = now() if self._spans is not None else 0
                 # Together: the queue makes one call of them.
-                await asyncio.gather(
+                first = await asyncio.gather(
                     *(queue.commit_rollout(items.pop(each.prompt.id), each) for each in done)
                 )
+                if self._spans is not None:
+                    self._record(self._spans, done, first, sampled)
                 look_at = 0.0
             await asyncio.sleep(0)
 
@@ -197,9 +204,25 @@ class RolloutWorker:
                 if prompt.id not in items:
                     self._engine.add(prompt)
                     self._samples = prompt.sampling.n
+                    if self._spans is not None:
+                        self._began[prompt.id] = now()
                 items[prompt.id] = item
             except (DataError, DecodeError) as error:
                 await queue.fail("prompts", item, str(error))
+
+    def _record(
+        self, spans: Spans, done: Sequence[Rollout], first: Sequence[bool], end: int
+    ) -> None:
+        """Those that this worker was the first to hand on."""
+        for rollout, was_first in zip(done, first, strict=True):
+            start = self._began.pop(rollout.prompt.id, None)
+            if was_first and start is not None:
+                about: About = {
+                    "worker": self._worker_id,
+                    "version": self._engine.version,
+                    "samples": len(rollout.samples),
+                }
+                spans.record("sample", rollout.prompt.id, start, end=end, about=about)
 
     def _fitting(self) -> int:
         """How many prompts to take: as many as have room if each asks for what the last one did."""

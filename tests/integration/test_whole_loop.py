@@ -8,14 +8,19 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from orchestrator.episodes import EpisodeStore
 from orchestrator.loop import run_episodes
 from orchestrator.online.ports import LoopPorts, Weights
 from orchestrator.online.supervision import supervise
+from orchestrator.online.traced import traced
 from pairloop.admin.v1.admin_pb2 import Change
 from pairloop.data.v1.pair_pb2 import Score
 from pairloop.data.v1.rollout_pb2 import Prompt, Sample, SamplingSettings
@@ -30,6 +35,8 @@ from services.queues.settings import EpisodeSettings, QueueSettings
 from services.reward.rules import checker
 from services.rollout.worker import RolloutWorker
 from services.telemetry.record.events import EpisodeFinished, Event, WeightsPublished
+from services.telemetry.tracing.ids import STEPS, Step
+from services.telemetry.tracing.spans import Spans, now
 from services.weights.broadcaster import broadcast
 from services.weights.manifest import build_manifest
 from tests.fake_engine import FakeEngine
@@ -77,6 +84,9 @@ class World:
     start_s: float = 0.0
     looks: int = 0
     look: asyncio.Condition = field(default_factory=asyncio.Condition)
+    spans: Spans | None = None
+    too_long: int = 0
+    """Pairs of each episode that the learner leaves out."""
 
     async def prompts(self, episode: int) -> list[Prompt]:
         return [
@@ -97,8 +107,12 @@ class World:
         await asyncio.sleep(self.start_s)
         for episode in range(self.learned + 1, version + 1):
             assert await self.queues.episode_state(episode) == "TRAINING"
-            self.trained[episode] = [pair.id for pair in await self.queues.pairs(episode)]
-            await self.queues.commit_trained(episode, episode, self.trained[episode], {})
+            kept = [pair.id for pair in await self.queues.pairs(episode)]
+            left_out = dict.fromkeys(kept[: self.too_long], "TOO_LONG")
+            self.trained[episode] = kept[self.too_long :]
+            if self.spans is not None:
+                self.spans.record_all("train", self.trained[episode], now(), {"version": episode})
+            await self.queues.commit_trained(episode, episode, self.trained[episode], left_out)
             self.learned = episode
         tensors = {"w": np.full(4, float(self.learned), dtype=np.float32)}
         manifest = build_manifest(
@@ -155,7 +169,7 @@ class World:
         self, settings: EpisodeSettings = EPISODES, scorer: Checker | None = None
     ) -> None:
         """The loop beside its workers, until it ends."""
-        rollout = [RolloutWorker(engine, engine.worker_id) for engine in self.engines]
+        rollout = [RolloutWorker(each, each.worker_id, self.spans) for each in self.engines]
         for worker in rollout:
             worker.hold()
         self.holders = [
@@ -169,6 +183,7 @@ class World:
             PairSettings(concurrency=4),
             consumer="pairs-0",
             stage="online_dpo",
+            spans=self.spans,
         )
         workers = {
             e.worker_id: w.run(self.queues) for e, w in zip(self.engines, rollout, strict=True)
@@ -199,7 +214,7 @@ class World:
             report=self.events.append,
             changed=self.changed,
         )
-        return self.driven
+        return traced(self.driven, self.queues.dispatch, self.queues.ledger, self.spans)
 
 
 @asynccontextmanager
@@ -318,3 +333,45 @@ async def test_a_worker_that_loads_badly_twice_ends_the_run_by_name(
         broken.bad_loads = 2
         with pytest.raises(AttestationError, match=r"rollout-1 .* canary"):
             await here.play()
+
+
+async def test_a_prompt_s_spans_lead_to_the_version_it_trained(
+    redis_url: str, run_name: str
+) -> None:
+    exporter = InMemorySpanExporter()
+    async with world(redis_url, run_name, FakeEngine(worker_id="rollout-0")) as here:
+        here.spans = Spans(SimpleSpanProcessor(exporter), "run", 1.0, "test")
+        here.too_long = 1
+        await here.play()
+        events = await here.ledger()
+    traces: dict[str, list[ReadableSpan]] = {}
+    for span in exporter.get_finished_spans():
+        assert span.attributes is not None
+        traces.setdefault(str(span.attributes["pairloop.prompt"]), []).append(span)
+    ended = {e.id: e for e in events if e.kind in ("trained", "dropped")}
+    assert traces.keys() == ended.keys()
+    for prompt, spans in traces.items():
+        chain = sorted(spans, key=lambda span: STEPS.index(cast(Step, span.name)))
+        end = ended[prompt]
+        steps = STEPS if end.kind == "trained" else STEPS[: STEPS.index("pair") + 1]
+        assert [span.name for span in chain] == list(steps)
+        assert len({span.context.trace_id for span in chain}) == 1
+        parents = [span.parent.span_id if span.parent else None for span in chain]
+        assert parents == [None, *(span.context.span_id for span in chain[:-1])]
+        begun = [span.start_time or 0 for span in chain]
+        over = [span.end_time or 0 for span in chain]
+        assert all(a <= b for a, b in zip(begun, over, strict=True))
+        assert over[1:] == sorted(
+            over[1:]
+        )  # the queues answer a dispatch after others have seen it
+        found = [dict(span.attributes or {}) for span in chain]
+        assert found[0]["pairloop.episode"] == end.episode
+        assert found[1]["pairloop.version"] == end.episode - 1
+        if end.kind == "trained":
+            assert found[3]["pairloop.outcome"] == "paired"
+            assert [each["pairloop.version"] for each in found[4:]] == [end.episode] * 2
+            assert end.detail == str(end.episode)
+        else:
+            told = "paired" if end.detail == "TOO_LONG" else end.detail
+            assert found[3]["pairloop.outcome"] == told
+    assert {"TOO_LONG", "TIE", "1"} <= {event.detail for event in ended.values()}

@@ -25,7 +25,7 @@ from services.inputs import Function, Model, Rows
 from services.settings import Settings, is_operational, settings_in
 
 OPERATIONAL = {
-    *("name", "output", "ray", "metrics"),
+    *("name", "output", "ray", "metrics", "trackers", "log", "tracing"),
     *("micro_batch_tokens", "gradient_checkpointing", "workers", "num_cpus", "num_gpus", "threads"),
     *("max_num_seqs", "kv_cache_gib", "gpu_memory_utilization", "tensor_parallel_size"),
     *("enforce_eager", "start_timeout_s", "concurrency"),
@@ -103,6 +103,9 @@ def test_what_is_operational_is_known_by_name() -> None:
         {"sync": {"timeout_s": 7, "canary_tolerance": 0.5}},
         {"admin": {"port": 0}},
         {"metrics": {"port": 0}},
+        {"log": {"format": "json"}},
+        {"tracing": {"endpoint": "file:spans.jsonl", "sample_ratio": 0.1}},
+        {"trackers": {"tensorboard": False, "mlflow": {}}},
     ],
 )
 def test_operation_changes_no_fingerprint(change: dict[str, object]) -> None:

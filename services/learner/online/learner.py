@@ -66,6 +66,7 @@ from services.learner.train.encoding import sampled_pairs
 from services.learner.train.loop import Report, StepReporter, train_phase
 from services.learner.train.offline import keep_model, prepared, reference_delta
 from services.telemetry.record.events import Note
+from services.telemetry.tracing.spans import now, process_spans
 
 
 def online_learner(
@@ -102,6 +103,7 @@ def online_learner(
             learner.export()
     finally:
         queues.close()
+        learner.close()
     return learner.metrics | {"version": float(learner.version)}
 
 
@@ -129,6 +131,7 @@ class _Learner:
     ) -> None:
         self._settings, self._place = settings, place
         self._report, self._worker = report, worker
+        self._spans = process_spans("learner")
         self._tokenizer = load_tokenizer(settings.policy)
         source, train = settings.reference or settings.policy, settings.train
         reference = load_frozen(source, train.dtype, worker.device)
@@ -176,10 +179,12 @@ class _Learner:
         text = told(episode, sampled.pairs, genuine.pairs)
         if text and self._worker.is_main:
             self._report(Note(stage=self._place.stage, text=text, level="warning"))
-        pairs = genuine.pairs
+        pairs, began = genuine.pairs, now()
         self.metrics = self._episode(episode, pairs, genuine.dropped)
         self.version = episode
         if self._worker.is_main:
+            if self._spans is not None:
+                self._spans.record_all("train", self.done.trained, began, {"version": episode})
             when_there_is_room(partial(self._write, episode, pairs), "the learner's", self._warn)
 
     def outcome_of(self, episode: int) -> Trained:
@@ -232,6 +237,11 @@ class _Learner:
             export = partial(self._policy.export, self._tokenizer, Path(self._place.out))
             when_there_is_room(export, "the learner's", self._warn)
         self._worker.barrier()
+
+    def close(self) -> None:
+        """What is told to others of what was done is on its way."""
+        if self._spans is not None:
+            self._spans.flush()
 
     def _write(self, episode: int, pairs: list[PreferencePair]) -> None:
         """Before the checkpoint: a crash in between trains, and writes, the same once more."""

@@ -13,8 +13,10 @@ from rich.text import Text
 
 from services.states import State
 from services.telemetry.format import duration, number, sparkline
+from services.telemetry.log.lines import LogFormat
 from services.telemetry.record.events import Event
 from services.telemetry.record.state import RunState
+from services.telemetry.views.json_lines import JsonView
 from services.telemetry.views.plain import PlainView
 from services.telemetry.views.screen import (
     EpisodeLine,
@@ -64,8 +66,12 @@ class LiveView:
         self._live.stop()
 
 
-def view_for(stream: IO[str] | None = None, name: str = "") -> "LiveView | PlainView":
-    """The live view on a terminal, the plain one elsewhere."""
+def view_for(
+    stream: IO[str] | None = None, name: str = "", shown: LogFormat = "text"
+) -> "LiveView | PlainView | JsonView":
+    """The live view on a terminal, the plain one elsewhere; JSON lines where they are wanted."""
+    if shown == "json":
+        return JsonView(stream, name)
     console = Console(file=stream if stream is not None else sys.stdout)
     if console.is_terminal and not console.is_dumb_terminal:
         return LiveView(console, name)
