@@ -9,6 +9,7 @@ from services.access.tokens import Access, is_loopback
 from services.admin.server import AdminServer
 from services.admin.settings import AdminSettings
 from services.queues.endpoint import endpoint_of
+from services.telemetry.log.lines import json_line, last_line, log_format
 
 _ANSWER_S = 5.0
 
@@ -26,14 +27,14 @@ async def _serve(settings: AdminSettings, url: str) -> None:
     runs, server = await RedisRuns.open(url, _ANSWER_S), AdminServer()
     try:
         address = await server.start(settings, runs)
+        shown = log_format()
         for text in doubts(settings):
-            sys.stderr.write(f"pairloop: {text}\n")
+            sys.stderr.write(last_line(text, shown, event="serve", level="warning"))
         how = "TLS" if settings.tls_cert else "no TLS"
-        sys.stdout.write(
-            f"admin API of all runs of {endpoint_of(url).shown} at {address} ({how})\n"
-        )
-        if server.console_url:
-            sys.stdout.write(f"console at {server.console_url}\n")
+        lines = [f"admin API of all runs of {endpoint_of(url).shown} at {address} ({how})"]
+        lines += [f"console at {server.console_url}"] if server.console_url else []
+        for line in lines:
+            sys.stdout.write(json_line(line, event="serve") if shown == "json" else f"{line}\n")
         sys.stdout.flush()
         await ended.wait()
     finally:

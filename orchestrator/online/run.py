@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ async def run_online(job: OnlineDPO, context: StageContext) -> dict[str, float]:
         archive = LedgerArchive(context.scratch, services.queues, planned, context.warn)
         spans, queues = process_spans("orchestrator"), services.queues
         ports = _ports(job, context, ids, services, archive)
-        ports = traced(ports, queues.dispatch, queues.ledger, spans)
+        ports = traced(ports, services.dispatch, queues.ledger, spans)
 
         async def whole() -> None:
             parts = watched(services, job.sync.timeout_s, budget)
@@ -156,16 +156,11 @@ def _ports(
             return True
         return await archive.put_away(episode)
 
-    async def dispatch(episode: int, prompts: Sequence[Prompt]) -> None:
-        for prompt in prompts:
-            prompt.max_staleness = services.staleness.versions
-        await services.queues.dispatch(episode, prompts)
-
     return LoopPorts(
         stage=context.stage,
         episodes=services.store,
         prompts=prompts,
-        dispatch=dispatch,
+        dispatch=services.dispatch,
         staleness=lambda: services.staleness.versions,
         weights=weights,
         publish=publish,

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -37,10 +37,12 @@ from orchestrator.online.supervision import together
 from orchestrator.online.wanted import WANTED, WantedFile
 from orchestrator.stages.context import StageContext
 from pairloop.admin.v1.admin_pb2 import WORKER_KIND_PAIRING, WORKER_KIND_ROLLOUT
+from pairloop.data.v1.rollout_pb2 import Prompt
 from services.admin.command import command_for
 from services.pairs.actor import PairHandle
 from services.queues.backlog import BacklogReader
 from services.queues.client import Patience
+from services.queues.items import Dispatched
 from services.queues.payload_folder import PAYLOADS, PayloadFolder
 from services.queues.queues import RunQueues
 from services.reward.client import GrpcScorer
@@ -71,6 +73,12 @@ class Services:
     version_store: VersionStoreHandle
     learner: "asyncio.Future[dict[str, float]]"
     staleness: Staleness
+
+    async def dispatch(self, episode: int, prompts: Sequence[Prompt]) -> Dispatched:
+        """As RunQueues.dispatch, each with the staleness that is allowed now."""
+        for prompt in prompts:
+            prompt.max_staleness = self.staleness.versions
+        return await self.queues.dispatch(episode, prompts)
 
 
 async def start_services(

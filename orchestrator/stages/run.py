@@ -174,7 +174,8 @@ async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
         shared.report(Note(text=text, level="warning"))
 
     jobs = [stage.job for stage in planned]
-    for text in check_nodes(jobs, shared.folder):
+    to_do = [stage.job for stage in planned if stage.found is None]
+    for text in check_nodes(to_do, shared.folder):
         warn(text)
     if _IN_RAY_JOB in os.environ and not Path(job.output).is_absolute():
         place = shared.folder.resolve()
