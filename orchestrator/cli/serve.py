@@ -12,6 +12,9 @@ import click
     "--console-port", type=click.IntRange(0, 65535), show_default="50052, or a free one",
     help="Of the web console. 0: a free one.",
 )  # fmt: skip
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="For Prometheus: how its calls ended."
+)
 @click.option("--no-console", is_flag=True, help="No web console.")
 @click.option(
     "--redis", "url", metavar="URL", envvar="REDIS_URL", required=True, show_envvar=True,
@@ -24,7 +27,7 @@ import click
 @click.option("--tls-cert", metavar="FILE", help="Its certificate, PEM.")
 @click.option("--tls-key", metavar="FILE", help="The key of that, PEM.")
 @click.option("--tls-client-ca", metavar="FILE", help="Who signs its callers' certificates, PEM.")
-def serve(no_console: bool, **options: str | int | None) -> None:
+def serve(no_console: bool, metrics_port: int | None, **options: str | int | None) -> None:
     """The admin API alone, for all runs of a Redis.
 
     It answers for those whose process is gone, too. It keeps nothing by itself: several may stand
@@ -42,4 +45,4 @@ def serve(no_console: bool, **options: str | int | None) -> None:
         settings = AdminSettings.model_validate(options)
     except ValidationError as error:
         raise click.UsageError(str(error.errors()[0]["msg"])) from None
-    work(settings, url)
+    work(settings, url, metrics_port)

@@ -35,6 +35,8 @@ class LiveRun:
     """Of the Redis that its episodes are in."""
     stop: Callable[[], None] = field(default=lambda: os.kill(os.getpid(), signal.SIGTERM))
     """End it in order; returns at once."""
+    called: Callable[[str], None] = field(default=lambda code: None)
+    """Is told how each call of its admin API ended."""
     _answers: dict[str, tuple[str, str | PairloopError]] = field(default_factory=dict)
 
     def said(self) -> messages.Run:

@@ -26,7 +26,7 @@ async def served(
     except UnreachableError as error:
         warn(f"the admin API knows this run alone: {error}")
         runs = await RedisRuns.open(None, _ANSWER_S, live)
-    server = AdminServer()
+    server = AdminServer(live.called)
     try:
         live.own.address = await server.start(settings, runs)
         page = f"; console {server.console_url}" if server.console_url else ""

@@ -4,27 +4,44 @@ import asyncio
 import signal
 import sys
 
+from prometheus_client import CollectorRegistry, start_http_server
+
 from orchestrator.control.runs import RedisRuns
 from services.access.tokens import Access, is_loopback
 from services.admin.server import AdminServer
 from services.admin.settings import AdminSettings
+from services.errors import UnreachableError
 from services.queues.endpoint import endpoint_of
 from services.telemetry.log.lines import json_line, last_line, log_format
+from services.telemetry.metrics.api import ApiCalls
 
 _ANSWER_S = 5.0
 
 
-def serve(settings: AdminSettings, url: str) -> None:
-    """Until SIGTERM or Ctrl-C. Raises UnreachableError when Redis does not answer or the port is
-    taken, ConfigError when the address or a file is wrong."""
-    asyncio.run(_serve(settings, url))
+def serve(settings: AdminSettings, url: str, metrics_port: int | None = None) -> None:
+    """Until SIGTERM or Ctrl-C; Prometheus scrapes how calls end at `metrics_port`.
+
+    Raises UnreachableError when Redis does not answer or a port is taken, ConfigError when the
+    address or a file is wrong.
+    """
+    registry = CollectorRegistry()
+    calls = ApiCalls(registry)
+    if metrics_port is not None:
+        try:
+            start_http_server(metrics_port, settings.host, registry)
+        except OSError as error:
+            raise UnreachableError(
+                f"metrics cannot listen on {settings.host}:{metrics_port} ({error.strerror}); give"
+                " another --metrics-port"
+            ) from None
+    asyncio.run(_serve(settings, url, calls))
 
 
-async def _serve(settings: AdminSettings, url: str) -> None:
+async def _serve(settings: AdminSettings, url: str, calls: ApiCalls) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    runs, server = await RedisRuns.open(url, _ANSWER_S), AdminServer()
+    runs, server = await RedisRuns.open(url, _ANSWER_S), AdminServer(calls.ended)
     try:
         address = await server.start(settings, runs)
         shown = log_format()

@@ -104,9 +104,10 @@ def run(job: Job, fresh: Collection[str] = ()) -> None:
                     recorder(Note(text=text, level="warning"))
                 renew(planned)
                 asking = exporter.asking if exporter else None
-                shared = RunContext(
-                    name, folder, recorder, recorder.state, LiveRun(own, hold), asking=asking
-                )
+                live = LiveRun(own, hold)
+                if exporter:
+                    live.called = exporter.api.ended
+                shared = RunContext(name, folder, recorder, recorder.state, live, asking=asking)
                 _carry_out(planned, job, shared)
         except Waiting:
             if shown_as == "text":

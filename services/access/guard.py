@@ -74,7 +74,7 @@ def _as(owner: Identity, handler: _Handler) -> _Handler:
         async for each in answer(request, context):
             yield each
 
-    return _alike(handler, one, many)
+    return alike(handler, one, many)
 
 
 def _refusing(handler: _Handler, code: grpc.StatusCode, text: str) -> _Handler:
@@ -85,10 +85,10 @@ def _refusing(handler: _Handler, code: grpc.StatusCode, text: str) -> _Handler:
         await context.abort(code, text)
         yield
 
-    return _alike(handler, one, many)
+    return alike(handler, one, many)
 
 
-def _alike(handler: _Handler, one: Any, many: Any) -> _Handler:
+def alike(handler: _Handler, one: Any, many: Any) -> _Handler:
     """A handler of the same kind around another function."""
     ways = {
         "request_deserializer": handler.request_deserializer,

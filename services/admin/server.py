@@ -8,6 +8,7 @@ from grpc_reflection.v1alpha import reflection
 
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1 import admin_pb2_grpc
+from services.access.counting import Counting, Ended
 from services.access.decoding import Decoding
 from services.access.guard import Guard
 from services.access.tokens import Access
@@ -33,7 +34,9 @@ _OPTIONS = [
 class AdminServer:
     """Start it once, stop it once, on one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Ended = lambda code: None) -> None:
+        """`ended` is told how each call ended."""
+        self._counting = Counting(ended)
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         self._ended = asyncio.Event()
@@ -50,7 +53,9 @@ class AdminServer:
         when a file of tokens or of TLS is wrong."""
         access, tls = Access.configured(settings.tokens), credentials(settings)
         self._feed = Feed(runs, self._ended)
-        server = grpc.aio.server(options=_OPTIONS, interceptors=[Guard(access, _READS), Decoding()])
+        server = grpc.aio.server(
+            options=_OPTIONS, interceptors=[self._counting, Guard(access, _READS), Decoding()]
+        )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(  # type: ignore[no-untyped-call]
             AdminService(runs, self._feed), server
         )

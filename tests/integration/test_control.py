@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -21,10 +22,12 @@ from orchestrator.control.runs import RedisRuns
 from orchestrator.episodes import EpisodeStore, State
 from pairloop.admin.v1 import admin_pb2 as messages
 from pairloop.admin.v1.admin_pb2_grpc import AdminServiceStub
+from services.admin.server import AdminServer
 from services.admin.settings import AdminSettings
 from services.errors import ConfigError, UnknownRunError, Waiting
 from services.queues.embedded import EmbeddedRedis
 from services.queues.registry import Registry
+from services.telemetry.metrics.api import CODES
 from tests.integration.certificates import certificate
 from tests.integration.conftest import admin_of, live_run, serving
 
@@ -267,3 +270,35 @@ class channel:
 
     async def __aexit__(self, *error: object) -> None:
         await self._channel.close()
+
+
+async def test_how_calls_end_is_counted(url: str, run_name: str, tmp_path: Path) -> None:
+    store = await EpisodeStore.open(url, run_name, 5.0)
+    await store.create(1, 4)
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"eve read {READ}\n")
+    ended: Counter[str] = Counter()
+    runs = await RedisRuns.open(url, 5.0, live_run(run_name, tmp_path))
+    server = AdminServer(lambda code: ended.update([code]))
+    address = await server.start(AdminSettings(port=0, tokens=str(tokens)), runs)
+    async with grpc.aio.insecure_channel(address) as calls:
+        admin = AdminServiceStub(calls)  # type: ignore[no-untyped-call]
+        as_eve = (("authorization", f"Bearer {READ}"),)
+        await admin.ListRuns(messages.ListRunsRequest(), metadata=as_eve)
+        watch = admin.Watch(messages.WatchRequest(run=run_name), metadata=as_eve)
+        await watch.read()
+        watch.cancel()
+        pause = messages.PauseEpisodeRequest(reason="r", request_id="1")
+        for call in (
+            admin.ListRuns(messages.ListRunsRequest()),
+            admin.PauseEpisode(pause, metadata=as_eve),
+            admin.GetEpisode(messages.GetEpisodeRequest(number=9), metadata=as_eve),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+    await server.stop()
+    await runs.close()
+    await store.close()
+    once = ("OK", "CANCELLED", "UNAUTHENTICATED", "PERMISSION_DENIED", "NOT_FOUND")
+    assert ended == dict.fromkeys(once, 1)
+    assert set(ended) <= set(CODES)

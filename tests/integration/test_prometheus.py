@@ -175,7 +175,7 @@ async def test_every_metric_that_is_asked_for_is_exported(told: Told) -> None:
     assert len(wanted) > 40
     assert wanted - exported == set()
     labels = set(re.findall(r"[{,](\w+)=", text))
-    known = {"stage", "job", "state", "reason", "phase", "part", "name", "queue", "kind"}
+    known = {"stage", "job", "state", "reason", "phase", "part", "name", "queue", "kind", "code"}
     assert labels <= known | {"run", "version"}
 
 

@@ -7,6 +7,7 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
 from services.errors import UnreachableError
+from services.telemetry.metrics.api import ApiCalls
 from services.telemetry.metrics.asked import Asking
 from services.telemetry.metrics.instruments import Instruments
 from services.telemetry.metrics.tally import Tally
@@ -31,6 +32,8 @@ class Exporter:
         self.asking = Asking()
         """Who runs an online stage says here how it can be asked."""
         self._registry.register(self.asking)
+        self.api = ApiCalls(self._registry)
+        """Of the admin API of the run."""
         instruments = Instruments(self._registry)
         instruments.run.info(dict(about))
         self._tally = Tally(instruments, answers)
