@@ -37,6 +37,13 @@ def stages() -> dict[str, list[Step]]:
     return found
 
 
+def global_arguments() -> dict[str, str]:
+    """What is set before the first stage, which a stage has once it names it."""
+    before = FILE.read_text(encoding="utf-8").split("\nFROM ")[0]
+    found = re.findall(r'^ARG (\w+)=("[^"]*"|\S+)$', before, flags=re.MULTILINE)
+    return {name: value.strip('"') for name, value in found}
+
+
 def in_image(path: str) -> bool:
     """Whether .dockerignore lets a file of the tree, which has to be there, into the image."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")

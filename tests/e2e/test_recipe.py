@@ -52,7 +52,7 @@ def free_port() -> int:
 
 
 def first_answer(run: "subprocess.Popen[str]", call: Callable[[], Episode]) -> Episode:
-    """What `call` gives once the admin API is up."""
+    """What `call` gives once the admin API is up, and the online stage has begun."""
     deadline = time.monotonic() + 500
     while True:
         assert time.monotonic() < deadline
@@ -60,7 +60,8 @@ def first_answer(run: "subprocess.Popen[str]", call: Callable[[], Episode]) -> E
         try:
             return call()
         except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.UNAVAILABLE:
+            begun = "has not begun" not in (error.details() or "")  # type: ignore[attr-defined]
+            if error.code() != grpc.StatusCode.UNAVAILABLE and begun:
                 raise
             time.sleep(0.1)
 
