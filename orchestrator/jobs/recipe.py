@@ -11,7 +11,7 @@ from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.jobs.registry import Stage
 from services.rollout.settings import EngineSettings
 
-_OF_THE_RUN = {"trackers", "log", "tracing"}
+_OF_THE_RUN = ("metrics", "admin", "trackers", "log", "tracing")
 """Keys of every job that a stage of a recipe has no use for."""
 
 
@@ -33,21 +33,13 @@ class Recipe(Job):
         for key, stage in self.stages.items():
             if stage.name not in ("", key):
                 raise ValueError(f"stages.{key}.name: a stage is named by its key; remove it")
-            if stage.metrics.port is not None:
-                raise ValueError(
-                    f"stages.{key}.metrics: a run exports its metrics at one port; set `metrics` of"
-                    " the recipe, and remove this one"
-                )
-            if "admin" in stage.model_fields_set:
-                raise ValueError(
-                    f"stages.{key}.admin: a run has one admin API; set `admin` of the recipe, and"
-                    " remove this one"
-                )
-            for whole in _OF_THE_RUN & stage.model_fields_set:
-                raise ValueError(
-                    f"stages.{key}.{whole}: it concerns a whole run; set `{whole}` of the recipe,"
-                    " and remove this one"
-                )
+            for whole in _OF_THE_RUN:
+                # By value: a config that was written out has every key.
+                if getattr(stage, whole) != type(stage).model_fields[whole].default:
+                    raise ValueError(
+                        f"stages.{key}.{whole}: it concerns a whole run; set `{whole}` of the"
+                        " recipe, and remove this one"
+                    )
             if isinstance(stage, Recipe):
                 raise ValueError(f"stages.{key}.job: a recipe inside a recipe; write its stages")
             if isinstance(stage, PolicyJob) and stage.evaluate is not None:

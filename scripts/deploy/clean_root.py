@@ -53,7 +53,6 @@ class Root:
         self.folder, self._shared = folder, shared
         self._environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
         self._arguments = {k: v for k, v in os.environ.items() if k.startswith(_INDEXES)}
-        self._arguments |= global_arguments()
         self._workdir = "/"
 
     def made(self) -> None:
@@ -73,6 +72,8 @@ class Root:
             for name, given, default in re.findall(r'(\w+)(=)?("[^"]*"|\S+)?', text):
                 if given:
                     self._arguments[name] = default.strip('"')
+                elif name in global_arguments():
+                    self._arguments[name] = global_arguments()[name]
         elif instruction == "ENV":
             for name, value in (word.split("=", 1) for word in shlex.split(text)):
                 self._environment[name] = value.replace("$PATH", self._environment["PATH"])

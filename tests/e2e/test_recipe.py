@@ -1,6 +1,7 @@
 """The whole recipe by its command, on real vLLM, Ray Train, Ray Serve, Redis and gRPC."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -147,7 +148,8 @@ def test_the_recipe_runs_whole_holds_when_paused_and_repeats(output: Path) -> No
     model = AutoModelForCausalLM.from_pretrained(artifact)
     assert len(AutoTokenizer.from_pretrained(artifact)) <= model.config.vocab_size
     report = (folder / "report.html").read_text()
-    assert "http://" not in report.replace("http://www.w3.org", "")
+    # Nothing is fetched: what stands there is text, such as the console's address.
+    assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?\s*https?:""", report)
     assert "<svg" in report
 
     # Every version was kept as a model of its own; the last one is the artifact's.
