@@ -82,6 +82,7 @@ TESTED = (
 """By tests/e2e/test_documented.py, small and with what is said in place of `...`."""
 
 NOT_TESTED = {
+    ".venv/bin/python -m scripts.deploy.clean_root FOLDER": "needs root and minutes",
     "make demo": "takes minutes; tests/e2e/tiny.yaml is the same recipe",
     "make test": "runs this test",
     "make chaos": "takes minutes; tests/e2e/test_chaos.py is its short form",

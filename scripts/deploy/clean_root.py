@@ -51,8 +51,8 @@ class Root:
 
     def __init__(self, folder: Path, shared: list[str]) -> None:
         self.folder, self._shared = folder, shared
-        self._environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-        self._arguments = {k: v for k, v in os.environ.items() if k.startswith(_INDEXES)}
+        self.environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+        self.arguments = {k: v for k, v in os.environ.items() if k.startswith(_INDEXES)}
         self._workdir = "/"
 
     def made(self) -> None:
@@ -71,19 +71,19 @@ class Root:
         if instruction == "ARG":
             for name, given, default in re.findall(r'(\w+)(=)?("[^"]*"|\S+)?', text):
                 if given:
-                    self._arguments[name] = default.strip('"')
+                    self.arguments[name] = default.strip('"')
                 elif name in global_arguments():
-                    self._arguments[name] = global_arguments()[name]
+                    self.arguments[name] = global_arguments()[name]
         elif instruction == "ENV":
             for name, value in (word.split("=", 1) for word in shlex.split(text)):
-                self._environment[name] = value.replace("$PATH", self._environment["PATH"])
+                self.environment[name] = value.replace("$PATH", self.environment["PATH"])
         elif instruction == "WORKDIR":
             self._workdir = text
             (self.folder / text.lstrip("/")).mkdir(parents=True, exist_ok=True)
         elif instruction == "COPY":
             self._copy(*shlex.split(text))
         elif instruction == "RUN":
-            self.run(re.sub(r"--mount=\S+", "", text), {**self._environment, **self._arguments})
+            self.run(re.sub(r"--mount=\S+", "", text), {**self.environment, **self.arguments})
 
     def run(self, command: str, environment: dict[str, str] | None = None, user: str = "") -> None:
         """In the chroot, with the folders that packages come from."""
@@ -97,7 +97,7 @@ class Root:
             mounts.append(f"mkdir -p {{0}}{path} && mount --rbind {path} {{0}}{path}")
         quoted = shlex.quote(str(self.folder))
         script = " && ".join([*(each.format(quoted) for each in mounts), inside])
-        _run(["unshare", "--mount", "/bin/sh", "-c", script], environment or self._environment)
+        _run(["unshare", "--mount", "/bin/sh", "-c", script], environment or self.environment)
 
     def _copy(self, *words: str) -> None:
         *sources, target = words
