@@ -57,7 +57,7 @@ TRAIN = {
 SMALL_TRAIN = tuple(f"train.{key}={value}" for key, value in TRAIN.items())
 # The tiny model is right nowhere: answers of different lengths are what it can be told apart by.
 BY_LENGTH = "{parts: [{kind: checker}, {kind: length, target: 4, scale: 16}]}"
-EPISODES = ("episodes={count: 1, prompts: 6}", "pairs.min_margin=0", "admin.port=0")
+EPISODES = ("episodes={count: 1, prompts: 6}", "pairs.min_margin=0")
 
 
 # The same in both recipes, so that the second one reuses what the first has trained.
@@ -100,7 +100,7 @@ SMALL: Mapping[str, tuple[str, ...]] = {
         ENGINE,
     ),
     "offline_dpo": ("pairs.limit=16", *SMALL_TRAIN),
-    "online_dpo": (*EPISODES, *ANSWERS, *SMALL_TRAIN, ENGINE),
+    "online_dpo": (*EPISODES, *ANSWERS, *SMALL_TRAIN, ENGINE, "admin.port=0"),
     "preferences": (
         "prompts.limit=12",
         f"reward={BY_LENGTH}",
