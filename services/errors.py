@@ -83,6 +83,11 @@ class StateError(PairloopError):
     """An episode cannot make this move from the state it is in."""
 
 
+def used_before(request_id: str) -> StateError:
+    """One request id for two changes."""
+    return StateError(f"request id {request_id} was used for another change: use a new one")
+
+
 class UnknownEpisodeError(StateError):
     """The run has no episode of that number."""
 

@@ -6,13 +6,8 @@ from services.admin.settings import AdminSettings
 
 def check_access(admin: AdminSettings) -> None:
     """Raises ConfigError, with file and line."""
-    check_tokens(admin.tokens)
+    Access.configured(admin.tokens)
     if admin.tls_cert is not None:
         from services.admin.tls import credentials  # gRPC takes a while
 
         credentials(admin)
-
-
-def check_tokens(file: str | None) -> None:
-    """Raises ConfigError, with file and line."""
-    Access.configured(file)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from orchestrator.control.records import RecordReader
 from orchestrator.control.run_folder import RunFolder
 from pairloop.admin.v1.admin_pb2 import AuditEntry, Run
-from services.admin.ports import Page
+from services.admin.ports import MESSAGE_BYTES, Page
 from services.errors import UnknownPageError
 
 Fields = Mapping[str, str]
@@ -22,7 +22,6 @@ AUDIT = "audit.jsonl"
 _BATCH = 500
 _BATCHES = 20
 """Looked through for one page of a run among many: then it may be short."""
-_PAGE_BYTES = 3_500_000
 _ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 _BLOCK = 2**20
 
@@ -31,7 +30,7 @@ async def audit_page(before: Before, run: str, size: int, token: str) -> Page[Au
     """Up to `size` entries of a run, by its id, or ("") of all. Raises UnknownPageError."""
     if token and not _ID.fullmatch(token):
         raise UnknownPageError("is none that a page before gave")
-    last, room = token or "+", _PAGE_BYTES
+    last, room = token or "+", MESSAGE_BYTES
     entries: list[AuditEntry] = []
     for _ in range(_BATCHES):
         found = await before(last, _BATCH)

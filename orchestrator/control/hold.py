@@ -11,7 +11,6 @@ as long as its checkpoint takes.
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -157,6 +156,6 @@ def _kept(file: Path) -> messages.Change | None:
     try:
         text = file.read_text(encoding="utf-8")
         change = json_format.Parse(text, messages.Change(), ignore_unknown_fields=True)
-    except (OSError, json_format.ParseError, json.JSONDecodeError):
+    except (OSError, json_format.ParseError):
         return None
     return change if change.request_id else None

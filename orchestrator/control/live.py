@@ -13,11 +13,13 @@ from google.protobuf.message import Message
 from orchestrator.control.hold import RunHold
 from pairloop.admin.v1 import admin_pb2 as messages
 from services.admin.ports import Asked, Workers
-from services.errors import PairloopError, StateError, UnreachableError, one_line
+from services.errors import PairloopError, StateError, UnreachableError, one_line, used_before
 
 if TYPE_CHECKING:
     from orchestrator.online.staleness import Staleness
 
+WAITING = ("PauseRun", "ResumeRun")
+"""Asked of a run that is not there, these wait until the same command goes on."""
 _NOT_NOW = "the run does not sample now: its online stage starts, ends, or has not begun"
 
 
@@ -61,10 +63,7 @@ class LiveRun:
         if before := self._answers.get(asked.change.request_id):
             what, answer = before
             if what != asked.what:
-                raise StateError(
-                    f"request id {asked.change.request_id} was used for another change: use a new"
-                    " one"
-                )
+                raise used_before(asked.change.request_id)
         else:
             try:
                 answer = await self._do(asked)

@@ -18,12 +18,10 @@ from orchestrator.artifacts.store import LEARNER
 from orchestrator.control.pair_shown import shown
 from orchestrator.control.run_folder import RunFolder
 from pairloop.admin.v1.admin_pb2 import Pair
-from services.admin.ports import Page
+from services.admin.ports import MESSAGE_BYTES, Page
 from services.errors import UnknownPageError
 from services.learner.online.pair_record import pair_files
 
-_PAGE_BYTES = 3_500_000
-"""A client takes 4 MB in one message."""
 _LINE_BYTES = 16 * 2**20
 _OFFSET = re.compile("[0-9]{1,18}")
 
@@ -41,7 +39,7 @@ def pair_page(folder: RunFolder, episode: int, size: int, token: str) -> Page[Pa
     sources = [each for each in _sources(folder) if not episode or each.episode in (0, episode)]
     first, offset = _begin(sources, token)
     pairs: list[Pair] = []
-    room = _PAGE_BYTES
+    room = MESSAGE_BYTES
     for source in sources[first:]:
         file = folder.opened(source.path)
         if file is None:

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pairloop.admin.v1.admin_pb2 import ChatMessage, Pair, Sample
+from services.admin.ports import MESSAGE_BYTES
 from services.telemetry.format import number
 
 _TEXT = 20_000
 """Characters of one text."""
 _TEXTS = 600_000
 """Of all texts of a pair: a client takes 4 MB in one message."""
-_PAIR_BYTES = 3_500_000
 _RULES = {
     "best-worst": "best against worst of {n} answers",
     "best-worst-of-5": "best of {n} answers against the worst of 5 others drawn",
@@ -24,7 +24,7 @@ def shown(line: bytes) -> Pair:
         pair = _pair(json.loads(line))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return Pair(why=f"this line is no pair ({type(error).__name__}); it was changed")
-    if pair.ByteSize() > _PAIR_BYTES:
+    if pair.ByteSize() > MESSAGE_BYTES:
         return Pair(
             prompt_id=pair.prompt_id[:_TEXT], episode=pair.episode, why="too large to be shown"
         )

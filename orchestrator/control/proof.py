@@ -1,7 +1,6 @@
 """What the ledger of a finished online stage proves: plan, ledger, pairs and weights agree."""
 
 import json
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from pathlib import Path
 from orchestrator.artifacts.store import Artifact, read_artifact
 from orchestrator.online.prompts import prompt_id
 from services.errors import ArtifactError
-from services.queues.ledger import LedgerEvent, ledger_audit
-from services.queues.ledger_file import LEDGER, read_ledger_file
+from services.queues.ledger import LedgerEvent, ends, ledger_audit
+from services.queues.ledger_file import LEDGER, UNREADABLE, read_ledger_file
 
 _PAIRS = "pairs.jsonl"
 
@@ -59,17 +58,15 @@ def prove(folder: Path) -> Proof:
         raise ArtifactError(f"{folder} has a ledger and no artifact.json; it is no whole artifact")
     try:
         events = list(read_ledger_file(folder / LEDGER))
-    except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
+    except UNREADABLE as error:
         raise ArtifactError(
             f"{folder / LEDGER} cannot be read ({error}); it was cut off or changed"
         ) from None
     planned = _plan(artifact, events)
     proof = Proof(str(folder), len(planned), sum(map(len, planned.values())))
     proof.problems = ledger_audit(events, planned)
-    trained = [event.id for event in events if event.kind == "trained"]
+    trained, proof.dropped = ends(events)
     proof.trained = len(trained)
-    dropped = {event.id: event.detail for event in events if event.kind == "dropped"}
-    proof.dropped = dict(Counter(why for id_, why in dropped.items() if id_ not in set(trained)))
     proof.restored = sum(event.kind == "restored" for event in events)
     versions = [int(event.detail) for event in events if event.kind == "published"]
     proof.published = max(versions, default=0)

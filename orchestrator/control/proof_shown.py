@@ -4,8 +4,6 @@ A finished online stage is held against its plan, pairs and weights; of one that
 episode that is over is held against what was dispatched.
 """
 
-import zlib
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,8 +12,8 @@ from orchestrator.control.run_folder import RunFolder, StageFolder
 from orchestrator.online.archive import archived
 from pairloop.admin.v1.admin_pb2 import GetLedgerProofResponse
 from services.errors import ArtifactError, StateError
-from services.queues.ledger import ledger_audit
-from services.queues.ledger_file import LEDGER, read_ledger_file
+from services.queues.ledger import ends, ledger_audit
+from services.queues.ledger_file import LEDGER, UNREADABLE, read_ledger_file
 from services.telemetry.format import reasons
 
 _SHOWN = 100
@@ -73,17 +71,14 @@ def _begun(
             continue  # the first weights' publication alone
         try:
             events = list(read_ledger_file(path))
-        except (OSError, EOFError, ValueError, TypeError, zlib.error) as error:
+        except UNREADABLE as error:
             problems.append(f"{stage.stage}: {path.name} cannot be read ({error})")
             continue
         ids = dict.fromkeys(event.id for event in events if event.kind == "dispatched")
         found = ledger_audit(events, {episode: list(ids)})
-        trained = {event.id for event in events if event.kind == "trained"}
-        # A dead letter that was tried again may be trained after all.
-        ends = {event.id: event.detail for event in events if event.kind == "dropped"}
-        dropped = Counter(why for id_, why in ends.items() if id_ not in trained)
+        trained, dropped = ends(events)
         told.append(
-            f"{stage.stage}: episode {episode}: {len(ids)} prompts dispatched: {len(trained)}"
+            f"{stage.stage}: episode {episode}: {len(ids)} prompts dispatched: {len(set(trained))}"
             f" trained{_drops(dropped)}"
         )
         problems += [f"{stage.stage}: {each}" for each in found]

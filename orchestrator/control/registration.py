@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from orchestrator.artifacts.kept_id import kept_id
-from orchestrator.control.live import LiveRun, read
+from orchestrator.control.live import WAITING, LiveRun, read
 from pairloop.admin.v1 import admin_pb2 as messages
 from services.errors import PairloopError, StateError, UnreachableError, Waiting, one_line
 from services.queues.mailbox import Mailbox
@@ -20,8 +20,6 @@ from services.queues.registry import BEAT_S, Registry
 _ANSWER_S = 5.0
 _LOOK_S = 0.5
 """Between two looks at what is asked of the run."""
-_KEPT = ("PauseRun", "ResumeRun")
-"""Asked of a run that is not there, these wait until the same command goes on."""
 ID = ".id"
 """In the run's folder: another attempt at a run, from another machine too, is the same run."""
 
@@ -86,7 +84,7 @@ async def _answer_for(seconds: float, mailbox: Mailbox, live: LiveRun) -> None:
             continue
         try:
             asked = read(letter.text)
-            if asked.method not in _KEPT and asked.change.time.ToMicroseconds() < _begun(live):
+            if asked.method not in WAITING and asked.change.time.ToMicroseconds() < _begun(live):
                 raise StateError("the run ended before it heard of this; ask again")
             answer = {"note": await live.carry_out(asked)}
         except PairloopError as error:

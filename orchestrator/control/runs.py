@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Self
 
 from orchestrator.control.audit_pages import AUDIT, audit_page, in_file
-from orchestrator.control.live import LiveRun, read, written
+from orchestrator.control.live import WAITING, LiveRun, read, written
 from orchestrator.control.records import RecordReader
 from orchestrator.episodes import EpisodeStore
 from pairloop.admin.v1.admin_pb2 import AuditEntry as AuditRecord
 from pairloop.admin.v1.admin_pb2 import Run, Worker
 from services.admin.ports import Asked, AuditEntry, Page, Records
-from services.errors import StateError, UnknownRunError, UnreachableError
+from services.errors import StateError, UnknownRunError, UnreachableError, used_before
 from services.queues.mailbox import Letter
 from services.queues.registry import Registry
 from services.states import LIVE
@@ -28,8 +28,6 @@ _NAMED = 8
 _ANSWER_S = 10.0
 """A run looks for what is asked of it twice a second; while it loads a model it does nothing."""
 _LOOK_S = 0.1
-_WAITING = ("PauseRun", "ResumeRun")
-"""These wait for a run that is not there."""
 
 
 class RedisRuns:
@@ -118,7 +116,7 @@ class RedisRuns:
         if (own := self._of_this_process(run)) is not None:
             return await own.carry_out(asked)
         there = run.state in LIVE
-        if not there and asked.method not in _WAITING:
+        if not there and asked.method not in WAITING:
             raise StateError(f"run {run.id} is not there; the same command goes on with it")
         if self._registry is None:
             raise UnknownRunError(f"there is no run {run.id} here")
@@ -129,9 +127,7 @@ class RedisRuns:
         while True:
             reply = await mailbox.ask(run.id, letter)
             if read(reply.text).what != asked.what:
-                raise StateError(
-                    f"request id {letter.request_id} was used for another change: use a new one"
-                )
+                raise used_before(letter.request_id)
             if reply.answer:
                 answer = json.loads(reply.answer)
                 if "error" in answer:

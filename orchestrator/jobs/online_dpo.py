@@ -8,7 +8,6 @@ from pydantic import model_validator
 
 from orchestrator.artifacts.lineage import Lineage, Parent, check_alignment
 from orchestrator.artifacts.store import LEARNER
-from orchestrator.checks.access import check_tokens
 from orchestrator.checks.sampling import (
     check_sampled_policy,
     check_sampling,
@@ -18,6 +17,7 @@ from orchestrator.checks.training import episode_warnings
 from orchestrator.jobs.job import Listener
 from orchestrator.jobs.policy_job import PolicyJob
 from orchestrator.online.settings import RestartSettings
+from services.access.tokens import Access
 from services.data.settings import DataSource
 from services.inputs import Rows
 from services.learner.jobs.settings import OnlineDPOSettings
@@ -73,7 +73,7 @@ class OnlineDPO(OnlineDPOSettings, PolicyJob):
     def check(self, lineage: Lineage) -> None:
         """Who may call, models of one shape and tokenizer, an engine that holds them, prompts that
         score."""
-        check_tokens(self.reward.tokens)
+        Access.configured(self.reward.tokens)
         check_alignment(self.policy, self.parents(lineage))
         check_sampled_policy(
             self.policy, self.engine, self.sampling, self.reward, self.prompts, lineage

@@ -11,11 +11,10 @@ from typing import Any
 from orchestrator.online.fleet import Fleet
 from orchestrator.online.wanted import WantedFile
 from pairloop.admin.v1.admin_pb2 import Change, Worker, WorkerKind
-from services.errors import StateError
+from services.errors import StateError, used_before
 
 _MOST = 1000
 """Of a kind: more is a slip of the finger."""
-_USED = "request id {} was used for another change: use a new one"
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Scaling:
         """As services.admin.ports.Workers.scale."""
         if answer := self._answered.get(change.request_id):
             if answer[:2] != (kind, count):
-                raise StateError(_USED.format(change.request_id))
+                raise used_before(change.request_id)
             return answer[2]
         if (scaled := self._kinds.get(kind)) is None:
             raise StateError(f"this run has no workers of kind {kind}; ask for rollout or pairing")
@@ -88,7 +87,7 @@ class Scaling:
         if (before := self._drained.get(change.request_id)) == name:
             return
         if before is not None or change.request_id in self._answered:
-            raise StateError(_USED.format(change.request_id))
+            raise used_before(change.request_id)
         if not any(scaled.fleet.drain(name) for scaled in self._kinds.values()):
             names = ", ".join(worker.name for worker in self.list())
             raise StateError(f"there is no worker {name} that could leave; there are {names}")

@@ -20,7 +20,6 @@ from orchestrator.checks.memory_plan import object_store_bytes
 from orchestrator.config.reading import to_yaml
 from orchestrator.control.hold import RunHold
 from orchestrator.control.live import LiveRun
-from orchestrator.control.own import served
 from orchestrator.control.registration import listed, own_run
 from orchestrator.interrupts import interrupts
 from orchestrator.jobs.job import Job
@@ -165,6 +164,7 @@ def _carry_out(planned: list[PlannedStage], job: Job, shared: RunContext) -> Non
 async def _run(planned: list[PlannedStage], job: Job, shared: RunContext) -> None:
     """The stages, with a cluster to run on."""
     from orchestrator.checks.nodes import check_nodes
+    from orchestrator.control.own import served
     from orchestrator.online.healing import Budget, reborn
     from orchestrator.online.settings import RestartSettings
     from orchestrator.online.supervision import supervise

@@ -5,12 +5,10 @@ from typing import Any
 
 import grpc
 
-from services.access.guard import alike
+from services.access.handlers import Handler, alike, work_of
 
 Ended = Callable[[str], None]
 """Is told the name of gRPC's code of a call that is over, such as "OK"."""
-_Handler = Any
-"""A grpc.RpcMethodHandler, which no type can be made of while it runs."""
 
 
 class Counting(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no generic when it runs
@@ -21,14 +19,14 @@ class Counting(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no gene
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         details: grpc.HandlerCallDetails,
-    ) -> _Handler:
+    ) -> Handler:
         """The method's handler; a method that is not there has none, and is not counted."""
         handler = await continuation(details)
         if handler is None:
             return handler
-        work: Any = handler.unary_unary or handler.unary_stream or handler.stream_stream
+        work = work_of(handler)
 
         async def one(request: Any, context: Any) -> Any:
             try:

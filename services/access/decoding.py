@@ -10,8 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-_Handler = Any
-"""A grpc.RpcMethodHandler, which no type can be made of while it runs."""
+from services.access.handlers import Handler, work_of
 
 
 class Decoding(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no generic when it runs
@@ -19,14 +18,14 @@ class Decoding(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no gene
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         details: grpc.HandlerCallDetails,
-    ) -> _Handler:
+    ) -> Handler:
         """The method's handler on bytes."""
         handler = await continuation(details)
         if handler is None or handler.request_streaming or handler.request_deserializer is None:
             return handler
-        read, work = handler.request_deserializer, handler.unary_unary or handler.unary_stream
+        read, work = handler.request_deserializer, work_of(handler)
 
         async def message(body: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:

@@ -10,12 +10,11 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health
 
+from services.access.handlers import Handler, alike, work_of
 from services.access.tokens import NOBODY_ASKED, Access, Identity, Role
 
 _REFLECTION = "ServerReflection"
 _caller: ContextVar[Identity] = ContextVar("caller", default=NOBODY_ASKED)
-_Handler = Any
-"""A grpc.RpcMethodHandler, which no type can be made of while it runs."""
 
 
 def caller() -> Identity:
@@ -32,9 +31,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no generic
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         details: grpc.HandlerCallDetails,
-    ) -> _Handler:
+    ) -> Handler:
         """The method's handler, or one that refuses the call."""
         handler = await continuation(details)
         service, _, method = details.method.strip("/").partition("/")
@@ -60,10 +59,10 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # no generic
         return _as(owner, handler)
 
 
-def _as(owner: Identity, handler: _Handler) -> _Handler:
+def _as(owner: Identity, handler: Handler) -> Handler:
     """The handler, with the caller's identity known while it works."""
 
-    answer: Any = handler.unary_unary or handler.unary_stream or handler.stream_stream
+    answer = work_of(handler)
 
     async def one(request: Any, context: Any) -> Any:
         _caller.set(owner)
@@ -77,7 +76,7 @@ def _as(owner: Identity, handler: _Handler) -> _Handler:
     return alike(handler, one, many)
 
 
-def _refusing(handler: _Handler, code: grpc.StatusCode, text: str) -> _Handler:
+def _refusing(handler: Handler, code: grpc.StatusCode, text: str) -> Handler:
     async def one(request: Any, context: Any) -> Any:
         await context.abort(code, text)
 
@@ -86,16 +85,3 @@ def _refusing(handler: _Handler, code: grpc.StatusCode, text: str) -> _Handler:
         yield
 
     return alike(handler, one, many)
-
-
-def alike(handler: _Handler, one: Any, many: Any) -> _Handler:
-    """A handler of the same kind around another function."""
-    ways = {
-        "request_deserializer": handler.request_deserializer,
-        "response_serializer": handler.response_serializer,
-    }
-    if handler.unary_unary is not None:
-        return grpc.unary_unary_rpc_method_handler(one, **ways)
-    if handler.unary_stream is not None:
-        return grpc.unary_stream_rpc_method_handler(many, **ways)
-    return grpc.stream_stream_rpc_method_handler(many, **ways)

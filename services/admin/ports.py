@@ -22,6 +22,10 @@ from pairloop.admin.v1.admin_pb2 import (
 T = TypeVar("T")
 
 
+MESSAGE_BYTES = 3_500_000
+"""Of an answer: a client takes 4 MB in one message."""
+
+
 @dataclass(frozen=True)
 class AuditEntry:
     """One change that was asked for, whatever came of it."""

@@ -1,5 +1,6 @@
 """The ledger, and the proof from it and the plan that no prompt was lost or used twice."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,18 @@ class LedgerEvent:
 def reason_name(reason: DropReason) -> str:
     """As ledger and counters have it: "TIE"."""
     return DropReason.Name(reason).removeprefix("DROP_REASON_")
+
+
+def ends(events: Iterable[LedgerEvent]) -> tuple[list[str], dict[str, int]]:
+    """Who was trained, in order, and how many of the others were dropped, by reason.
+
+    A dead letter that was tried again may be trained after all.
+    """
+    events = list(events)
+    trained = [event.id for event in events if event.kind == "trained"]
+    once = set(trained)
+    dropped = {event.id: event.detail for event in events if event.kind == "dropped"}
+    return trained, dict(Counter(why for id_, why in dropped.items() if id_ not in once))
 
 
 def ledger_audit(

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,9 @@ from services.queues.ledger import LedgerEvent
 
 LEDGER = "ledger.jsonl.gz"
 """In the artifact of an online run."""
+
+UNREADABLE = (OSError, EOFError, ValueError, TypeError, zlib.error)
+"""What reading one raises that was cut off or changed."""
 
 
 def packed(events: Iterable[LedgerEvent]) -> bytes:
